@@ -1,0 +1,1 @@
+"""Database schema history (Alembic), the same on SQLite and PostgreSQL."""

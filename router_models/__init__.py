@@ -1,0 +1,1 @@
+"""The difficulty router: features, trained artifact, calibration; numpy alone at serving time."""
