@@ -1,0 +1,182 @@
+"""Reads and writes the one-file artifact (npz, never pickle); anything doubtful about the file is refused with a named error.
+
+The file holds the arrays of `Weights` and one JSON header: format number, version, fingerprint of the features,
+SHA-256 over all arrays, tiers, and a summary of the training. All or nothing: no partly usable artifact exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router_models.errors import (
+    ArtifactCorruptError,
+    ArtifactNotFoundError,
+    ArtifactVersionError,
+    FeatureMismatchError,
+)
+from router_models.features import BUCKETS, DENSE_NAMES, FINGERPRINT, SEEN_BITS
+from router_models.tiers import TIERS
+
+FORMAT = 1
+BUNDLED = Path(__file__).parent / "artifacts" / "router.npz"
+HEADS = 2 * len(TIERS)
+KNOTS = 21
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The numbers of a trained router; T = number of tiers, heads = T qualities then T logs of output tokens.
+
+    `hashed` float32 (BUCKETS, 2T): idf already multiplied in. `idf` float32 (BUCKETS,). `dense` float32 (D, 2T) for
+    standardised dense features, `centre` and `scale` float32 (D,). `bias` float32 (2T,).
+    `calibration_logit` and `calibration_value` float64 (T, KNOTS): piecewise linear map from a head's raw logit to the
+    calibrated logit, both ascending. `half_width` float64 (2, T): half width of the interval in logits, row 0 for
+    familiar prompts, row 1 for unfamiliar ones. `token_factor` float64 (T,): factor that turns exp(mean log) into a mean.
+    `seen` uint8 (2**SEEN_BITS / 8,): bit table of words seen in training. `unseen_limit` float64 (1,): share of
+    unseen words above which a prompt counts as unfamiliar.
+    """
+
+    hashed: NDArray[np.float32]
+    idf: NDArray[np.float32]
+    dense: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    calibration_logit: NDArray[np.float64]
+    calibration_value: NDArray[np.float64]
+    half_width: NDArray[np.float64]
+    token_factor: NDArray[np.float64]
+    seen: NDArray[np.uint8]
+    unseen_limit: NDArray[np.float64]
+
+
+_SHAPES: dict[str, tuple[tuple[int, ...], str]] = {
+    "hashed": ((BUCKETS, HEADS), "float32"),
+    "idf": ((BUCKETS,), "float32"),
+    "dense": ((len(DENSE_NAMES), HEADS), "float32"),
+    "centre": ((len(DENSE_NAMES),), "float32"),
+    "scale": ((len(DENSE_NAMES),), "float32"),
+    "bias": ((HEADS,), "float32"),
+    "calibration_logit": ((len(TIERS), KNOTS), "float64"),
+    "calibration_value": ((len(TIERS), KNOTS), "float64"),
+    "half_width": ((2, len(TIERS)), "float64"),
+    "token_factor": ((len(TIERS),), "float64"),
+    "seen": ((1 << SEEN_BITS >> 3,), "uint8"),
+    "unseen_limit": ((1,), "float64"),
+}
+# Stored at half precision: the file is half as large and no score moves by more than 0.001.
+_HALF = frozenset({"hashed", "idf"})
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A loaded artifact: `version` names it in logs and decisions, `card` is the summary written by the training."""
+
+    version: str
+    weights: Weights
+    card: dict[str, Any]
+
+
+def save(path: Path, weights: Weights, name: str, card: dict[str, Any]) -> str:
+    """Write an artifact and return its version, `name` plus the first 8 digits of the arrays' checksum."""
+    arrays = {field.name: getattr(weights, field.name) for field in fields(Weights)}
+    stored = {key: value.astype(np.float16) if key in _HALF else value for key, value in arrays.items()}
+    checksum = _checksum(stored)
+    version = f"{name}-{checksum[:8]}"
+    header = {
+        "format": FORMAT,
+        "version": version,
+        "features": FINGERPRINT,
+        "checksum": checksum,
+        "tiers": list(TIERS),
+        "card": card,
+    }
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
+    _write(path, {"header": text, **stored})
+    return version
+
+
+def load(path: Path | None = None) -> Artifact:
+    """Read and check an artifact; None means the bundled one. Raises a subclass of ArtifactError, never anything else."""
+    path = BUNDLED if path is None else path
+    header, stored = _read(path)
+    if header.get("format") != FORMAT:
+        raise ArtifactVersionError(
+            f"router artifact {str(path)!r} has format {header.get('format')!r}, this release reads {FORMAT}; "
+            "train it again with python -m router_models.training"
+        )
+    if header.get("features") != FINGERPRINT:
+        raise FeatureMismatchError(
+            f"router artifact {str(path)!r} was trained with features {header.get('features')!r}, this release computes "
+            f"{FINGERPRINT!r}; train it again with python -m router_models.training"
+        )
+    if header.get("tiers") != list(TIERS):
+        raise ArtifactVersionError(f"router artifact {str(path)!r} has tiers {header.get('tiers')!r}, expected {TIERS!r}")
+    if header.get("checksum") != _checksum(stored):
+        raise _corrupt(path, "its checksum does not match its contents")
+    weights = Weights(**{key: _checked(path, key, stored) for key in _SHAPES})
+    return Artifact(str(header["version"]), weights, cast(dict[str, Any], header.get("card", {})))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactNotFoundError(f"there is no router artifact at {str(path)!r}") from None
+    except OSError as error:
+        raise ArtifactCorruptError(f"router artifact {str(path)!r} cannot be read: {error}") from error
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            stored = {key: file[key] for key in file.files}
+        header = json.loads(stored.pop("header").tobytes())
+    # Whatever a damaged zip or header raises (there are many kinds) means the same to the caller.
+    except Exception as error:
+        raise _corrupt(path, f"{type(error).__name__}: {error}") from error
+    if not isinstance(header, dict):
+        raise _corrupt(path, "its header is not an object")
+    return header, stored
+
+
+def _checked(path: Path, key: str, stored: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    shape, kind = _SHAPES[key]
+    array = stored.get(key)
+    if array is None or array.shape != shape:
+        raise _corrupt(path, f"{key!r} has shape {None if array is None else array.shape!r}, expected {shape!r}")
+    array = np.ascontiguousarray(array, dtype=kind)
+    if not np.all(np.isfinite(array)):
+        raise _corrupt(path, f"{key!r} contains numbers that are not finite")
+    return array
+
+
+def _checksum(arrays: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """A compressed npz with fixed dates, so the same training gives the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for key, array in arrays.items():
+            part = io.BytesIO()
+            np.lib.format.write_array(part, np.ascontiguousarray(array), allow_pickle=False)
+            file.writestr(zipfile.ZipInfo(f"{key}.npy"), part.getvalue(), compress_type=zipfile.ZIP_DEFLATED)
+
+
+def _corrupt(path: Path, why: str) -> ArtifactCorruptError:
+    return ArtifactCorruptError(
+        f"router artifact {str(path)!r} is damaged ({why}); restore it, or train it again with python -m router_models.training"
+    )

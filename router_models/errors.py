@@ -1,0 +1,40 @@
+"""Every error of the router, as one tree; all of them are raised while loading or training, none while scoring.
+
+    RouterError
+    ├── ArtifactError                 the artifact file cannot be used
+    │   ├── ArtifactNotFoundError     no such file
+    │   ├── ArtifactCorruptError      truncated, not an artifact, altered, or with parts of a wrong shape
+    │   ├── ArtifactVersionError      written in a format this release does not read
+    │   └── FeatureMismatchError      trained with other features than the ones that serve
+    └── TrainingDataError             the tables for training are missing, incomplete or too small
+"""
+
+from __future__ import annotations
+
+
+class RouterError(Exception):
+    """Base of every error raised by this package."""
+
+
+class ArtifactError(RouterError):
+    """The artifact file cannot be used; the message names the file and what to do."""
+
+
+class ArtifactNotFoundError(ArtifactError):
+    """There is no file at the given path."""
+
+
+class ArtifactCorruptError(ArtifactError):
+    """The file is truncated, is not an artifact, fails its checksum, or has parts of a wrong shape."""
+
+
+class ArtifactVersionError(ArtifactError):
+    """The file's format is older or newer than the one this release reads."""
+
+
+class FeatureMismatchError(ArtifactError):
+    """The artifact was trained with other features than those computed here, so its scores would be wrong."""
+
+
+class TrainingDataError(RouterError):
+    """The tables for training or evaluation are missing, incomplete or too small."""
