@@ -1,0 +1,1 @@
+"""The door: all HTTP, no rules."""

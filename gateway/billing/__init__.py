@@ -1,0 +1,1 @@
+"""Money: prices, cost, budgets with holds, the ledger."""

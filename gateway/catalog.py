@@ -1,0 +1,269 @@
+"""penstock.yaml with secrets resolved and prices exact: frozen models, tenants, declared keys and policies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, get_args
+
+from gateway import config as shape
+from gateway.errors import ConfigError
+from gateway.money import parse_price, parse_usd, with_markup
+from gateway.settings import read_secret
+from gateway.types import METERS, TIERS, Budget, LimitKind, Meter, PriceList, RateLimit, Tier
+
+BUNDLED = "bundled"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One deployment of a model: where it is, what it can do, what it costs at its provider."""
+
+    name: str
+    index: int
+    tier: Tier
+    provider: str
+    upstream_model: str
+    base_url: str | None
+    api_key: str | None = field(repr=False)
+    weights: str | None
+    price: PriceList
+    capabilities: frozenset[str] | None
+    context: int | None
+    max_output: int
+    weight: int
+    deadlines: shape.Deadlines
+    retries: shape.Retries
+    script: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who is billed, and its own price list per model (indexed as Catalog.models)."""
+
+    name: str
+    budget: Budget | None
+    policy: str
+    markup_percent: Decimal
+    prices: tuple[PriceList, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredKey:
+    """A key from the file. The secret itself is not kept, only its hash; the start of the hash is its id."""
+
+    id: str
+    hash: str
+    name: str
+    tenant: str
+    budget: Budget | None
+    limits: tuple[RateLimit, ...]
+    models: frozenset[str] | None
+    tiers: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything the configuration says, ready to serve from."""
+
+    database: str | None
+    redis: str | None
+    tenants: dict[str, Tenant]
+    keys: tuple[DeclaredKey, ...]
+    models: tuple[Model, ...]
+    groups: dict[str, tuple[Model, ...]]
+    policies: dict[str, shape.Policy]
+    max_body_bytes: int
+    max_upstream_connections: int
+    warnings: tuple[str, ...]
+
+    def models_in(self, tier: str) -> tuple[Model, ...]:
+        """The deployments of one tier, in the order of the file."""
+        return tuple(model for model in self.models if model.tier == tier)
+
+
+def hash_key(secret: str) -> str:
+    """How keys are stored and looked up: SHA-256 of the secret, hex. Keys are random, so no salt or stretching is needed."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str | None] = read_secret) -> Catalog:
+    """Resolve secrets, prices and references. Raises ConfigError that names the entry and what is missing."""
+    warnings: list[str] = []
+    models = tuple(_model(entry, index, where, secret) for index, entry in enumerate(config.models))
+    groups: dict[str, tuple[Model, ...]] = {}
+    for model in models:
+        groups[model.name] = (*groups.get(model.name, ()), model)
+        if model.name in TIERS or model.name.split(":")[0] == "auto":
+            raise ConfigError(
+                f"{where}: models.{model.index}.name {model.name!r} is a reserved word; choose another name."
+            )
+        if groups[model.name][0].tier != model.tier:
+            raise ConfigError(f"{where}: model {model.name!r} is declared in two tiers; give its deployments one tier.")
+    policies = {"default": shape.Policy(), **config.policies}
+    tenants = {entry.name: _tenant(entry, models, policies, where) for entry in config.tenants}
+    if len(tenants) != len(config.tenants):
+        raise ConfigError(f"{where}: two tenants have the same name; names must be unique.")
+    tenants.setdefault("default", _tenant(shape.Tenant(name="default"), models, policies, where))
+    keys = tuple(_key(entry, index, tenants, groups, where, secret) for index, entry in enumerate(config.keys))
+    if len({key.hash for key in keys}) != len(keys):
+        raise ConfigError(f"{where}: two entries under `keys` have the same secret; every key must be different.")
+    if config.cache:
+        warnings.append("`cache` is read but not acted on yet: this version has no answer cache.")
+    return Catalog(
+        database=config.database,
+        redis=config.redis,
+        tenants=tenants,
+        keys=keys,
+        models=models,
+        groups=groups,
+        policies=policies,
+        max_body_bytes=config.max_body_bytes,
+        max_upstream_connections=config.max_upstream_connections,
+        warnings=tuple(warnings),
+    )
+
+
+def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], str | None]) -> Model:
+    label = f"{where}: models.{index} ({entry.name})"
+    if (entry.engine is None) == (entry.provider is None):
+        raise ConfigError(f"{label}: give either `engine` (self-hosted) or `provider` (external), not both or neither.")
+    provider, base_url = entry.provider or "engine", entry.base_url
+    if entry.engine == BUNDLED:
+        provider, base_url = BUNDLED, None
+        if not entry.weights:
+            raise ConfigError(f"{label}: `engine: bundled` needs `weights`, for example smollm2-135m-instruct.")
+    elif entry.engine is not None:
+        base_url = entry.engine
+    elif provider not in {"openai", "scripted"}:
+        raise ConfigError(f"{label}: provider {provider!r} is not known. Use `openai` or `scripted`.")
+    if provider not in {BUNDLED, "scripted"} and not (base_url or "").startswith(("http://", "https://")):
+        raise ConfigError(f"{label}: base URL {base_url!r} must start with http:// or https:// (and end in /v1).")
+    return Model(
+        name=entry.name,
+        index=index,
+        tier=entry.tier,
+        provider=provider,
+        upstream_model=entry.model or entry.name,
+        base_url=base_url.rstrip("/") if base_url else None,
+        api_key=_secret(entry.api_key, f"{label}: api_key", secret) if entry.api_key else None,
+        weights=entry.weights,
+        price=_price(entry.price, label),
+        capabilities=frozenset(entry.capabilities) if entry.capabilities is not None else None,
+        context=entry.context,
+        max_output=entry.max_output,
+        weight=entry.weight,
+        deadlines=entry.deadlines,
+        retries=entry.retries,
+        script=entry.script,
+    )
+
+
+def _price(entry: shape.Price | Literal["book"], label: str) -> PriceList:
+    if entry == "book":
+        raise ConfigError(
+            f"{label}: `price: book` needs the price book, which this version does not have; give the prices."
+        )
+    given = {name: getattr(entry, name) for name in type(entry).model_fields}
+    timed = given["gpu_second"] is not None
+    for name in ("input", "output"):
+        if given[name] is None and not timed:
+            raise ConfigError(f"{label}: price.{name} is missing; write 0 if it is free.")
+    given["input"] = given["input"] if given["input"] is not None else Decimal(0)
+    given["output"] = given["output"] if given["output"] is not None else Decimal(0)
+    given["gpu_second"] = given["gpu_second"] if timed else Decimal(0)
+    parents: dict[Meter, tuple[str, ...]] = {
+        "input": ("input",),
+        "cache_read": ("cached_input", "input"),
+        "cache_write_5m": ("cache_write", "input"),
+        "cache_write_1h": ("cache_write_1h", "cache_write", "input"),
+        "audio_input": ("audio_input", "input"),
+        "image_input": ("image_input", "input"),
+        "output": ("output",),
+        "reasoning": ("reasoning", "output"),
+        "audio_output": ("audio_output", "output"),
+        "gpu_seconds": ("gpu_second",),
+    }
+    rates: dict[Meter, int] = {}
+    for meter in METERS:
+        name = next(name for name in parents[meter] if given[name] is not None)
+        try:
+            rates[meter] = parse_price(given[name], f"price.{name}")
+        except ValueError as error:
+            raise ConfigError(f"{label}: {error}.") from None
+    return PriceList(rates, source="penstock.yaml")
+
+
+def _budget(entry: shape.Budget | None, scope: str, label: str) -> Budget | None:
+    if entry is None:
+        return None
+    try:
+        return Budget(scope, parse_usd(entry.limit_usd, "budget.limit_usd"), entry.period)
+    except ValueError as error:
+        raise ConfigError(f"{label}: {error}.") from None
+
+
+def _tenant(entry: shape.Tenant, models: tuple[Model, ...], policies: dict[str, shape.Policy], where: str) -> Tenant:
+    label = f"{where}: tenant {entry.name!r}"
+    if entry.policy not in policies:
+        raise ConfigError(f"{label}: policy {entry.policy!r} does not exist. Known: {', '.join(sorted(policies))}.")
+    markup = entry.price_plan.markup_percent
+    prices = tuple(
+        PriceList(
+            {meter: with_markup(rate, markup) for meter, rate in model.price.rates.items()},
+            source=f"{model.price.source} +{markup}%" if markup else model.price.source,
+        )
+        for model in models
+    )
+    return Tenant(entry.name, _budget(entry.budget, f"tenant:{entry.name}", label), entry.policy, markup, prices)
+
+
+def _key(
+    entry: shape.Key,
+    index: int,
+    tenants: dict[str, Tenant],
+    groups: dict[str, tuple[Model, ...]],
+    where: str,
+    secret: Callable[[str], str | None],
+) -> DeclaredKey:
+    label = f"{where}: keys.{index} ({entry.name})"
+    if entry.tenant not in tenants:
+        raise ConfigError(f"{label}: tenant {entry.tenant!r} is not declared. Known: {', '.join(sorted(tenants))}.")
+    allowed = {"auto", *get_args(Tier), *groups}
+    for model in entry.models or ():
+        if model not in allowed:
+            raise ConfigError(f"{label}: model {model!r} is not configured. Known: {', '.join(sorted(allowed))}.")
+    digest = hash_key(_secret(entry.key, f"{label}: key", secret))
+    key_id = f"key_{digest[:16]}"
+    return DeclaredKey(
+        id=key_id,
+        hash=digest,
+        name=entry.name,
+        tenant=entry.tenant,
+        budget=_budget(entry.budget, f"key:{key_id}", label),
+        limits=_limits(entry.limits, f"key:{key_id}"),
+        models=frozenset(entry.models) if entry.models is not None else None,
+        tiers=frozenset(entry.tiers) if entry.tiers is not None else None,
+    )
+
+
+def _limits(entry: shape.Limits | None, scope: str) -> tuple[RateLimit, ...]:
+    if entry is None:
+        return ()
+    given: tuple[tuple[LimitKind, int | None], ...] = (
+        ("requests", entry.requests_per_minute),
+        ("tokens", entry.tokens_per_minute),
+        ("parallel", entry.parallel),
+    )
+    return tuple(RateLimit(scope, kind, limit) for kind, limit in given if limit is not None)
+
+
+def _secret(text: str, label: str, secret: Callable[[str], str | None]) -> str:
+    if not text.startswith("env:"):
+        return text
+    value = secret(text[4:])
+    if value is None:
+        raise ConfigError(f"{label} refers to the environment variable {text[4:]!r}, which is not set.")
+    return value

@@ -1,0 +1,1 @@
+"""The sentence: what happens to one chat request, in order."""

@@ -1,0 +1,218 @@
+"""The shape of penstock.yaml: every key, its type and default; unknown keys are refused with the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from gateway.errors import ConfigError
+from gateway.types import Tier
+
+Usd = Annotated[Decimal, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
+"""A decimal amount. YAML floats are read by their shortest text, which is what was typed."""
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors, values are never changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Budget(Section):
+    """A money limit per period, checked before a call and settled after it."""
+
+    limit_usd: Usd = Field(description="Most that may be spent in one period, USD.")
+    period: Literal["day", "week", "month", "lifetime"] = Field("month", description="Calendar period in UTC.")
+
+
+class Limits(Section):
+    """Rate limits of one key."""
+
+    requests_per_minute: int | None = Field(None, gt=0, description="Requests started per minute.")
+    tokens_per_minute: int | None = Field(None, gt=0, description="Input and output tokens per minute.")
+    parallel: int | None = Field(None, gt=0, description="Requests in flight at once.")
+
+
+class PricePlan(Section):
+    """What a tenant pays relative to what the provider asks."""
+
+    markup_percent: Usd = Field(Decimal(0), ge=0, le=1000, description="Added to the provider's price.")
+
+
+class Tenant(Section):
+    """Who is billed."""
+
+    name: str = Field(min_length=1, max_length=100, description="Unique name, used in bills and reports.")
+    budget: Budget | None = Field(None, description="Money limit of the whole tenant.")
+    price_plan: PricePlan = Field(PricePlan(), description="Markup on provider prices.")
+    policy: str = Field("default", description="Policy for `auto` requests.")
+
+
+class Key(Section):
+    """A key declared in the file. More are made by the command line."""
+
+    key: str = Field(min_length=8, description="The secret, normally `env:NAME`.")
+    name: str = Field(min_length=1, max_length=100, description="Shown in reports instead of the secret.")
+    tenant: str = Field("default", description="Who is billed.")
+    budget: Budget | None = Field(None, description="Money limit of this key.")
+    limits: Limits | None = Field(None, description="Rate limits of this key.")
+    models: tuple[str, ...] | None = Field(
+        None, description="Model names (and `auto`) it may ask for; all when absent."
+    )
+    tiers: tuple[Tier, ...] | None = Field(None, description="Tiers it may be served from; all when absent.")
+
+
+class Price(Section):
+    """USD per one million tokens; what is absent costs what its parent costs."""
+
+    input: Usd | None = Field(None, description="Uncached input tokens.")
+    output: Usd | None = Field(None, description="Visible output tokens.")
+    cached_input: Usd | None = Field(None, description="Input read from the provider's cache; `input` when absent.")
+    cache_write: Usd | None = Field(None, description="Input written to a 5 minute cache; `input` when absent.")
+    cache_write_1h: Usd | None = Field(None, description="Input written to a 1 hour cache; `cache_write` when absent.")
+    reasoning: Usd | None = Field(None, description="Reasoning tokens; `output` when absent.")
+    audio_input: Usd | None = Field(None, description="Audio input tokens; `input` when absent.")
+    image_input: Usd | None = Field(None, description="Image input tokens; `input` when absent.")
+    audio_output: Usd | None = Field(None, description="Audio output tokens; `output` when absent.")
+    gpu_second: Usd | None = Field(None, description="USD per second of own engine time; token prices default to 0.")
+
+
+class Deadlines(Section):
+    """How long one upstream call may take, seconds."""
+
+    connect: float = Field(5.0, gt=0, description="Until the connection is open.")
+    first_token: float = Field(60.0, gt=0, description="Until the first byte of the reply's body.")
+    between_tokens: float = Field(30.0, gt=0, description="Between two chunks of a stream.")
+    total: float = Field(600.0, gt=0, description="From start to end.")
+
+
+RetryOn = Literal["unreachable", "rate_limited", "failed", "timeout", "bad_reply"]
+
+
+class Retries(Section):
+    """Repeating a call at the same upstream; off unless an error is named."""
+
+    on: tuple[RetryOn, ...] = Field(
+        ("unreachable",), description="Errors after which the same upstream is asked again."
+    )
+    max: int = Field(1, ge=0, le=10, description="Repeats per upstream.")
+    backoff: float = Field(
+        0.2, ge=0, le=60, description="Seconds before the first repeat, doubled for each further one."
+    )
+
+
+class Model(Section):
+    """A model at a place, with its price. The same name twice is one load-balanced group."""
+
+    name: str = Field(min_length=1, max_length=200, description="What clients ask for.")
+    tier: Tier = Field(description="economy, standard, premium or deep.")
+    engine: str | None = Field(None, description="`bundled`, or the base URL of a self-hosted server ending in /v1.")
+    weights: str | None = Field(None, description="For `engine: bundled`: a known name, a path or a hub id.")
+    provider: str | None = Field(
+        None, description="`openai` for any OpenAI-compatible API, `scripted` for tests and demos."
+    )
+    model: str | None = Field(None, description="The upstream's name of the model; `name` when absent.")
+    base_url: str | None = Field(None, description="Where the provider's API is, ending in /v1.")
+    api_key: str | None = Field(None, description="The provider's key, normally `env:NAME`.")
+    price: Price | Literal["book"] = Field(description="USD per 1M tokens.")
+    capabilities: tuple[Literal["tools", "json_schema", "vision", "audio"], ...] | None = Field(
+        None, description="What it can do; unrestricted when absent."
+    )
+    context: int | None = Field(None, gt=0, description="Tokens of prompt and answer together; unlimited when absent.")
+    max_output: int = Field(4096, gt=0, description="Output tokens assumed for the hold when a request names none.")
+    weight: int = Field(1, gt=0, le=1000, description="Share of the traffic within its group.")
+    deadlines: Deadlines = Field(Deadlines(), description="How long its calls may take.")
+    retries: Retries = Field(Retries(), description="When the same upstream is asked again.")
+    script: dict[str, Any] | None = Field(None, description="For `provider: scripted`: how it behaves.")
+
+
+class Policy(Section):
+    """How `auto` chooses."""
+
+    min_quality: float = Field(0.95, ge=0, le=1, description="Share of the best tier's quality that must be kept.")
+    objective: Literal["cost", "quality"] = Field(
+        "cost", description="Cheapest that keeps the quality, or best there is."
+    )
+    fallbacks: bool = Field(True, description="Whether other candidates are asked when one fails.")
+
+
+class Config(Section):
+    """The whole file."""
+
+    database: str | None = Field(None, description="SQLAlchemy URL; SQLite in the data folder when absent.")
+    redis: str | None = Field(None, description="Redis URL for several gateway processes; in memory when absent.")
+    tenants: tuple[Tenant, ...] = Field((), description="Who is billed; `default` exists always.")
+    keys: tuple[Key, ...] = Field((), description="Keys declared here.")
+    models: tuple[Model, ...] = Field((), description="What can answer.")
+    policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
+    cache: dict[str, Any] | None = Field(None, description="Answer caches; read, not yet acted on by this version.")
+    max_body_bytes: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body.")
+    max_upstream_connections: int = Field(1000, gt=0, description="Open upstream connections per gateway process.")
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a penstock.yaml. Raises ConfigError naming the file, the key, and the nearest right key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {str(path)!r}: {error.strerror}.") from error
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    return check_config(document if document is not None else {}, str(path))
+
+
+def check_config(document: object, where: str) -> Config:
+    """Check a parsed document. Raises ConfigError with one line for each thing that is wrong."""
+    if not isinstance(document, dict):
+        raise ConfigError(f"{where}: expected keys such as `models:` at the top, got {type(document).__name__}.")
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        lines = [_explain(dict(problem), document) for problem in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def _explain(problem: dict[str, Any], document: object) -> str:
+    location: tuple[str | int, ...] = problem["loc"]
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(location)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
+        return f"unknown key {_dotted(location)!r}; {hint}"
+    shown = (
+        ""
+        if problem["type"] == "missing" or location[-1:] in {("key",), ("api_key",)}
+        else f", got {problem['input']!r}"
+    )
+    message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
+    return f"{_dotted(location)}: {message}{shown}"
+
+
+def _keys_at(location: tuple[str | int, ...]) -> list[str]:
+    """The known keys of the section that holds `location`."""
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        if isinstance(part, str) and part in section.model_fields:
+            section = _section_of(section.model_fields[part].annotation) or section
+    return list(section.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        if found := _section_of(argument):
+            return found
+    return None
+
+
+def _dotted(location: tuple[str | int, ...]) -> str:
+    names = [part for part in location if not (isinstance(part, str) and part in {"Price", "literal['book']"})]
+    return ".".join(str(part) for part in names)

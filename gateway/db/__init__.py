@@ -1,0 +1,1 @@
+"""The database: tables, connection, the one place that commits."""

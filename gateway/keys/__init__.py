@@ -1,0 +1,1 @@
+"""Keys: authenticate, make, hash, mask."""

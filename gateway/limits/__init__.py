@@ -1,0 +1,1 @@
+"""What a caller may take: estimates and claims."""

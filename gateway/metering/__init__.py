@@ -1,0 +1,1 @@
+"""Counting: usage in disjoint buckets, the durable spool, delivery to SQL."""

@@ -1,0 +1,1 @@
+"""Upstreams: the OpenAI-compatible fast path, engines, and the scripted provider."""

@@ -1,0 +1,1 @@
+"""Shared counters: in memory for one process, in Redis for several."""

@@ -1,0 +1,63 @@
+"""The contract of shared counters: claims over several counters succeed together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Add `amount` to `counter` if the counter then stays at or below `limit`.
+
+    `expires_at` (seconds since the epoch) ends the counter: the end of its minute or budget period. None keeps it.
+    `lease` is set for counters of things in flight: each claim then counts until it is released or `expires_at` passes
+    by itself, so a lost holder cannot block a slot for ever.
+    """
+
+    counter: str
+    amount: int
+    limit: int
+    expires_at: float | None = None
+    lease: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The first claim that did not fit, and what its counter stood at. Nothing was taken from any counter."""
+
+    claim: Claim
+    used: int
+
+
+class Store(Protocol):
+    """Counters that all gateway processes share.
+
+    Every method raises gateway.errors.Unavailable when the store does not answer within its deadline; the caller then
+    refuses the request (money fails closed).
+    """
+
+    async def reserve(self, claims: Sequence[Claim]) -> Refused | None:
+        """Take all claims in one atomic step, or none. Returns None on success."""
+        ...
+
+    async def adjust(self, claims: Sequence[tuple[Claim, int]]) -> None:
+        """Correct taken claims to what was really used, atomically.
+
+        For each pair the counter changes by `actual - claim.amount` (never below zero; a counter that has expired is
+        left alone), and a lease is released.
+        """
+        ...
+
+    async def read(self, counters: Sequence[str]) -> list[int]:
+        """Current values; zero for a counter that does not exist."""
+        ...
+
+    async def restore(self, counter: str, value: int, expires_at: float | None) -> None:
+        """Set a counter to `value` if it does not exist (a start-up rebuild from the ledger)."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...

@@ -1,0 +1,215 @@
+"""The words every room shares: callers, usage in disjoint buckets, prices, attempts and the event one request leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+Tier = Literal["economy", "standard", "premium", "deep"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+"""Cheapest first; the order is the order of escalation."""
+
+Meter = Literal[
+    "input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input",
+    "output", "reasoning", "audio_output", "gpu_seconds",
+]  # fmt: skip
+METERS: tuple[Meter, ...] = get_args(Meter)
+
+Outcome = Literal["completed", "failed", "cut", "interrupted"]
+"""completed: a whole reply; failed: no reply; cut: the stream broke after its start; interrupted: the process died."""
+
+HoldState = Literal["open", "settled", "released"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Disjoint token buckets of one attempt. Every token is in exactly one bucket, so amounts may be added.
+
+    `input` is uncached text; `output` is visible text. `gpu_seconds` counts microseconds of engine time. `estimated` is
+    set when the provider did not report (the stream broke before its usage frame).
+    """
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    audio_input: int = 0
+    image_input: int = 0
+    output: int = 0
+    reasoning: int = 0
+    audio_output: int = 0
+    gpu_seconds: int = 0
+    estimated: bool = False
+
+    @property
+    def input_total(self) -> int:
+        """All input tokens, as the provider's own total counts them."""
+        return (
+            self.input
+            + self.cache_read
+            + self.cache_write_5m
+            + self.cache_write_1h
+            + self.audio_input
+            + self.image_input
+        )
+
+    @property
+    def output_total(self) -> int:
+        """All output tokens: text, reasoning and audio."""
+        return self.output + self.reasoning + self.audio_output
+
+    def quantities(self) -> list[tuple[Meter, int]]:
+        """The meters with something in them, in the order of METERS."""
+        return [(meter, quantity) for meter in METERS if (quantity := getattr(self, meter))]
+
+
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """What one model costs: a rate (pico-USD per million units) for every meter, and where it came from."""
+
+    rates: dict[Meter, int]
+    source: str
+
+    def rate(self, meter: Meter) -> int:
+        """The rate of one meter; a meter that is not priced is a programming error, never free."""
+        return self.rates[meter]
+
+
+@dataclass(frozen=True, slots=True)
+class RatedLine:
+    """One meter of one attempt in money: quantity x rate = amount, rounded once."""
+
+    meter: Meter
+    quantity: int
+    rate: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A usage under a price list. `total` is the sum of the lines, nothing is rounded after them."""
+
+    lines: tuple[RatedLine, ...]
+    total: int
+
+    def amount(self, meter: Meter) -> int:
+        """Pico-USD of one meter, zero when there was none of it."""
+        return sum(line.amount for line in self.lines if line.meter == meter)
+
+
+Period = Literal["day", "week", "month", "lifetime"]
+LimitKind = Literal["requests", "tokens", "parallel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A money limit in pico-USD per calendar period (UTC). `scope` names its owner: `tenant:acme` or `key:ID`."""
+
+    scope: str
+    limit: int
+    period: Period
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Requests or tokens per minute, or requests in flight, of one owner."""
+
+    scope: str
+    kind: LimitKind
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking: one key of one tenant, with what it may use. `None` for models or tiers means all of them.
+
+    `budgets` and `limits` are everything this caller is subject to; they are claimed together, all or nothing.
+    """
+
+    key_id: str
+    key_name: str
+    tenant: str
+    policy: str = "default"
+    models: frozenset[str] | None = None
+    tiers: frozenset[str] | None = None
+    budgets: tuple[Budget, ...] = ()
+    limits: tuple[RateLimit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to one upstream. A failed attempt is kept too: it may have been billed."""
+
+    number: int
+    model: str
+    provider: str
+    upstream_model: str
+    started_at: float
+    seconds: float
+    status: Literal["ok", "error", "cut"]
+    error_code: str | None
+    usage: Usage
+    raw_usage: dict[str, Any] | None
+    cost: Rated
+    charge: Rated
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Money set aside before an upstream is called, so that concurrent requests cannot spend it twice."""
+
+    request_id: str
+    tenant: str
+    key_id: str
+    amount: int
+    created_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """Everything one finished request leaves behind; written to the spool before the last byte of the reply leaves.
+
+    Times are seconds since the epoch (UTC); `seconds_to_first_token` is None for plain replies. `cost` is what the
+    providers ask (pico-USD), `charge` what the tenant pays.
+    """
+
+    request_id: str
+    tenant: str
+    key_id: str
+    key_name: str
+    session_id: str | None
+    tags: tuple[str, ...]
+    requested_model: str
+    model: str | None
+    provider: str | None
+    tier: str | None
+    difficulty: float | None
+    artifact: str | None
+    decision: str
+    explanation: dict[str, Any]
+    outcome: Outcome
+    error_code: str | None
+    streamed: bool
+    disconnected: bool
+    started_at: float
+    finished_at: float
+    seconds_to_first_token: float | None
+    overhead_seconds: float
+    hold: int
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def cost(self) -> int:
+        """What all attempts cost at their providers, pico-USD."""
+        return sum(attempt.cost.total for attempt in self.attempts)
+
+    @property
+    def charge(self) -> int:
+        """What the tenant pays for all attempts, pico-USD."""
+        return sum(attempt.charge.total for attempt in self.attempts)
+
+
+def usage_fields() -> tuple[str, ...]:
+    """The bucket names of Usage, for tables and exports."""
+    return tuple(field.name for field in fields(Usage) if field.name != "estimated")
