@@ -1,0 +1,116 @@
+"""Small invented routing tables and the replay upstream as a process of its own."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+LONG_ANSWER = "First add three and four, which gives seven. " * 12 + "The answer is 7.\n\n  #### 7  "
+
+# dataset, prompt_id, prompt, prompt_tokens, {model: (answer, output tokens or None, latency, score)}
+ROWS: list[tuple[str, str, str, int, dict[str, tuple[str, int | None, float | None, float | None]]]] = [
+    (
+        "gsm8k_test",
+        "one",
+        "Ada has 3 apples and buys 4. How many has she?",
+        13,
+        {
+            "Meta-Llama-3.1-8B-Instruct": ("She has 8.", 5, None, 0.0),
+            "Meta-Llama-3.1-70B-Instruct": (LONG_ANSWER, 153, None, 1.0),
+        },
+    ),
+    (
+        "drift_prime",
+        "two",
+        "Is 21 a prime number?",
+        7,
+        {"gpt-3.5-turbo-0301": ("[No] \n\nIt is 3 x 7.", 11, 0.5, 1.0), "gpt-4-0314": ("[No]", 3, 1.5, None)},
+    ),
+    (
+        "mmlu_pro",
+        "first",
+        "Which is a metal?\nA. Iron\nB. Salt",
+        12,
+        {"Meta-Llama-3_1-8B-Instruct": ("A", 1, None, 1.0)},
+    ),
+    (
+        "mmlu_pro",
+        "again",
+        "Which is a metal?\nA. Iron\nB. Salt",
+        12,
+        {"Meta-Llama-3_1-8B-Instruct": ("B", 2, None, 0.0)},
+    ),
+    ("mmlu_pro", "uncounted", "Which is a gas?", 5, {"Meta-Llama-3_1-8B-Instruct": ("Neon", None, None, 1.0)}),
+]
+
+
+@pytest.fixture(scope="session")
+def routing_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the three tables, in the columns and types of the real ones."""
+    folder = tmp_path_factory.mktemp("routing")
+    prompts = [
+        {"dataset": dataset, "prompt_id": key, "prompt": text, "prompt_tokens": tokens, "stem_key": f"{place:016x}"}
+        for place, (dataset, key, text, tokens, _) in enumerate(ROWS)
+    ]
+    answers = [
+        {
+            "dataset": dataset,
+            "prompt_id": key,
+            "model": model,
+            "response": text,
+            "out_tokens": tokens,
+            "in_tokens": None,
+        }
+        | {"latency_s": latency, "score": score}
+        for dataset, key, _, _, by_model in ROWS
+        for model, (text, tokens, latency, score) in by_model.items()
+    ]
+    outcome_types = {
+        "out_tokens": pa.int32(),
+        "in_tokens": pa.int32(),
+        "latency_s": pa.float64(),
+        "score": pa.float32(),
+    }
+    outcomes = pa.Table.from_pylist(answers).drop_columns(["response"])
+    fields = [pa.field(name, outcome_types.get(name, pa.string())) for name in outcomes.column_names]
+    pq.write_table(pa.Table.from_pylist(prompts), folder / "prompts.parquet")
+    pq.write_table(outcomes.cast(pa.schema(fields)), folder / "outcomes.parquet")
+    responses = pa.Table.from_pylist(answers).select(["dataset", "prompt_id", "model", "response"])
+    pq.write_table(responses, folder / "responses.parquet")
+    return folder
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A running replay upstream."""
+
+    base_url: str
+    root: str
+    process: subprocess.Popen[str]
+
+
+@pytest.fixture
+def start_upstream(routing_tables: Path) -> Iterator[Callable[..., Upstream]]:
+    """Starts `python -m benchmarks.replay_upstream` on a free port with more flags; stops it after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*flags: str) -> Upstream:
+        command = [sys.executable, "-m", "benchmarks.replay_upstream", "--data", str(routing_tables), *flags]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        started.append(process)
+        assert process.stdout is not None
+        base_url = json.loads(process.stdout.readline())["base_url"]
+        return Upstream(base_url, base_url.removesuffix("/v1"), process)
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(timeout=10)
+        assert process.stdout is not None
+        process.stdout.close()
