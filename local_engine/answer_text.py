@@ -1,0 +1,67 @@
+"""The visible text of one answer: whole characters only, cut before the first stop string.
+
+A part of a stop string is never shown: text that could still become one is held back until it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from local_engine.tokenizer import StreamDecoder, Tokenizer
+
+
+class StopMatcher:
+    """Finds the first of several strings in text that arrives in pieces."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._longest = max(map(len, self._stops), default=0)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, piece: str) -> str:
+        """The text that is safe to show now; after a stop string nothing is shown any more."""
+        if self.stopped:
+            return ""
+        self._held += piece
+        found = min((at for at in map(self._held.find, self._stops) if at >= 0), default=-1)
+        if found >= 0:
+            self.stopped = True
+            shown, self._held = self._held[:found], ""
+            return shown
+        keep = self._possible_start()
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def flush(self) -> str:
+        """What was held back when the answer ends without a stop string."""
+        held, self._held = self._held, ""
+        return held
+
+    def _possible_start(self) -> int:
+        """Length of the longest tail that begins some stop string."""
+        for length in range(min(self._longest - 1, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+
+class AnswerText:
+    """Decoder and stop matcher in a row."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self._decoder = StreamDecoder(tokenizer)
+        self._matcher = StopMatcher(stops)
+
+    def push(self, token: int) -> str:
+        """Text to show after this token; `stopped` tells whether a stop string ended the answer."""
+        return self._matcher.push(self._decoder.push(token))
+
+    def finish(self) -> str:
+        """Text still held when the answer ends."""
+        return self._matcher.push(self._decoder.flush()) + self._matcher.flush()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met."""
+        return self._matcher.stopped

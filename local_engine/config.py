@@ -1,0 +1,68 @@
+"""What a model is (`ModelConfig`) and how the engine runs it (`EngineConfig`); frozen, validated where they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["bfloat16", "float32"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Shape of a decoder. Sizes count elements; `rope_factors` (head_dim / 2 values) divide the rotary frequencies."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int
+    rope_theta: float
+    norm_eps: float
+    tied_embeddings: bool
+    rope_factors: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads!r}) must be a multiple of kv_heads ({self.kv_heads!r})")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim!r}: rotary embedding needs an even number")
+
+    @property
+    def cache_elements_per_token(self) -> int:
+        """Elements of key and value that one token keeps over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How the engine runs.
+
+    `max_batch`: requests that run at once. `max_context`: tokens of prompt and answer together. `max_queue`: requests
+    that may wait beside the running ones. `step_tokens`: tokens one step may compute; a longer prompt is computed in
+    several steps, so that running answers keep flowing.
+    """
+
+    dtype: Dtype = "bfloat16"
+    device: DeviceName = "auto"
+    max_batch: int = 8
+    max_context: int = 8192
+    max_queue: int = 64
+    step_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_context", "step_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
+        if self.max_queue < 0:
+            raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
+        if self.step_tokens < self.max_batch:
+            raise ValueError(f"step_tokens ({self.step_tokens!r}) must be at least max_batch ({self.max_batch!r})")

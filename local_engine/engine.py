@@ -1,0 +1,190 @@
+"""The engine: requests in, text out, one step at a time on one thread.
+
+A step that raises ends the requests it carried with an error and frees their slots; the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from local_engine.answer_text import AnswerText
+from local_engine.config import EngineConfig, ModelConfig
+from local_engine.errors import ModelNotFound, StepFailed
+from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
+from local_engine.models.gguf_file import GgufFile
+from local_engine.models.load import Progress, load_decoder
+from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
+from local_engine.request import FinishReason, Output, Request, SamplingParams
+from local_engine.sampler import Sampler
+from local_engine.scheduler import Chunk, Scheduler
+from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
+
+log = logging.getLogger("local_engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished answer, for callers that do not stream."""
+
+    text: str
+    tokens: list[int]
+    finish: FinishReason
+
+
+def load_engine(path: Path, config: EngineConfig, progress: Progress | None = None) -> Engine:
+    """An engine for a .gguf file or a Hugging Face model directory. Raises ModelError."""
+    if path.is_dir():
+        source: WeightSource = SafetensorsWeights(path)
+        tokenizer = tokenizer_from_directory(path)
+    elif path.is_file():
+        weights = GgufWeights(GgufFile(path))
+        source, tokenizer = weights, tokenizer_from_gguf(weights.file.metadata)
+    else:
+        raise ModelNotFound(f"{str(path)!r} is neither a .gguf file nor a model directory")
+    max_context = min(config.max_context, source.config.max_positions)
+    dtype = TORCH_DTYPES[config.dtype]
+    decoder = load_decoder(
+        source, positions=max_context, dtype=dtype, device=pick_device(config.device), progress=progress
+    )
+    return Engine(ModelRunner(decoder, max_context), tokenizer, config)
+
+
+class Engine:
+    """Continuous batching over one model; not thread-safe, `loop.EngineLoop` gives it its thread."""
+
+    def __init__(
+        self, runner: ModelRunner, tokenizer: Tokenizer, config: EngineConfig, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.runner = runner
+        self.tokenizer = tokenizer
+        self.config = config
+        self.max_context = runner.max_context
+        self.scheduler = Scheduler(config.max_batch, config.step_tokens)
+        self.sampler = Sampler()
+        self._texts: dict[int, AnswerText] = {}
+        self._clock = clock
+        self._next_id = 0
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """Shape of the loaded model."""
+        return self.runner.decoder.config
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would have work."""
+        return bool(self.scheduler.running or self.scheduler.waiting)
+
+    def new_request(self, prompt: list[int], params: SamplingParams) -> Request:
+        """A request for `add`; prompt and max_tokens must fit the context (the server refuses before)."""
+        if not prompt or len(prompt) + params.max_tokens > self.max_context:
+            raise ValueError(f"{len(prompt)} + {params.max_tokens} tokens do not fit 1..{self.max_context}")
+        self._next_id += 1
+        return Request(self._next_id, list(prompt), params, arrived=self._clock())
+
+    def add(self, request: Request) -> None:
+        """Let the request take part from the next step on."""
+        self._texts[request.id] = AnswerText(self.tokenizer, request.params.stop)
+        self.scheduler.add(request)
+
+    def abort(self, request: Request) -> None:
+        """Drop a request, running or waiting; one that has already ended is fine."""
+        if request.id in self._texts:
+            self._release(request)
+
+    def step(self) -> list[Output]:
+        """Compute one step: schedule, run, sample, commit. Nothing to do gives an empty list."""
+        chunks = self.scheduler.schedule()
+        if not chunks:
+            return []
+        now = self._clock()
+        for chunk in chunks:
+            if chunk.request.scheduled is None:
+                chunk.request.scheduled = now
+        try:
+            logits, requests = self.runner.run(chunks)
+            tokens = self.sampler.sample(logits, requests)
+        except Exception as error:
+            log.exception("a step of %d requests failed", len(chunks))
+            return [self._fail(chunk.request, error) for chunk in chunks]
+        return self._commit(chunks, requests, tokens)
+
+    def generate(self, prompt: list[int], params: SamplingParams) -> Completion:
+        """Answer one prompt to its end. For tests and the bench; other requests must not be running."""
+        request = self.new_request(prompt, params)
+        self.add(request)
+        text = ""
+        while True:
+            for output in self.step():
+                if output.error is not None:
+                    raise output.error
+                text += output.text
+                if output.finish is not None:
+                    return Completion(text, request.answer, output.finish)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError when slots, caches, generators and texts disagree about who is running."""
+        self.scheduler.check_integrity()
+        running = {request.slot for request in self.scheduler.running}
+        assert set(self.runner.cache.slots) <= running, "a cache outlives its request"
+        known = {request.id for request in [*self.scheduler.running, *self.scheduler.waiting]}
+        assert set(self._texts) == known, "texts and requests disagree"
+        assert len(self.sampler) <= len(self.scheduler.running), "a generator outlives its request"
+
+    def _commit(self, chunks: list[Chunk], requests: list[Request], tokens: list[int]) -> list[Output]:
+        for chunk in chunks:
+            chunk.request.computed += chunk.length
+        now = self._clock()
+        outputs = []
+        for request, token in zip(requests, tokens, strict=True):
+            request.last_token = now
+            if request.first_token is None:
+                request.first_token = now
+            outputs.append(self._accept(request, token))
+        return outputs
+
+    def _accept(self, request: Request, token: int) -> Output:
+        """Take one sampled token: an end token is counted but has no text."""
+        request.tokens.append(token)
+        text = self._texts[request.id]
+        finish: FinishReason | None = None
+        shown = ""
+        if token in self.tokenizer.end_ids and not request.params.ignore_eos:
+            finish = "stop"
+        else:
+            shown = text.push(token)
+            if text.stopped:
+                finish = "stop"
+            elif len(request.tokens) - request.prompt_tokens >= request.params.max_tokens:
+                finish = "length"
+        if finish is not None:
+            shown += text.finish()
+            if text.stopped:  # the held tail completed a stop string
+                finish = "stop"
+            self._release(request)
+        return Output(request, shown, 1, finish)
+
+    def _fail(self, request: Request, error: Exception) -> Output:
+        self._release(request)
+        failure = StepFailed(f"the step computing this request failed: {type(error).__name__}: {error}")
+        return Output(request, "", 0, "error", failure)
+
+    def _release(self, request: Request) -> None:
+        slot = request.slot
+        self.scheduler.remove(request)
+        if slot is not None:
+            self.runner.cache.give_back(slot)
+        self.sampler.forget(request)
+        del self._texts[request.id]
+
+
+def warm_up(engine: Engine) -> None:
+    """Run one short answer, so that the first caller does not pay for torch's lazy start."""
+    with torch.inference_mode():
+        engine.generate([0] * min(8, engine.max_context - 2), SamplingParams(max_tokens=2, temperature=0, ignore_eos=True))

@@ -1,0 +1,41 @@
+"""Runs a batch through the decoder on its device; owns the weights and the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from local_engine.batch import build_batch
+from local_engine.config import DeviceName, Dtype
+from local_engine.kv_cache import KVCache
+from local_engine.models.decoder import Decoder
+from local_engine.request import Request
+from local_engine.scheduler import Chunk
+
+TORCH_DTYPES: dict[Dtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def pick_device(name: DeviceName) -> torch.device:
+    """The device for a configured name; 'auto' takes an NVIDIA GPU when torch sees one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class ModelRunner:
+    """Decoder plus cache: `run` computes what the scheduler chose."""
+
+    def __init__(self, decoder: Decoder, max_context: int) -> None:
+        self.decoder = decoder
+        self.device = decoder.embeddings.device
+        self.max_context = max_context
+        self.cache = KVCache(decoder.config, max_context, decoder.embeddings.dtype, self.device)
+
+    @torch.inference_mode()
+    def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[Request]]:
+        """Compute the chunks. Returns logits [n, vocab] float32 and the n requests whose known tokens are all computed."""
+        batch = build_batch(chunks, self.cache, self.device)
+        logits = self.decoder(batch.tokens, batch.positions, batch.segments, batch.rows)
+        return logits, batch.sampled

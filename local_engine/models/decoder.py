@@ -1,0 +1,107 @@
+"""One decoder for the llama family: what differs between models is a flag in `ModelConfig`, never a subclass.
+
+A step gets the new tokens of several requests laid end to end, so the large matrix products are shared and only
+attention looks at one request at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, linear, silu
+
+from local_engine.config import ModelConfig
+from local_engine.layers.attention import attend
+from local_engine.layers.norm import RmsNorm
+from local_engine.layers.rope import RotaryTable, rotate
+
+
+class LayerCache(Protocol):
+    """Where one request keeps one layer's keys and values."""
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Write [n, kv_heads, head_dim] at `start`; return all up to their end, each [kv_heads, context, head_dim]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One request's part of a step: rows `first` to `last` of the batch are its positions from `start` on."""
+
+    first: int
+    last: int
+    start: int
+    cache: LayerCache
+
+
+def _matrix(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+    return nn.Parameter(torch.empty(rows, columns, dtype=dtype, device=device), requires_grad=False)
+
+
+class DecoderLayer(nn.Module):
+    """Attention and gated feed-forward, each behind a norm and added to the stream [tokens, hidden]."""
+
+    def __init__(self, config: ModelConfig, index: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.index = index
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        q_rows, kv_rows = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.attention_norm = RmsNorm(config.hidden_size, config.norm_eps, dtype, device)
+        # Query, key and value in one matrix, gate and up in another: one product instead of three and two.
+        self.qkv = _matrix(q_rows + 2 * kv_rows, config.hidden_size, dtype, device)
+        self.attention_out = _matrix(config.hidden_size, q_rows, dtype, device)
+        self.feed_forward_norm = RmsNorm(config.hidden_size, config.norm_eps, dtype, device)
+        self.gate_up = _matrix(2 * config.intermediate_size, config.hidden_size, dtype, device)
+        self.down = _matrix(config.hidden_size, config.intermediate_size, dtype, device)
+
+    def forward(self, stream: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """[tokens, hidden] in and out; writes the new keys and values of every segment."""
+        stream = stream + self._attention(self.attention_norm(stream), cos, sin, segments)
+        gate, up = linear(self.feed_forward_norm(stream), self.gate_up).chunk(2, dim=-1)
+        return stream + linear(silu(gate) * up, self.down)
+
+    def _attention(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment]) -> Tensor:
+        turned = self.heads + self.kv_heads
+        qkv = linear(x, self.qkv).view(x.shape[0], turned + self.kv_heads, self.head_dim)
+        queries, keys = rotate(qkv[:, :turned], cos, sin).split((self.heads, self.kv_heads), dim=1)
+        values = qkv[:, turned:]
+        mixed = []
+        for part in segments:
+            rows = slice(part.first, part.last)
+            all_keys, all_values = part.cache.extend(self.index, keys[rows], values[rows], part.start)
+            mixed.append(attend(queries[rows], all_keys, all_values))
+        joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+        return linear(joined.reshape(x.shape[0], -1), self.attention_out)
+
+
+class Decoder(nn.Module):
+    """Token ids to logits. Parameters are uninitialised until `models.load` fills them."""
+
+    def __init__(self, config: ModelConfig, positions: int, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = _matrix(config.vocab_size, config.hidden_size, dtype, device)
+        self.layers = nn.ModuleList(DecoderLayer(config, index, dtype, device) for index in range(config.layers))
+        self.norm = RmsNorm(config.hidden_size, config.norm_eps, dtype, device)
+        self.output = (
+            self.embeddings if config.tied_embeddings else _matrix(config.vocab_size, config.hidden_size, dtype, device)
+        )
+        self.rotary = RotaryTable(config.head_dim, positions, config.rope_theta, config.rope_factors, device)
+
+    def forward(self, tokens: Tensor, positions: Tensor, segments: Sequence[Segment], rows: Tensor | None) -> Tensor:
+        """Logits of the batch.
+
+        `tokens` and `positions` [tokens] int64, the segments' tokens end to end. `rows` [n] picks the rows whose
+        logits are wanted (None: all). Returns [n, vocab] float32.
+        """
+        stream = embedding(tokens, self.embeddings)
+        cos, sin = self.rotary.rows(positions)
+        for layer in self.layers:
+            stream = layer(stream, cos, sin, segments)
+        if rows is not None:
+            stream = stream[rows]
+        return linear(self.norm(stream), self.output).float()

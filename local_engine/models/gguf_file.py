@@ -1,0 +1,138 @@
+"""Read a GGUF file: metadata, and tensors dequantised on demand; a truncated or malformed file raises CorruptModelFile.
+
+The header is parsed here rather than by the gguf package's reader, which takes seconds for a vocabulary of 49,152
+tokens; the formats' block layouts and their dequantisation are that package's.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
+
+from local_engine.errors import CorruptModelFile
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_READABLE_VERSIONS = (2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies: `shape` in torch order (rows first), `offset` and `nbytes` in bytes from the file's start."""
+
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+    offset: int
+    nbytes: int
+
+
+class GgufFile:
+    """`metadata` by key and `tensors` by name; `read` gives one tensor as float32."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            try:
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except ValueError as error:  # an empty file cannot be mapped
+                raise CorruptModelFile(f"{str(path)!r} is empty: fetch the model again") from error
+        self._at = 0
+        self.metadata: dict[str, Any] = {}
+        self.tensors: dict[str, StoredTensor] = {}
+        try:
+            self._read_header()
+        except (struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
+            raise self._corrupt(f"its header breaks off or is malformed at byte {self._at} ({error})") from error
+
+    def read(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The tensor as float32 in torch order; KeyError when there is none of that name."""
+        stored = self.tensors[name]
+        raw = np.frombuffer(self._data, dtype=np.uint8, count=stored.nbytes, offset=stored.offset)
+        rows = raw.reshape(*stored.shape[:-1], -1)
+        if stored.kind == GGMLQuantizationType.F32:
+            return rows.view(np.float32)
+        try:
+            values = dequantize(rows, stored.kind)
+        except NotImplementedError as error:
+            raise self._corrupt(f"tensor {name!r} is stored as {stored.kind.name}, which cannot be read here") from error
+        return np.asarray(values, dtype=np.float32).reshape(stored.shape)
+
+    def _corrupt(self, why: str) -> CorruptModelFile:
+        return CorruptModelFile(f"{str(self.path)!r} is not a usable GGUF file: {why}; fetch the model again")
+
+    def _read_header(self) -> None:
+        if self._data[:4] != b"GGUF":
+            raise self._corrupt(f"it starts with {self._data[:4]!r} instead of b'GGUF'")
+        self._at = 4
+        version = self._scalar("I")
+        if version not in _READABLE_VERSIONS:
+            raise self._corrupt(f"its version is {version!r}, known are {_READABLE_VERSIONS!r} (little endian)")
+        tensor_count, pair_count = self._scalar("Q"), self._scalar("Q")
+        for _ in range(pair_count):
+            key = self._string()
+            self.metadata[key] = self._value(self._scalar("I"))
+        entries = [(self._string(), self._shape(), self._scalar("I"), self._scalar("Q")) for _ in range(tensor_count)]
+        alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise self._corrupt(f"general.alignment is {alignment!r}")
+        start = math.ceil(self._at / alignment) * alignment
+        for name, shape, kind, offset in entries:
+            self.tensors[name] = self._place(name, shape, kind, start + offset)
+
+    def _place(self, name: str, shape: tuple[int, ...], kind_number: int, offset: int) -> StoredTensor:
+        try:
+            kind = GGMLQuantizationType(kind_number)
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+        except (ValueError, KeyError) as error:
+            raise self._corrupt(f"tensor {name!r} has unknown type {kind_number!r}") from error
+        if shape[-1] % block:
+            raise self._corrupt(f"tensor {name!r} has rows of {shape[-1]} values, no multiple of {block} ({kind.name})")
+        nbytes = math.prod(shape) // block * block_bytes
+        if offset + nbytes > len(self._data):
+            missing = offset + nbytes - len(self._data)
+            raise self._corrupt(f"tensor {name!r} ends {missing} bytes after the end of the file")
+        return StoredTensor(shape, kind, offset, nbytes)
+
+    def _shape(self) -> tuple[int, ...]:
+        axes = self._scalar("I")
+        if not 1 <= axes <= 4:
+            raise self._corrupt(f"a tensor has {axes!r} axes")
+        return tuple(reversed([self._scalar("Q") for _ in range(axes)]))
+
+    def _scalar(self, code: str) -> Any:
+        (value,) = struct.unpack_from("<" + code, self._data, self._at)
+        self._at += struct.calcsize("<" + code)
+        return value
+
+    def _string(self) -> str:
+        length = self._scalar("Q")
+        end = self._at + length
+        if end > len(self._data):
+            raise IndexError(f"a string of {length} bytes does not fit")
+        text = self._data[self._at : end].decode("utf-8")
+        self._at = end
+        return text
+
+    def _value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self._string()
+        if kind in _SCALARS:
+            return self._scalar(_SCALARS[kind])
+        if kind != _ARRAY:
+            raise self._corrupt(f"metadata type {kind!r} at byte {self._at} is unknown")
+        inner, count = self._scalar("I"), self._scalar("Q")
+        if inner in _SCALARS:
+            layout = f"<{count}{_SCALARS[inner]}"
+            values = list(struct.unpack_from(layout, self._data, self._at))
+            self._at += struct.calcsize(layout)
+            return values
+        return [self._value(inner) for _ in range(count)]

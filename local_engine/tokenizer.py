@@ -1,0 +1,182 @@
+"""Text to token ids and back, from GGUF metadata or a Hugging Face tokenizer.json; a broken one raises CorruptModelFile.
+
+`StreamDecoder` turns tokens into text as they come and emits only whole characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as FastTokenizer
+
+from local_engine.chat_template import ChatTemplate
+from local_engine.errors import CorruptModelFile
+from local_engine.models.weights import read_json
+
+_CONTROL, _USER_DEFINED = 3, 4  # GGUF token types that are matched as a whole, before the text is split
+_MAX_HELD_TOKENS = 16
+# Tokens that end an answer in one chat format or another, whatever the metadata names as the only end.
+_END_NAMES = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>"})
+
+_LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
+    """How text is split before merging, by the name GGUF gives it in tokenizer.ggml.pre."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    if name in ("gpt-2", "default"):
+        return byte_level
+    if name == "smollm":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+    if name in ("llama-bpe", "llama3", "llama-v3"):
+        split = pre_tokenizers.Split(Regex(_LLAMA3_SPLIT), behavior="isolated")
+        return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    raise CorruptModelFile(
+        f"tokenizer.ggml.pre is {name!r}; known: default, gpt-2, llama-bpe, smollm. Use the model's safetensors instead"
+    )
+
+
+class Tokenizer:
+    """Encodes, decodes, renders chats; safe to use from several threads."""
+
+    def __init__(
+        self, fast: FastTokenizer, *, template: ChatTemplate | None, end_ids: frozenset[int], first_ids: tuple[int, ...] = ()
+    ) -> None:
+        self._fast = fast
+        self._template = template
+        self.end_ids = end_ids
+        self._first_ids = first_ids
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, added ones included."""
+        return int(self._fast.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text, with the tokens the model wants at its start."""
+        return [*self._first_ids, *self._fast.encode(text, add_special_tokens=True).ids]
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Token ids of a conversation in the model's own template, ready for its answer."""
+        if self._template is None:
+            text = "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
+        else:
+            text = self._template.render(messages)
+        return list(self._fast.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids without control tokens; bytes that are no whole character become U+FFFD."""
+        return str(self._fast.decode(list(ids), skip_special_tokens=True))
+
+
+class StreamDecoder:
+    """Text of a growing answer, piece by piece; the pieces joined equal the text of the whole.
+
+    The last whole piece stays as context, because some tokenizers drop the space before the first word they decode.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._context: list[int] = []
+        self._context_text = ""
+        self._held: list[int] = []
+
+    def push(self, token: int) -> str:
+        """The text this token completes; empty while a character is still in the making."""
+        self._held.append(token)
+        text = self._tokenizer.decode(self._context + self._held)
+        if text.endswith("\ufffd") and len(self._held) < _MAX_HELD_TOKENS:
+            return ""
+        return self._accept(text)
+
+    def flush(self) -> str:
+        """What is held at the end of the answer, with U+FFFD for bytes that never became a character."""
+        return self._accept(self._tokenizer.decode(self._context + self._held)) if self._held else ""
+
+    def _accept(self, text: str) -> str:
+        piece = text[len(self._context_text) :]
+        self._context, self._held = self._held, []
+        self._context_text = self._tokenizer.decode(self._context)
+        return piece
+
+
+def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
+    """Byte-level BPE from tokenizer.ggml.*."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind != "gpt2":
+        raise CorruptModelFile(f"tokenizer.ggml.model is {kind!r}; known: gpt2. Use the model's safetensors instead")
+    try:
+        tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+        merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+        types: list[int] = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
+        vocabulary = {token: index for index, token in enumerate(tokens)}
+        fast = FastTokenizer(models.BPE(vocab=vocabulary, merges=merges, fuse_unk=False, byte_fallback=False))
+    except Exception as error:  # the tokenizers package raises bare Exception for bad merges
+        raise CorruptModelFile(f"the tokenizer in the GGUF metadata cannot be used: {error}") from error
+    fast.pre_tokenizer = _pre_tokenizer(metadata.get("tokenizer.ggml.pre", "default"))
+    fast.decoder = decoders.ByteLevel()
+    whole = [(token, kind) for token, kind in zip(tokens, types, strict=True) if kind in (_CONTROL, _USER_DEFINED)]
+    fast.add_special_tokens([AddedToken(t, special=True, normalized=False) for t, k in whole if k == _CONTROL])
+    fast.add_tokens([AddedToken(t, normalized=False) for t, k in whole if k == _USER_DEFINED])
+
+    def token_id(name: str) -> int | None:
+        value = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        return value if isinstance(value, int) and 0 <= value < len(tokens) else None
+
+    bos, eos = token_id("bos"), token_id("eos")
+    ends = {index for index in (eos, token_id("eot")) if index is not None}
+    ends |= {vocabulary[token] for token, kind in whole if kind == _CONTROL and token in _END_NAMES}
+    source = metadata.get("tokenizer.chat_template")
+    template = ChatTemplate(source, bos=_name(tokens, bos), eos=_name(tokens, eos)) if source else None
+    first = (bos,) if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", False) else ()
+    return Tokenizer(fast, template=template, end_ids=frozenset(ends), first_ids=first)
+
+
+def _name(tokens: Sequence[str], index: int | None) -> str:
+    return "" if index is None else tokens[index]
+
+
+def tokenizer_from_directory(directory: Path) -> Tokenizer:
+    """From tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json of a model directory."""
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        raise CorruptModelFile(f"{str(path)!r} is missing: a model directory needs it")
+    try:
+        fast = FastTokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers package raises bare Exception
+        raise CorruptModelFile(f"{str(path)!r} cannot be used: {error}") from error
+    settings = _optional_json(directory / "tokenizer_config.json")
+    ends: set[int] = set()
+    for file in ("generation_config.json", "config.json"):
+        value = _optional_json(directory / file).get("eos_token_id")
+        ends |= {value} if isinstance(value, int) else set(value or ())
+    ends |= {index for token, index in fast.get_vocab(with_added_tokens=True).items() if token in _END_NAMES}
+    source = _template_source(directory, settings)
+    template = None
+    if source:
+        template = ChatTemplate(source, bos=_content(settings.get("bos_token")), eos=_content(settings.get("eos_token")))
+    return Tokenizer(fast, template=template, end_ids=frozenset(ends))
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _content(token: Any) -> str:
+    """A special token is written as text or as an object with its text under 'content'."""
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
+
+
+def _template_source(directory: Path, settings: Mapping[str, Any]) -> str | None:
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):  # several named ones
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    return template
