@@ -1,0 +1,71 @@
+"""Writes benchmarks/results/NAME.json: numbers with the machine, the commit and the command they came from."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def machine_facts() -> dict[str, Any]:
+    """CPU model, usable cores, memory in GiB, load average at this moment, system and Python version."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory / 2**30, 1),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+
+
+def commit_facts() -> dict[str, Any]:
+    """The commit that is checked out, and whether tracked files differ from it."""
+    return {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain", "-uno"))}
+
+
+def command_line() -> str:
+    """The command as it was given; folders outside the repository are shortened to their last name."""
+    module = getattr(sys.modules["__main__"].__spec__, "name", None)
+    given = [_without_place(argument) for argument in sys.argv[1:]]
+    return shlex.join(["python", "-m", module, *given] if module else ["python", *given])
+
+
+def write(name: str, numbers: dict[str, Any], facts: dict[str, Any], out: Path | None = None) -> Path:
+    """Write `numbers` with where they came from; `facts` were taken by `machine_facts` before the run. Returns the path."""
+    path = out or RESULTS / f"{name}.json"
+    document = {
+        "benchmark": name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **commit_facts(),
+        "command": command_line(),
+        "machine": facts,
+        **numbers,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _without_place(argument: str) -> str:
+    return f".../{Path(argument).name}" if argument.startswith("/") else argument
