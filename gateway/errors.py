@@ -192,14 +192,14 @@ class Unavailable(PenstockError):
 
 
 class ProviderError(PenstockError):
-    """An upstream did not give an answer. Retrying is opt-in per class: both flags are off unless a class turns them on."""
+    """An upstream did not give an answer. Repeating is opt-in per class, and then per model in penstock.yaml."""
 
     status = 502
     type = "provider_error"
     code = "provider_error"
 
-    retry_same: ClassVar[bool] = False
-    """Nothing reached the upstream, or it asked to try again: the same candidate may be asked once more."""
+    retry_word: ClassVar[str | None] = None
+    """What `retries.on` in penstock.yaml calls this error; without a word it is never repeated at the same upstream."""
     try_next: ClassVar[bool] = False
     """Another candidate may well answer."""
 
@@ -220,7 +220,7 @@ class ProviderUnreachable(ProviderError):
     """No connection within the connect deadline; nothing was sent."""
 
     code = "provider_unreachable"
-    retry_same = True
+    retry_word = "unreachable"
     try_next = True
 
 
@@ -229,6 +229,7 @@ class ProviderTimeout(ProviderError):
 
     status = 504
     code = "provider_timeout"
+    retry_word = "timeout"
     try_next = True
 
 
@@ -237,6 +238,7 @@ class ProviderRateLimited(ProviderError):
 
     status = 429
     code = "provider_rate_limited"
+    retry_word = "rate_limited"
     try_next = True
 
 
@@ -244,6 +246,7 @@ class ProviderFailed(ProviderError):
     """The upstream answered 5xx, or refused our own credentials (401, 403)."""
 
     code = "provider_failed"
+    retry_word = "failed"
     try_next = True
 
 
@@ -251,6 +254,7 @@ class ProviderBadReply(ProviderError):
     """The upstream answered 200 with something that is not a chat completion."""
 
     code = "provider_bad_reply"
+    retry_word = "bad_reply"
     try_next = True
 
 

@@ -15,6 +15,9 @@ Meter = Literal[
 ]  # fmt: skip
 METERS: tuple[Meter, ...] = get_args(Meter)
 
+Mode = Literal["quick", "standard", "deep"]
+"""How much an `auto` request wants spent: the cheapest tier, what the question deserves, the best tier."""
+
 Outcome = Literal["completed", "failed", "cut", "interrupted"]
 """completed: a whole reply; failed: no reply; cut: the stream broke after its start; interrupted: the process died."""
 

@@ -1,0 +1,1 @@
+"""Wire formats: what clients send, checked into plain values."""

@@ -1,0 +1,125 @@
+"""Decides which deployments may answer and in which order (pure: no clock, no I/O, no chance).
+
+Hard conditions come first (scope, tier, capabilities, context, cost cap); none of what follows can undo them. An `auto`
+request then keeps a quality floor, `min_quality` times the best predicted quality among the remaining tiers, and takes
+the cheapest candidate above it. What is above the floor but dearer stays behind it as fallback; what is below is rejected.
+"""
+
+from __future__ import annotations
+
+from gateway.catalog import Model
+from gateway.money import amount_for
+from gateway.routing.ask import Ask, Candidate, Decision, Rejected, Score
+from gateway.types import TIERS
+
+DEFAULT_OUTPUT_TOKENS = 256
+"""Expected answer length where no router model has an opinion."""
+
+
+def decide_route(ask: Ask, score: Score | None) -> Decision:
+    """Order the candidates for one request. An empty `candidates` means that no deployment satisfies the conditions."""
+    possible: list[Candidate] = []
+    rejected: list[Rejected] = []
+    for model in ask.models:
+        candidate = _candidate(model, ask, score)
+        reason = _obstacle(model, candidate, ask)
+        if reason is None:
+            possible.append(candidate)
+        else:
+            rejected.append(Rejected(model.name, model.tier, reason))
+    if not possible:
+        return Decision((), tuple(rejected), "no candidate", None, score)
+    if not ask.auto:
+        ordered = _spread(possible, ask.spread)
+        reason = f"asked for {'tier ' + ask.tier if ask.tier else ordered[0].model.name}"
+        return Decision(_limited(ordered, ask), tuple(rejected), reason, None, score)
+    return _decide_auto(possible, rejected, ask, score)
+
+
+def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, score: Score | None) -> Decision:
+    best = max((candidate.quality or 0.0 for candidate in possible), default=0.0)
+    if ask.mode == "quick":
+        floor, reason = 0.0, "quick: cheapest"
+    elif ask.mode == "deep" or ask.objective == "quality":
+        top = max(TIERS.index(candidate.model.tier) for candidate in possible)
+        kept = [candidate for candidate in possible if TIERS.index(candidate.model.tier) == top]
+        below = [_below(candidate, f"{ask.mode} asks for the best tier") for candidate in possible if candidate not in kept]
+        why = "deep: best tier" if ask.mode == "deep" else "objective quality: best tier"
+        return Decision(_limited(_cheapest_first(kept, ask), ask), (*rejected, *below), why, None, score)
+    else:
+        floor = ask.min_quality * best
+        reason = ""
+    kept = [candidate for candidate in possible if (candidate.quality or 0.0) >= floor]
+    below = [
+        _below(candidate, f"predicted quality {candidate.quality or 0.0:.2f} is below the floor {floor:.2f}")
+        for candidate in possible
+        if (candidate.quality or 0.0) < floor
+    ]
+    ordered = _cheapest_first(kept, ask)
+    first = ordered[0]
+    if not reason:
+        reason = f"{first.model.tier}: quality {first.quality or 0.0:.2f} of best {best:.2f}, floor {floor:.2f}"
+    return Decision(_limited(ordered, ask), (*rejected, *below), reason, floor, score)
+
+
+def _candidate(model: Model, ask: Ask, score: Score | None) -> Candidate:
+    # The trained model knows three tiers; deep is at least as good as premium.
+    tier = "premium" if model.tier == "deep" else model.tier
+    quality = score.quality[tier].p if score is not None else None
+    expected = score.expected_output_tokens[tier] if score is not None else DEFAULT_OUTPUT_TOKENS
+    most = ask.output_tokens or model.max_output
+    return Candidate(
+        model=model,
+        quality=quality,
+        expected_cost=_price(model, ask.input_tokens, min(round(expected), most)),
+        worst_cost=_price(model, ask.input_tokens_most, most),
+    )
+
+
+def _price(model: Model, input_tokens: int, output_tokens: int) -> int:
+    rates = model.price.rates
+    return amount_for(input_tokens, rates["input"]) + amount_for(output_tokens, rates["output"])
+
+
+def _obstacle(model: Model, candidate: Candidate, ask: Ask) -> str | None:
+    """Why this deployment must not answer; None when it may."""
+    if ask.tier is not None and model.tier != ask.tier:
+        return f"not in tier {ask.tier}"
+    if ask.allowed_tiers is not None and model.tier not in ask.allowed_tiers:
+        return f"the key may not use tier {model.tier}"
+    if ask.allowed_models is not None and model.name not in ask.allowed_models:
+        return "the key may not use this model"
+    missing = ask.needs - model.capabilities if model.capabilities is not None else frozenset[str]()
+    if missing:
+        return f"cannot do {', '.join(sorted(missing))}"
+    if model.context is not None and ask.input_tokens_least > model.context:
+        return f"the prompt of at least {ask.input_tokens_least} tokens exceeds its context of {model.context}"
+    if ask.max_cost is not None and candidate.worst_cost > ask.max_cost:
+        return "could cost more than max_cost_usd (a smaller max_tokens lowers that)"
+    return None
+
+
+def _below(candidate: Candidate, reason: str) -> Rejected:
+    return Rejected(candidate.model.name, candidate.model.tier, reason)
+
+
+def _cheapest_first(candidates: list[Candidate], ask: Ask) -> list[Candidate]:
+    """By tier-independent expected cost; deployments of one group that cost the same share the load."""
+    spread = _spread(candidates, ask.spread)
+    return sorted(spread, key=lambda candidate: (candidate.expected_cost, TIERS.index(candidate.model.tier)))
+
+
+def _spread(candidates: list[Candidate], spread: int) -> list[Candidate]:
+    """Put one candidate first by weight, chosen by `spread`; the others keep their order."""
+    if len(candidates) == 1:
+        return candidates
+    point = spread % sum(candidate.model.weight for candidate in candidates)
+    for index, candidate in enumerate(candidates):
+        point -= candidate.model.weight
+        if point < 0:
+            return [candidate, *candidates[:index], *candidates[index + 1 :]]
+    raise AssertionError("weights are positive")
+
+
+def _limited(candidates: list[Candidate], ask: Ask) -> tuple[Candidate, ...]:
+    return tuple(candidates if ask.fallbacks else candidates[:1])

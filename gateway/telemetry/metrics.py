@@ -1,0 +1,99 @@
+"""Every Prometheus metric Penstock exposes, in one list; recording one is a dictionary look-up and an addition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.money import PICO_PER_USD
+from gateway.types import UsageEvent
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric as documented in docs/operations.md."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: Sequence[float] = LATENCY_BUCKETS
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("penstock_requests_total", "counter", ("tenant", "model", "tier", "outcome"), "Metered requests."),
+    Metric("penstock_refused_total", "counter", ("code",), "Requests answered with an error before or instead of a model."),
+    Metric("penstock_attempts_total", "counter", ("model", "provider", "status"), "Calls to upstreams, failed ones too."),
+    Metric("penstock_tokens_total", "counter", ("tenant", "model", "meter"), "Tokens by disjoint bucket."),
+    Metric("penstock_cost_usd_total", "counter", ("model", "provider"), "What providers ask (USD, for dashboards only)."),
+    Metric("penstock_charge_usd_total", "counter", ("tenant",), "What tenants pay (USD, for dashboards only)."),
+    Metric("penstock_request_seconds", "histogram", ("model", "streamed"), "From request to last byte."),
+    Metric("penstock_first_token_seconds", "histogram", ("model",), "From request to first streamed byte."),
+    Metric("penstock_overhead_seconds", "histogram", (), "Penstock's own share of a request.", OVERHEAD_BUCKETS),
+    Metric("penstock_requests_in_flight", "gauge", (), "Requests being answered now."),
+    Metric("penstock_disconnected_total", "counter", ("model",), "Clients that left before the end; metered all the same."),
+    Metric("penstock_uncorrected_holds", "gauge", (), "Holds whose correction waits for the store to answer again."),
+)  # fmt: skip
+
+
+class Metrics:
+    """The registry of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        kinds: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+        self._metrics: dict[str, Any] = {}
+        for metric in METRICS:
+            options = {"buckets": metric.buckets} if metric.kind == "histogram" else {}
+            self._metrics[metric.name] = kinds[metric.kind](
+                metric.name, metric.help, metric.labels, registry=self.registry, **options
+            )
+        self._children: dict[tuple[str, ...], Any] = {}
+
+    def add(self, name: str, labels: tuple[str, ...] = (), amount: float = 1.0) -> None:
+        """Add to a counter or gauge."""
+        self._child(name, labels).inc(amount)
+
+    def observe(self, name: str, labels: tuple[str, ...], value: float) -> None:
+        """Record one value of a histogram."""
+        self._child(name, labels).observe(value)
+
+    def set(self, name: str, value: float) -> None:
+        """Set a gauge without labels."""
+        self._metrics[name].set(value)
+
+    def record(self, event: UsageEvent) -> None:
+        """Everything one metered request says."""
+        model, tier = event.model or "none", event.tier or "none"
+        self.add("penstock_requests_total", (event.tenant, model, tier, event.outcome))
+        for attempt in event.attempts:
+            self.add("penstock_attempts_total", (attempt.model, attempt.provider, attempt.status))
+            for meter, quantity in attempt.usage.quantities():
+                self.add("penstock_tokens_total", (event.tenant, attempt.model, meter), quantity)
+            if attempt.cost.total:
+                self.add("penstock_cost_usd_total", (attempt.model, attempt.provider), attempt.cost.total / PICO_PER_USD)
+        self.add("penstock_charge_usd_total", (event.tenant,), event.charge / PICO_PER_USD)
+        self.observe("penstock_request_seconds", (model, str(event.streamed).lower()), event.finished_at - event.started_at)
+        self.observe("penstock_overhead_seconds", (), event.overhead_seconds)
+        if event.seconds_to_first_token is not None:
+            self.observe("penstock_first_token_seconds", (model,), event.seconds_to_first_token)
+        if event.disconnected:
+            self.add("penstock_disconnected_total", (model,))
+
+    def render(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)
+
+    def _child(self, name: str, labels: tuple[str, ...]) -> Any:
+        key = (name, *labels)
+        child = self._children.get(key)
+        if child is None:
+            metric = self._metrics[name]
+            child = self._children[key] = metric.labels(*labels) if labels else metric
+        return child
