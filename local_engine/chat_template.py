@@ -46,6 +46,10 @@ class ChatTemplate:
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The prompt text of the conversation, up to where the assistant begins to answer."""
         try:
-            return self._template.render(messages=list(messages), add_generation_prompt=True, tools=None, **self._tokens)
+            return self._template.render(
+                messages=list(messages), add_generation_prompt=True, tools=None, **self._tokens
+            )
         except (TemplateError, TypeError, KeyError) as error:
-            raise InvalidRequest(f"the model's chat template refuses these messages: {error}", param="messages") from error
+            raise InvalidRequest(
+                f"the model's chat template refuses these messages: {error}", param="messages"
+            ) from error

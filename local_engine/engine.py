@@ -5,6 +5,7 @@ A step that raises ends the requests it carried with an error and frees their sl
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -59,7 +60,11 @@ class Engine:
     """Continuous batching over one model; not thread-safe, `loop.EngineLoop` gives it its thread."""
 
     def __init__(
-        self, runner: ModelRunner, tokenizer: Tokenizer, config: EngineConfig, clock: Callable[[], float] = time.monotonic
+        self,
+        runner: ModelRunner,
+        tokenizer: Tokenizer,
+        config: EngineConfig,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
         self.tokenizer = tokenizer
@@ -69,7 +74,7 @@ class Engine:
         self.sampler = Sampler()
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
-        self._next_id = 0
+        self._ids = itertools.count(1)
 
     @property
     def model_config(self) -> ModelConfig:
@@ -85,8 +90,7 @@ class Engine:
         """A request for `add`; prompt and max_tokens must fit the context (the server refuses before)."""
         if not prompt or len(prompt) + params.max_tokens > self.max_context:
             raise ValueError(f"{len(prompt)} + {params.max_tokens} tokens do not fit 1..{self.max_context}")
-        self._next_id += 1
-        return Request(self._next_id, list(prompt), params, arrived=self._clock())
+        return Request(next(self._ids), list(prompt), params, arrived=self._clock())
 
     def add(self, request: Request) -> None:
         """Let the request take part from the next step on."""
@@ -187,4 +191,6 @@ class Engine:
 def warm_up(engine: Engine) -> None:
     """Run one short answer, so that the first caller does not pay for torch's lazy start."""
     with torch.inference_mode():
-        engine.generate([0] * min(8, engine.max_context - 2), SamplingParams(max_tokens=2, temperature=0, ignore_eos=True))
+        engine.generate(
+            [0] * min(8, engine.max_context - 2), SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+        )

@@ -21,6 +21,8 @@ class SlotCache:
         self._shape = (config.layers, 2, config.kv_heads, config.head_dim)
         self._dtype, self._device = dtype, device
         self.capacity = 0
+        self._buffer: Tensor = torch.empty(0, dtype=dtype, device=device)
+        self._layers: list[tuple[Tensor, Tensor]] = []
         self.reserve(capacity)
 
     def reserve(self, tokens: int) -> None:

@@ -68,7 +68,7 @@ def shape_distribution(logits: Tensor, params: SamplingParams) -> Tensor:
     if params.top_p < 1:
         ordered, indices = probabilities.sort(descending=True, stable=True)
         before = ordered.cumsum(0) - ordered
-        probabilities = probabilities.scatter(0, indices, ordered.where(before < params.top_p, 0.0))
+        probabilities = probabilities.scatter(0, indices, ordered.where(before < max(params.top_p, 1e-6), 0.0))
     return probabilities
 
 
@@ -81,7 +81,5 @@ def _penalise(logits: Tensor, request: Request) -> Tensor:
     params = request.params
     if (params.frequency_penalty == 0 and params.presence_penalty == 0) or not request.answer:
         return logits
-    seen, counts = torch.tensor(request.answer).unique(return_counts=True)
-    logits = logits.clone()
-    logits[seen] -= params.frequency_penalty * counts + params.presence_penalty
-    return logits
+    counts = torch.bincount(torch.tensor(request.answer), minlength=logits.numel())
+    return logits - params.frequency_penalty * counts - params.presence_penalty * (counts > 0)

@@ -22,7 +22,8 @@ _MAX_HELD_TOKENS = 16
 _END_NAMES = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>"})
 
 _LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
@@ -45,7 +46,12 @@ class Tokenizer:
     """Encodes, decodes, renders chats; safe to use from several threads."""
 
     def __init__(
-        self, fast: FastTokenizer, *, template: ChatTemplate | None, end_ids: frozenset[int], first_ids: tuple[int, ...] = ()
+        self,
+        fast: FastTokenizer,
+        *,
+        template: ChatTemplate | None,
+        end_ids: frozenset[int],
+        first_ids: tuple[int, ...] = (),
     ) -> None:
         self._fast = fast
         self._template = template
@@ -159,7 +165,9 @@ def tokenizer_from_directory(directory: Path) -> Tokenizer:
     source = _template_source(directory, settings)
     template = None
     if source:
-        template = ChatTemplate(source, bos=_content(settings.get("bos_token")), eos=_content(settings.get("eos_token")))
+        template = ChatTemplate(
+            source, bos=_content(settings.get("bos_token")), eos=_content(settings.get("eos_token"))
+        )
     return Tokenizer(fast, template=template, end_ids=frozenset(ends))
 
 

@@ -67,7 +67,7 @@ class DecoderLayer(nn.Module):
     def _attention(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment]) -> Tensor:
         turned = self.heads + self.kv_heads
         qkv = linear(x, self.qkv).view(x.shape[0], turned + self.kv_heads, self.head_dim)
-        queries, keys = rotate(qkv[:, :turned], cos, sin).split((self.heads, self.kv_heads), dim=1)
+        queries, keys = rotate(qkv[:, :turned], cos, sin).tensor_split((self.heads,), dim=1)
         values = qkv[:, turned:]
         mixed = []
         for part in segments:

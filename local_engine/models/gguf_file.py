@@ -63,7 +63,9 @@ class GgufFile:
         try:
             values = dequantize(rows, stored.kind)
         except NotImplementedError as error:
-            raise self._corrupt(f"tensor {name!r} is stored as {stored.kind.name}, which cannot be read here") from error
+            raise self._corrupt(
+                f"tensor {name!r} is stored as {stored.kind.name}, which cannot be read here"
+            ) from error
         return np.asarray(values, dtype=np.float32).reshape(stored.shape)
 
     def _corrupt(self, why: str) -> CorruptModelFile:

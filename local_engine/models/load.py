@@ -30,7 +30,9 @@ def load_decoder(
             continue  # some files store the shared matrix twice
         place = places.get(name)
         if place is None:
-            raise WrongShape(f"the model file has a tensor {name!r} that a {source.config.architecture} has no place for")
+            raise WrongShape(
+                f"the model file has a tensor {name!r} that a {source.config.architecture} has no place for"
+            )
         if place.shape != tensor.shape:
             raise WrongShape(f"tensor {name!r} has shape {list(tensor.shape)!r}, expected {list(place.shape)!r}")
         place.copy_(tensor)
@@ -39,7 +41,9 @@ def load_decoder(
             progress(done, total)
     if open_places:
         shown = ", ".join(sorted(open_places)[:5])
-        raise WrongShape(f"the model file lacks {len(open_places)} tensors: {shown}{', ...' if len(open_places) > 5 else ''}")
+        raise WrongShape(
+            f"the model file lacks {len(open_places)} tensors: {shown}{', ...' if len(open_places) > 5 else ''}"
+        )
     return decoder.eval()
 
 
@@ -47,12 +51,15 @@ def _places(decoder: Decoder) -> dict[str, Tensor]:
     """Hugging Face name -> the parameter, or the rows of a joined one, where that tensor goes."""
     config = decoder.config
     q_rows, kv_rows = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    places: dict[str, Tensor] = {"model.embed_tokens.weight": decoder.embeddings, "model.norm.weight": decoder.norm.weight}
+    places: dict[str, Tensor] = {
+        "model.embed_tokens.weight": decoder.embeddings,
+        "model.norm.weight": decoder.norm.weight,
+    }
     if not config.tied_embeddings:
         places["lm_head.weight"] = decoder.output
     for layer in decoder.layers:
         assert isinstance(layer, DecoderLayer)
-        query, key, value = layer.qkv.split((q_rows, kv_rows, kv_rows))
+        query, key, value = layer.qkv.tensor_split((q_rows, q_rows + kv_rows))
         gate, up = layer.gate_up.chunk(2)
         parts = {
             "input_layernorm": layer.attention_norm.weight,

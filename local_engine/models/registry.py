@@ -26,7 +26,9 @@ def config_from_hub(values: Mapping[str, Any]) -> ModelConfig:
         raise _unknown(named)
     for flag in ("attention_bias", "mlp_bias"):
         if values.get(flag):
-            raise UnknownArchitecture(f"{flag} is {values[flag]!r} in config.json: projections with bias are not supported")
+            raise UnknownArchitecture(
+                f"{flag} is {values[flag]!r} in config.json: projections with bias are not supported"
+            )
     if values.get("hidden_act", "silu") != "silu":
         raise UnknownArchitecture(f"hidden_act is {values['hidden_act']!r} in config.json: only 'silu' is supported")
     try:
@@ -71,7 +73,7 @@ def config_from_gguf(
 ) -> ModelConfig:
     """ModelConfig from GGUF metadata; the last three arguments come from the file's tensors."""
     architecture = metadata.get("general.architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise _unknown(architecture)
     scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
     if scaling != "none":

@@ -145,7 +145,9 @@ class SafetensorsWeights:
         try:
             return safe_open(file, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise CorruptModelFile(f"{str(file)!r} is not a usable safetensors file: {error}; fetch it again") from error
+            raise CorruptModelFile(
+                f"{str(file)!r} is not a usable safetensors file: {error}; fetch it again"
+            ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,188 @@
+"""The engine's command line: `python -m local_engine serve|fetch|bench`; errors are one line and exit status 1."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from local_engine.config import DeviceName, Dtype, EngineConfig
+from local_engine.errors import EngineError
+from local_engine.model_files import DEFAULT_HUB, Hub, resolve_model
+
+# A thread that waits for its partners should sleep: spinning starves them as soon as the machine is shared, and one
+# step then takes scheduler quanta instead of microseconds. Read by the OpenMP runtime when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_WEIGHTS_DIR = Path("~/.penstock/weights")
+_Command = Callable[..., Any]
+
+
+def _shared_options(command: _Command) -> _Command:
+    """The options of every command that needs a model's files."""
+    decorators = [
+        click.option("--weights-dir", type=click.Path(path_type=Path), default=DEFAULT_WEIGHTS_DIR, show_default=True,
+                     help="Folder where fetched models are kept."),
+        click.option("--hub-url", envvar="HF_ENDPOINT", default=DEFAULT_HUB, show_default=True,
+                     help="Hugging Face hub to fetch from (environment: HF_ENDPOINT; its token: HF_TOKEN)."),
+    ]  # fmt: skip
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def _model_options(command: _Command) -> _Command:
+    """The options of every command that runs a model."""
+    decorators = [
+        click.option("--model", default=DEFAULT_MODEL, show_default=True,
+                     help="Known name, hub id (org/name), .gguf file or model directory."),
+        click.option("--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True,
+                     help="Number format of weights and cache."),
+        click.option("--device", type=click.Choice(get_args(DeviceName)), default="auto", show_default=True,
+                     help="Where to compute; auto takes an NVIDIA GPU when there is one."),
+        click.option("--threads", type=click.IntRange(min=0), default=0,
+                     help="CPU threads; 0 leaves the choice to torch.  [default: 0]"),
+    ]  # fmt: skip
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def _hub(url: str) -> Hub:
+    return Hub(url=url.rstrip("/"), token=os.environ.get("HF_TOKEN") or None)
+
+
+@click.group()
+def main() -> None:
+    """The bundled inference engine of Penstock."""
+
+
+@main.command()
+@_model_options
+@_shared_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8100, show_default=True, help="Port; 0 takes a free one."
+)
+@click.option("--served-name", default=None, help="Name clients use as `model`.  [default: the value of --model]")
+@click.option(
+    "--api-key",
+    envvar="PENSTOCK_ENGINE_API_KEY",
+    default=None,
+    help="Key clients must send (environment: PENSTOCK_ENGINE_API_KEY).  [default: none needed]",
+)
+@click.option(
+    "--max-batch", type=click.IntRange(min=1), default=8, show_default=True, help="Requests that run at once."
+)
+@click.option(
+    "--max-context",
+    type=click.IntRange(min=2),
+    default=8192,
+    show_default=True,
+    help="Tokens of prompt and answer together; never more than the model was made for.",
+)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(min=0),
+    default=64,
+    show_default=True,
+    help="Requests that may wait; further ones get 429.",
+)
+@click.option(
+    "--step-tokens",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Tokens computed per step; longer prompts are computed in several steps.",
+)
+@click.option(
+    "--max-body-bytes",
+    type=click.IntRange(min=1),
+    default=4 * 1024 * 1024,
+    show_default=True,
+    help="Largest request body; a larger one gets 413.",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.IntRange(min=0),
+    default=30,
+    show_default=True,
+    help="How long SIGTERM or Ctrl-C waits for open answers.",
+)
+def serve(model: str, served_name: str | None, hub_url: str, weights_dir: Path, **options: Any) -> None:
+    """Serve a model behind an OpenAI-compatible API until SIGTERM or Ctrl-C."""
+    engine_fields = ("dtype", "device", "max_batch", "max_context", "max_queue", "step_tokens")
+    try:
+        engine = EngineConfig(**{name: options.pop(name) for name in engine_fields})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    from local_engine.process import ServeOptions, run_server  # imports torch: not needed to print --help
+
+    raise SystemExit(
+        run_server(
+            ServeOptions(
+                model=model,
+                served_name=served_name or model,
+                hub=_hub(hub_url),
+                weights_dir=weights_dir.expanduser(),
+                engine=engine,
+                **options,
+            )
+        )
+    )
+
+
+@main.command()
+@click.argument("name", default=DEFAULT_MODEL)
+@_shared_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document: name, path, source.")
+def fetch(name: str, weights_dir: Path, hub_url: str, as_json: bool) -> None:
+    """Make a model's files available on this machine and print where they are."""
+    try:
+        files = resolve_model(name, weights_dir.expanduser(), _hub(hub_url))
+    except EngineError as error:
+        raise click.ClickException(error.message) from error
+    document = {"name": files.name, "path": str(files.path), "source": files.source}
+    click.echo(json.dumps(document) if as_json else document["path"])
+
+
+@main.command()
+@_model_options
+@_shared_options
+@click.option("--tokens", type=click.IntRange(min=2), default=128, show_default=True, help="Tokens decoded per stream.")
+@click.option("--prompt-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Tokens prefilled.")
+@click.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 4),
+    show_default=True,
+    help="Numbers of streams to decode together; repeat the option.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Runs per figure; the median is reported.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+def bench(model: str, weights_dir: Path, hub_url: str, as_json: bool, **options: Any) -> None:
+    """Measure decode and prefill speed."""
+    from local_engine.bench import run_bench  # imports torch
+
+    try:
+        files = resolve_model(model, weights_dir.expanduser(), _hub(hub_url))
+        report = run_bench(files.path, **options)
+    except EngineError as error:
+        raise click.ClickException(error.message) from error
+    click.echo(json.dumps({"model": model, **report.as_dict()}) if as_json else report.as_table())
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m local_engine")

@@ -1,0 +1,145 @@
+"""`serve` as a process: take the port, load the model, answer until a signal, drain, leave no thread behind.
+
+A taken port and a model that cannot be loaded end it with one line on standard error and exit status 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import uvicorn
+from starlette.applications import Starlette
+
+from local_engine.config import EngineConfig
+from local_engine.engine import Engine, load_engine, warm_up
+from local_engine.errors import EngineError
+from local_engine.loop import EngineLoop
+from local_engine.metrics import EngineMetrics
+from local_engine.model_files import Hub, resolve_model
+from local_engine.progress import bar
+from local_engine.server import Service, create_app
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `serve` was asked for. `threads` 0 leaves torch's choice; `drain_seconds` bounds the wait for open answers."""
+
+    model: str
+    served_name: str
+    weights_dir: Path
+    hub: Hub
+    host: str
+    port: int
+    engine: EngineConfig
+    api_key: str | None
+    max_body_bytes: int
+    threads: int
+    drain_seconds: int
+
+
+def run_server(options: ServeOptions) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        listener = _listen(options.host, options.port)
+    except OSError as error:
+        return _complain(f"cannot listen on {options.host}:{options.port} ({error.strerror}): choose another --port")
+    # uvicorn raises the signal again after draining; without this the process would end as killed instead of done.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    return asyncio.run(_serve(options, listener))
+
+
+async def _serve(options: ServeOptions, listener: socket.socket) -> int:
+    service = Service(options.served_name, options.api_key, options.max_body_bytes)
+    loading = _Loading(options, service, listener)
+    app = create_app(service, loading.lifespan)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=options.drain_seconds
+    )
+    server = uvicorn.Server(config)
+    loading.server = server
+    await server.serve(sockets=[listener])
+    return _complain(loading.failure) if loading.failure else 0
+
+
+class _Loading:
+    """Loads the model on its own thread, so that /health answers meanwhile and a signal is obeyed at once."""
+
+    def __init__(self, options: ServeOptions, service: Service, listener: socket.socket) -> None:
+        self._options = options
+        self._service = service
+        self._address = listener.getsockname()
+        self.server: uvicorn.Server | None = None
+        self.failure: str | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Load while the server runs; end the loop after the last answer."""
+        threading.Thread(target=self._load, name="load-model", daemon=True).start()
+        yield
+        self._service.status = "draining"
+        if self._service.loop is not None:
+            await asyncio.to_thread(self._service.loop.stop)
+
+    def _load(self) -> None:
+        begun = time.monotonic()
+        try:
+            engine = self._build()
+        except Exception as error:
+            self.failure = error.message if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+            if self.server is not None:
+                self.server.should_exit = True
+            return
+        loop = EngineLoop(engine, EngineMetrics(self._options.served_name))
+        loop.start()
+        self._service.loop = loop
+        if self._service.status == "loading":
+            self._service.status = "ready"
+        host, port = self._address[:2]
+        print(
+            f"serving {self._options.served_name} at http://{host}:{port}/v1 ({self._options.engine.dtype}, "
+            f"{engine.runner.device}, {torch.get_num_threads()} threads, context {engine.max_context}, "
+            f"loaded in {time.monotonic() - begun:.1f} s)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _build(self) -> Engine:
+        options = self._options
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        files = resolve_model(options.model, options.weights_dir, options.hub)
+        with bar(f"loading {options.served_name}") as progress:
+            engine = load_engine(files.path, options.engine, progress)
+        warm_up(engine)
+        return engine
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(False)
+    return listener
+
+
+def _complain(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    return 1
