@@ -5,4 +5,14 @@ from router_models.request import RequestText
 from router_models.router import Contribution, Interval, Router, Score
 from router_models.tiers import TIERS, Tier
 
-__all__ = ["TIERS", "ArtifactError", "Contribution", "Interval", "RequestText", "Router", "RouterError", "Score", "Tier"]
+__all__ = [
+    "TIERS",
+    "ArtifactError",
+    "Contribution",
+    "Interval",
+    "RequestText",
+    "Router",
+    "RouterError",
+    "Score",
+    "Tier",
+]

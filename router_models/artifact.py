@@ -1,4 +1,4 @@
-"""Reads and writes the one-file artifact (npz, never pickle); anything doubtful about the file is refused with a named error.
+"""Reads and writes the one-file artifact (npz, never pickle); a doubtful file is refused with a named error.
 
 The file holds the arrays of `Weights` and one JSON header: format number, version, fingerprint of the features,
 SHA-256 over all arrays, tiers, and a summary of the training. All or nothing: no partly usable artifact exists.
@@ -28,21 +28,20 @@ from router_models.tiers import TIERS
 
 FORMAT = 1
 BUNDLED = Path(__file__).parent / "artifacts" / "router.npz"
-HEADS = 2 * len(TIERS)
-KNOTS = 21
+# One head for how easy a prompt is, then one per tier for the logarithm of its output tokens.
+HEADS = 1 + len(TIERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The numbers of a trained router; T = number of tiers, heads = T qualities then T logs of output tokens.
+    """The numbers of a trained router; T = number of tiers, H = 1 + T heads (ease, then log output tokens per tier).
 
-    `hashed` float32 (BUCKETS, 2T): idf already multiplied in. `idf` float32 (BUCKETS,). `dense` float32 (D, 2T) for
-    standardised dense features, `centre` and `scale` float32 (D,). `bias` float32 (2T,).
-    `calibration_logit` and `calibration_value` float64 (T, KNOTS): piecewise linear map from a head's raw logit to the
-    calibrated logit, both ascending. `half_width` float64 (2, T): half width of the interval in logits, row 0 for
-    familiar prompts, row 1 for unfamiliar ones. `token_factor` float64 (T,): factor that turns exp(mean log) into a mean.
-    `seen` uint8 (2**SEEN_BITS / 8,): bit table of words seen in training. `unseen_limit` float64 (1,): share of
-    unseen words above which a prompt counts as unfamiliar.
+    `hashed` float32 (BUCKETS, H), idf already multiplied in; `idf` float32 (BUCKETS,), 0 where never seen.
+    `dense` float32 (D, H) for standardised dense features; `centre` and `scale` float32 (D,); `bias` float32 (H,).
+    `slope` and `offset` float64 (2, T): P(good answer) = sigmoid(slope * ease + offset); row 0 for familiar prompts,
+    row 1 for unfamiliar ones. `half_width` float64 (2, T): half width of the interval in logits, same rows.
+    `token_factor` float64 (T,): exp(predicted log) times this is the mean. `seen` uint8 (2**SEEN_BITS / 8,): bit table
+    of the words met in training. `unseen_limit` float64 (1,): share of unseen words above which a prompt is unfamiliar.
     """
 
     hashed: NDArray[np.float32]
@@ -51,8 +50,8 @@ class Weights:
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
-    calibration_logit: NDArray[np.float64]
-    calibration_value: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    offset: NDArray[np.float64]
     half_width: NDArray[np.float64]
     token_factor: NDArray[np.float64]
     seen: NDArray[np.uint8]
@@ -66,8 +65,8 @@ _SHAPES: dict[str, tuple[tuple[int, ...], str]] = {
     "centre": ((len(DENSE_NAMES),), "float32"),
     "scale": ((len(DENSE_NAMES),), "float32"),
     "bias": ((HEADS,), "float32"),
-    "calibration_logit": ((len(TIERS), KNOTS), "float64"),
-    "calibration_value": ((len(TIERS), KNOTS), "float64"),
+    "slope": ((2, len(TIERS)), "float64"),
+    "offset": ((2, len(TIERS)), "float64"),
     "half_width": ((2, len(TIERS)), "float64"),
     "token_factor": ((len(TIERS),), "float64"),
     "seen": ((1 << SEEN_BITS >> 3,), "uint8"),
@@ -106,7 +105,7 @@ def save(path: Path, weights: Weights, name: str, card: dict[str, Any]) -> str:
 
 
 def load(path: Path | None = None) -> Artifact:
-    """Read and check an artifact; None means the bundled one. Raises a subclass of ArtifactError, never anything else."""
+    """Read and check an artifact; None means the bundled one. Raises only subclasses of ArtifactError."""
     path = BUNDLED if path is None else path
     header, stored = _read(path)
     if header.get("format") != FORMAT:
@@ -116,11 +115,14 @@ def load(path: Path | None = None) -> Artifact:
         )
     if header.get("features") != FINGERPRINT:
         raise FeatureMismatchError(
-            f"router artifact {str(path)!r} was trained with features {header.get('features')!r}, this release computes "
-            f"{FINGERPRINT!r}; train it again with python -m router_models.training"
+            f"router artifact {str(path)!r} was trained with features {header.get('features')!r}, this release "
+            f"computes {FINGERPRINT!r}; train it again with python -m router_models.training"
         )
     if header.get("tiers") != list(TIERS):
-        raise ArtifactVersionError(f"router artifact {str(path)!r} has tiers {header.get('tiers')!r}, expected {TIERS!r}")
+        raise ArtifactVersionError(
+            f"router artifact {str(path)!r} has tiers {header.get('tiers')!r}, this release uses {list(TIERS)!r}; "
+            "train it again with python -m router_models.training"
+        )
     if header.get("checksum") != _checksum(stored):
         raise _corrupt(path, "its checksum does not match its contents")
     weights = Weights(**{key: _checked(path, key, stored) for key in _SHAPES})
@@ -178,5 +180,6 @@ def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 def _corrupt(path: Path, why: str) -> ArtifactCorruptError:
     return ArtifactCorruptError(
-        f"router artifact {str(path)!r} is damaged ({why}); restore it, or train it again with python -m router_models.training"
+        f"router artifact {str(path)!r} is damaged ({why}); restore it, "
+        "or train it again with python -m router_models.training"
     )

@@ -1,4 +1,4 @@
-"""Turns text into numbers, the same code in training and in serving; an artifact made by other code is refused by FINGERPRINT.
+"""Turns text into numbers, by the same code in training and in serving; FINGERPRINT refuses artifacts of other code.
 
 Two kinds of features, both from the UTF-8 bytes of the bounded text, so no Unicode table can change them:
 
@@ -51,7 +51,8 @@ _POWERS = _powers(_BASE, _MAX_BYTES)
 _INVERSE_POWERS = _powers(_INVERSE, _MAX_BYTES)
 
 # Classes of bytes, counted by one bincount. Bytes from 128 up belong to letters of other scripts.
-(_OTHER, _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _PUNCTUATION, _MATH, _LATEX, _CODE, _QUESTION, _QUOTE, _HIGH) = range(13)
+_OTHER, _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _PUNCTUATION = range(7)
+_MATH, _LATEX, _CODE, _QUESTION, _QUOTE, _HIGH = range(7, 13)
 
 
 def _byte_classes() -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Turns an OpenAI-style request into the bounded text that is scored; accepts any shape of message and never raises on content."""
+"""Turns an OpenAI-style request into the bounded text that is scored; odd content is read as no text, never an error."""
 
 from __future__ import annotations
 

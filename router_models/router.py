@@ -1,4 +1,4 @@
-"""Scores how hard a request is, in well under a millisecond with numpy alone; scoring never raises, loading refuses bad artifacts.
+"""Scores how hard a request is, in under a millisecond with numpy alone; scoring never raises, bad artifacts never load.
 
     router = Router.load()
     score = router.score_prompt("What is 2+2?")
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, log
+from itertools import pairwise
+from math import exp
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,11 +77,11 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """One feature's push on the raw logit of a tier's quality; positive speaks for a good answer."""
+    """One feature's push, in logits, on how easy the request looks; positive speaks for a good answer from any tier."""
 
     feature: str
     value: float
-    weight: float
+    push: float
 
 
 class Router:
@@ -88,7 +89,11 @@ class Router:
 
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
-        self._weights = artifact.weights
+        self._weights = weights = artifact.weights
+        # Plain floats: faster than indexing arrays one number at a time.
+        self._curves = np.stack((weights.slope, weights.offset, weights.half_width), axis=-1).tolist()
+        self._token_factor: list[float] = weights.token_factor.tolist()
+        self._unseen_limit = float(weights.unseen_limit[0])
 
     @classmethod
     def load(cls, path: Path | None = None) -> Router:
@@ -122,32 +127,36 @@ class Router:
         raw = self._heads(features).tolist()
         return self._assemble(raw, unfamiliar)
 
-    def explain(self, request: RequestText, tier: Tier = "economy", top: int = 10) -> list[Contribution]:
-        """The `top` features that moved the raw logit of `tier` most, largest first; hashed words appear as words."""
-        column = TIERS.index(tier)
+    def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
+        """The `top` features that moved the score most, largest first; hashed words are spelled out again."""
         features = extract(request)
         standard = self._standard(features.dense)
         pushes = [
             Contribution(name, float(value), float(value * weight))
-            for name, value, weight in zip(DENSE_NAMES, standard, self._weights.dense[:, column], strict=True)
+            for name, value, weight in zip(DENSE_NAMES, standard, self._weights.dense[:, 0], strict=True)
         ]
-        values = self._hashed_values(features)
-        spelled = spell(request.text, features.buckets.tolist())
+        values = hashed_values(features, self._weights.idf)
+        spelled = _spelled(request.text, set(features.buckets.tolist()))
         for bucket, value in zip(features.buckets.tolist(), values.tolist(), strict=True):
-            weight = float(self._weights.hashed[bucket, column])
-            pushes.append(Contribution(spelled.get(bucket, f"#{bucket}"), value, value * weight))
-        return sorted(pushes, key=lambda each: -abs(each.weight))[:top]
+            push = value * float(self._weights.hashed[bucket, 0])
+            pushes.append(Contribution(spelled.get(bucket, f"#{bucket}"), value, push))
+        return sorted(pushes, key=lambda each: -abs(each.push))[:top]
+
+    def unseen_share(self, features: Features) -> float:
+        """Share of the text's words that never occurred in training, 0..1; 0 for a text without words."""
+        if features.words.size == 0:
+            return 0.0
+        places = word_places(features.words)
+        known = self._weights.seen[places >> 3] >> (places & 7).astype(np.uint8) & 1
+        return 1.0 - float(known.mean())
 
     def _standard(self, dense: Floats) -> Floats:
-        return np.clip((dense - self._weights.centre) / self._weights.scale, -DENSE_LIMIT, DENSE_LIMIT)
-
-    def _hashed_values(self, features: Features) -> Floats:
-        return hashed_values(features, self._weights.idf)
+        return standardised(dense, self._weights.centre, self._weights.scale)
 
     def _heads(self, features: Features) -> Floats:
-        """Raw logits of quality and logs of output tokens, shape (2T,)."""
+        """Ease, then logs of output tokens by tier; shape (1 + T,)."""
         weights = self._weights
-        hashed = self._hashed_values(features) @ weights.hashed[features.buckets]
+        hashed = hashed_values(features, weights.idf) @ weights.hashed[features.buckets]
         total: Floats = hashed + self._standard(features.dense) @ weights.dense + weights.bias
         return total
 
@@ -157,31 +166,34 @@ class Router:
             reasons.append("no_text")
         if request.images:
             reasons.append("images")
-        if features.words.size >= WORDS_TO_JUDGE and self.unseen_share(features) > self._weights.unseen_limit[0]:
+        if features.words.size >= WORDS_TO_JUDGE and self.unseen_share(features) > self._unseen_limit:
             reasons.append("unseen_words")
         return tuple(reasons)
 
-    def unseen_share(self, features: Features) -> float:
-        """Share of the text's words that never occurred in training, 0..1."""
-        places = word_places(features.words)
-        known = self._weights.seen[places >> 3] >> (places & 7).astype(np.uint8) & 1
-        return 1.0 - float(known.mean())
-
-    def _assemble(self, raw: list[float], unfamiliar: tuple[Unfamiliar, ...]) -> Score:
-        weights = self._weights
+    def _assemble(self, heads: list[float], unfamiliar: tuple[Unfamiliar, ...]) -> Score:
+        ease, *logs = heads
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
         best = Interval(0.0, 0.0, 0.0)
-        for i, tier in enumerate(TIERS):
-            logit = float(np.interp(raw[i], weights.calibration_logit[i], weights.calibration_value[i]))
-            half = float(weights.half_width[1 if unfamiliar else 0, i])
-            mine = (_probability(logit), _probability(logit - half), _probability(logit + half))
-            # A stronger tier is never predicted to be worse: a dip is noise between heads, not knowledge.
-            best = Interval(max(best.p, mine[0]), max(best.low, mine[1]), max(best.high, mine[2]))
+        for tier, (slope, offset, half), log_tokens, factor in zip(
+            TIERS, self._curves[1 if unfamiliar else 0], logs, self._token_factor, strict=True
+        ):
+            logit = slope * ease + offset
+            # A stronger tier is never predicted to be worse: where the curves cross, one of them lacks data.
+            best = Interval(
+                max(best.p, _probability(logit)),
+                max(best.low, _probability(logit - half)),
+                max(best.high, _probability(logit + half)),
+            )
             quality[tier] = best
-            mean = exp(min(max(raw[len(TIERS) + i], 0.0), 12.0)) * float(weights.token_factor[i])
-            tokens[tier] = min(max(mean, TOKEN_BOUNDS[0]), TOKEN_BOUNDS[1])
+            tokens[tier] = min(max(exp(min(log_tokens, 12.0)) * factor, TOKEN_BOUNDS[0]), TOKEN_BOUNDS[1])
         return Score(1.0 - quality["economy"].p, quality, tokens, self.version, unfamiliar)
+
+
+def standardised(dense: Floats, centre: Floats, scale: Floats) -> Floats:
+    """Dense features in standard deviations from the training mean, cut at DENSE_LIMIT; any leading shape."""
+    cut: Floats = np.clip((dense - centre) / scale, -DENSE_LIMIT, DENSE_LIMIT)
+    return cut
 
 
 def hashed_values(features: Features, idf: Floats) -> Floats:
@@ -189,28 +201,21 @@ def hashed_values(features: Features, idf: Floats) -> Floats:
 
     `Weights.hashed` already carries the idf, so it appears here only in the length.
     """
-    values: Floats = 1.0 + np.log(features.counts)
+    values: Floats = (1.0 + np.log(features.counts)).astype(np.float32)
     length = float(np.linalg.norm(values * idf[features.buckets]))
-    return values / length if length > 0 else values
+    return values / np.float32(length) if length > 0 else values
 
 
-def spell(text: str, buckets: Sequence[int]) -> dict[int, str]:
-    """Words or pairs of words of `text` behind hashed buckets, for explanations only."""
-    wanted = set(buckets)
+def _spelled(text: str, buckets: set[int]) -> dict[int, str]:
+    """The words, or pairs of words, of a text by the bucket they fall into."""
     words = text.split()
     found: dict[int, str] = {}
-    for piece in (*words, *(f"{left} {right}" for left, right in zip(words, words[1:], strict=False))):
+    for piece in (*(f"{left} {right}" for left, right in pairwise(words)), *words):
         for bucket in extract(RequestText.from_prompt(piece)).buckets.tolist():
-            if bucket in wanted and len(found.get(bucket, piece)) >= len(piece):
+            if bucket in buckets:
                 found[bucket] = piece
     return found
 
 
 def _probability(logit: float) -> float:
-    return min(max(1.0 / (1.0 + exp(-logit)), FLOOR), 1.0 - FLOOR)
-
-
-def logit(p: float) -> float:
-    """log(p / (1 - p)) with p kept away from 0 and 1."""
-    p = min(max(p, FLOOR), 1.0 - FLOOR)
-    return log(p / (1.0 - p))
+    return min(max(1.0 / (1.0 + exp(-max(logit, -50.0))), FLOOR), 1.0 - FLOOR)

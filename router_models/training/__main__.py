@@ -1,0 +1,36 @@
+"""python -m router_models.training --data DIR [--out FILE] [--seed N]: train the router's artifact and print its card as JSON.
+
+Exits with 1 and one line on standard error when the tables cannot be used; nothing is written then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from router_models.artifact import BUNDLED
+from router_models.errors import RouterError
+from router_models.training.data import load_tables
+from router_models.training.train import train
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m router_models.training", description="Train the router's artifact.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of prompts, outcomes and overlaps (parquet)")
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="artifact to write (default: the bundled one)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the folds of the calibration (default: 0)")
+    chosen = parser.parse_args(arguments)
+    try:
+        trained = train(load_tables(chosen.data), chosen.out, chosen.seed)
+    except RouterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps({"artifact": trained.version, **trained.card}, indent=1, sort_keys=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

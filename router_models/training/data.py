@@ -1,0 +1,112 @@
+"""Reads the tables of recorded outcomes and says which prompts may be trained on; incomplete tables are refused by name.
+
+Never trained on: the prompts of RouteLLM's evaluation (mmlu_test, gsm8k_test, mt_bench), prompts of other sets that
+repeat one of them, and the fifth of every other set that `is_held_out` names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from router_models.errors import TrainingDataError
+from router_models.training.model_tiers import canonical_model, tier_of
+
+EVALUATION_ONLY = frozenset({"mmlu_test", "gsm8k_test", "mt_bench"})
+HELD_OUT_EVERY = 5
+
+_COLUMNS = {
+    "prompts": ["dataset", "prompt_id", "prompt", "category", "stem_key"],
+    "outcomes": ["dataset", "prompt_id", "model", "score", "out_tokens"],
+    "overlap_with_routellm_eval": ["dataset", "prompt_id"],
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Prompts, one row each, and outcomes, one row per prompt and model.
+
+    `prompts`: dataset, prompt_id, prompt, category, stem_key, domain, held_out, overlaps (bool: repeats a prompt of
+    RouteLLM's evaluation), trainable (bool). `outcomes`: row (position in prompts), model (one spelling), tier
+    (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing).
+    """
+
+    prompts: pd.DataFrame
+    outcomes: pd.DataFrame
+
+
+def is_held_out(dataset: str, stem_key: str) -> bool:
+    """Whether a prompt is never trained on, from its dataset and the hash of its question (16 hex digits).
+
+    Every prompt of EVALUATION_ONLY sets, and of the others those with int(stem_key, 16) % 5 == 0.
+    """
+    return dataset in EVALUATION_ONLY or int(stem_key, 16) % HELD_OUT_EVERY == 0
+
+
+def domain_of(dataset: str, category: str) -> str:
+    """The group of like prompts a prompt belongs to, the unit that is left out to imitate unseen traffic."""
+    if dataset == "llmrouter14":
+        return f"llmrouter14/{category}"
+    if dataset == "mmlu_pro":
+        subject, _, source = category.partition("|")
+        family = source.split("-")[0]
+        return f"mmlu_pro/{family}-{subject}" if family == "stemez" else f"mmlu_pro/{family}"
+    return "drift" if dataset.startswith("drift_") else dataset
+
+
+def load_tables(folder: Path) -> Tables:
+    """Read prompts, outcomes and overlaps (parquet) from `folder`. Raises TrainingDataError."""
+    return prepare(*(_read(folder, name) for name in _COLUMNS))
+
+
+def prepare(prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFrame) -> Tables:
+    """Add what training and evaluation ask of every prompt; see Tables."""
+    prompts = prompts[_COLUMNS["prompts"]].astype(str).reset_index(drop=True)
+    if prompts.duplicated(["dataset", "prompt_id"]).any():
+        raise TrainingDataError("prompts has rows with the same dataset and prompt_id; make them distinct")
+    keys = list(zip(prompts["dataset"], prompts["prompt_id"], strict=True))
+    repeated = set(zip(overlaps["dataset"].astype(str), overlaps["prompt_id"].astype(str), strict=True))
+    tested = set(prompts.loc[prompts["dataset"].isin(EVALUATION_ONLY), "stem_key"])
+    prompts["domain"] = [domain_of(d, c) for d, c in zip(prompts["dataset"], prompts["category"], strict=True)]
+    prompts["held_out"] = [is_held_out(d, s) for d, s in zip(prompts["dataset"], prompts["stem_key"], strict=True)]
+    prompts["overlaps"] = np.array([key in repeated for key in keys]) | prompts["stem_key"].isin(tested)
+    prompts["trainable"] = ~prompts["held_out"] & ~prompts["overlaps"]
+    return Tables(prompts, _outcomes(outcomes, {key: row for row, key in enumerate(keys)}))
+
+
+def _outcomes(outcomes: pd.DataFrame, rows: dict[tuple[str, str], int]) -> pd.DataFrame:
+    keys = zip(outcomes["dataset"].astype(str), outcomes["prompt_id"].astype(str), strict=True)
+    places = [rows.get(key, -1) for key in keys]
+    if -1 in places:
+        missing = outcomes.iloc[places.index(-1)]
+        raise TrainingDataError(
+            f"outcomes names prompt {missing['prompt_id']!r} of {missing['dataset']!r}, which prompts does not have"
+        )
+    models = outcomes["model"].astype(str)
+    names = {model: (canonical_model(model), tier_of(model)) for model in models.unique()}
+    return pd.DataFrame(
+        {
+            "row": places,
+            "model": [names[model][0] for model in models],
+            "tier": [names[model][1] for model in models],
+            "score": outcomes["score"].astype("float64").to_numpy(),
+            "out_tokens": outcomes["out_tokens"].astype("float64").to_numpy(),
+        }
+    )
+
+
+def _read(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.parquet"
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise TrainingDataError(f"there is no table {str(path)!r}; --data must name the folder of the tables") from None
+    except (OSError, ValueError) as error:
+        raise TrainingDataError(f"the table {str(path)!r} cannot be read: {error}") from error
+    missing = [column for column in _COLUMNS[name] if column not in table.columns]
+    if missing:
+        raise TrainingDataError(f"the table {str(path)!r} lacks the columns {missing!r}")
+    return table

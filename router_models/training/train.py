@@ -1,0 +1,213 @@
+"""The training in five named steps, from tables to one artifact file; the same tables and seed give the same bytes.
+
+scale the outcomes -> fit the heads -> predict what the heads have not seen -> calibrate -> write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from router_models.artifact import Weights, save
+from router_models.errors import TrainingDataError
+from router_models.tiers import TIERS, Tier
+from router_models.training.calibrate import calibration_error, fit_curve, half_width
+from router_models.training.corpus import (
+    Corpus,
+    Rows,
+    Scaling,
+    apply_scaling,
+    fit_scaling,
+    read_corpus,
+    seen_table,
+    unseen_shares,
+)
+from router_models.training.data import Tables
+from router_models.training.fit import (
+    Head,
+    Names,
+    domain_folds,
+    fit_head,
+    predict_unseen,
+    stem_folds,
+)
+from router_models.training.item_response import Scale, fit_scale
+
+NAME = "first"
+WANTED_PROMPTS = 50
+# Prompts of known domains with more unseen words than this share of them are called unfamiliar.
+UNSEEN_QUANTILE = 0.99
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Version and path of the artifact written, and the card stored inside it."""
+
+    version: str
+    path: Path
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is learnt about the N prompts of the corpus; NaN where nothing was recorded.
+
+    `ease` (N,): minus the difficulty of the item-response scale. `rate[tier]` (N,): mean score of the tier's models.
+    `log_tokens[tier]` (N,): mean of log output tokens of the tier's models.
+    """
+
+    ease: Doubles
+    rate: dict[Tier, Doubles]
+    log_tokens: dict[Tier, Doubles]
+    scale: Scale
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Arrays of Weights that calibration fills, and its report for the card."""
+
+    slope: Doubles
+    offset: Doubles
+    half_width: Doubles
+    report: dict[str, Any]
+
+
+def train(tables: Tables, out: Path, seed: int = 0) -> Trained:
+    """Train on every trainable prompt and write the artifact to `out`; `seed` draws the folds. Raises TrainingDataError."""
+    prompts = tables.prompts[tables.prompts["trainable"]]
+    recorded = tables.outcomes[tables.outcomes["row"].isin(prompts.index)]
+    if len(prompts) < WANTED_PROMPTS:
+        raise TrainingDataError(f"{len(prompts)} trainable prompts are too few; at least {WANTED_PROMPTS} are needed")
+    domains = prompts["domain"].to_numpy(dtype=str)
+    stems = prompts["stem_key"].to_numpy(dtype=str)
+
+    targets = read_targets(prompts.index, recorded)
+    corpus = read_corpus(prompts["prompt"])
+    scaling = fit_scaling(corpus)
+    ease_head = _fit_known(corpus, scaling, domains, targets.ease)
+    token_heads = {tier: _fit_known(corpus, scaling, domains, targets.log_tokens[tier]) for tier in TIERS}
+    calibrated = _calibrate(corpus, domains, stems, targets, seed)
+    factors = [_token_factor(corpus, domains, stems, targets.log_tokens[tier], seed) for tier in TIERS]
+    limit = _unseen_limit(corpus, stems, seed)
+
+    weights = _assemble(scaling, [ease_head, *token_heads.values()], calibrated, factors, corpus, limit)
+    card = _card(prompts, recorded, targets.scale, calibrated, limit)
+    version = save(out, weights, NAME, card)
+    return Trained(version, out, card)
+
+
+def read_targets(rows: pd.Index[int], recorded: pd.DataFrame) -> Targets:
+    """Targets for the prompts in `rows` from their recorded outcomes."""
+    scored = recorded[recorded["score"].notna()]
+    scored = scored.assign(score=scored["score"].clip(0.0, 1.0))
+    scale = fit_scale(scored)
+    ease = -pd.Series(scale.difficulty, dtype="float64").reindex(rows).to_numpy()
+    written = recorded[recorded["out_tokens"].notna()]
+    written = written.assign(log_tokens=np.log(written["out_tokens"].clip(lower=1.0)))
+    rate = {tier: _mean(scored, "score", tier, rows) for tier in TIERS}
+    log_tokens = {tier: _mean(written, "log_tokens", tier, rows) for tier in TIERS}
+    return Targets(ease, rate, log_tokens, scale)
+
+
+def _mean(table: pd.DataFrame, column: str, tier: Tier, rows: pd.Index[int]) -> Doubles:
+    means = table[table["tier"] == tier].groupby("row")[column].mean()
+    result: Doubles = means.reindex(rows).to_numpy(dtype=np.float64)
+    return result
+
+
+def _known(target: Doubles) -> Rows:
+    return np.flatnonzero(~np.isnan(target))
+
+
+def _fit_known(corpus: Corpus, scaling: Scaling, domains: Names, target: Doubles) -> Head:
+    rows = _known(target)
+    if rows.size < WANTED_PROMPTS:
+        raise TrainingDataError(f"{rows.size} prompts with outcomes of a tier are too few; need {WANTED_PROMPTS}")
+    return fit_head(*apply_scaling(corpus.take(rows), scaling), domains[rows], target[rows])
+
+
+def _calibrate(corpus: Corpus, domains: Names, stems: Names, targets: Targets, seed: int) -> Calibrated:
+    """Familiar prompts: fitted to unseen stems and unseen domains in equal parts; unfamiliar ones: to unseen domains.
+
+    Traffic is never exactly the domains of the tables, so a curve fitted to unseen stems alone would be too sure.
+    """
+    rows = _known(targets.ease)
+    part, names = corpus.take(rows), domains[rows]
+    by_stem = predict_unseen(part, names, targets.ease[rows], stem_folds(stems[rows], seed))
+    by_domain = predict_unseen(part, names, targets.ease[rows], domain_folds(names))
+    slope, offset, half = (np.zeros((2, len(TIERS))) for _ in range(3))
+    report: dict[str, Any] = {}
+    for column, tier in enumerate(TIERS):
+        rate = targets.rate[tier][rows]
+        use = _known(np.where(np.isnan(by_stem) | np.isnan(by_domain), np.nan, rate))
+        near, far, rate, group = by_stem[use], by_domain[use], rate[use], names[use]
+        both = fit_curve(np.concatenate((near, far)), np.tile(rate, 2), np.tile(group, 2))
+        alone = fit_curve(far, rate, group)
+        slope[:, column] = both.slope, alone.slope
+        offset[:, column] = both.offset, alone.offset
+        half[:, column] = half_width(both, near, rate, group), half_width(alone, far, rate, group)
+        report[tier] = {
+            "prompts": int(use.size),
+            "mean_rate": round(float(rate.mean()), 4),
+            "calibration_error_unseen_stems": round(calibration_error(both.probability(near), rate), 4),
+            "calibration_error_unseen_domains": round(calibration_error(both.probability(far), rate), 4),
+            "half_width_logits": {"familiar": round(half[0, column], 3), "unfamiliar": round(half[1, column], 3)},
+        }
+    return Calibrated(slope, offset, half, report)
+
+
+def _token_factor(corpus: Corpus, domains: Names, stems: Names, log_tokens: Doubles, seed: int) -> float:
+    """Mean of exp(residual) on unseen stems: the log's mean is not the mean's log (Duan 1983, smearing)."""
+    rows = _known(log_tokens)
+    predicted = predict_unseen(corpus.take(rows), domains[rows], log_tokens[rows], stem_folds(stems[rows], seed))
+    residual = (log_tokens[rows] - predicted)[~np.isnan(predicted)]
+    return float(np.exp(np.clip(residual, -3.0, 3.0)).mean()) if residual.size else 1.0
+
+
+def _unseen_limit(corpus: Corpus, stems: Names, seed: int) -> float:
+    shares = [
+        unseen_shares(corpus.take(fold.test), seen_table(corpus.take(fold.fit)))
+        for fold in stem_folds(stems, seed)
+        if fold.test.size
+    ]
+    return float(np.quantile(np.concatenate(shares), UNSEEN_QUANTILE))
+
+
+def _assemble(
+    scaling: Scaling, heads: list[Head], calibrated: Calibrated, factors: list[float], corpus: Corpus, limit: float
+) -> Weights:
+    hashed = np.stack([head.hashed for head in heads], axis=1) * scaling.idf[:, None]
+    return Weights(
+        hashed=hashed.astype(np.float32),
+        idf=scaling.idf,
+        dense=np.stack([head.dense for head in heads], axis=1).astype(np.float32),
+        centre=scaling.centre,
+        scale=scaling.scale,
+        bias=np.array([head.bias for head in heads], dtype=np.float32),
+        slope=calibrated.slope,
+        offset=calibrated.offset,
+        half_width=calibrated.half_width,
+        token_factor=np.array(factors),
+        seen=np.packbits(seen_table(corpus), bitorder="little"),
+        unseen_limit=np.array([limit]),
+    )
+
+
+def _card(
+    prompts: pd.DataFrame, recorded: pd.DataFrame, scale: Scale, calibrated: Calibrated, limit: float
+) -> dict[str, Any]:
+    return {
+        "prompts": len(prompts),
+        "outcomes": len(recorded),
+        "domains": {str(name): int(count) for name, count in sorted(prompts["domain"].value_counts().items())},
+        "ability": {model: round(value, 3) for model, value in sorted(scale.ability.items())},
+        "calibration": calibrated.report,
+        "unseen_words_limit": round(limit, 4),
+    }
