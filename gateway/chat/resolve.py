@@ -34,7 +34,9 @@ def resolve_model(request: ChatRequest, caller: Caller, catalog: Catalog) -> Ask
         if caller.tiers is not None and name not in caller.tiers:
             raise TierNotAllowed(f"The key {caller.key_name!r} may not use the tier {name!r}.", param="model")
         if tier not in (None, name):
-            raise InvalidValue(f"model is {name!r} but penstock.tier is {tier!r}; give one of them.", param="penstock.tier")
+            raise InvalidValue(
+                f"model is {name!r} but penstock.tier is {tier!r}; give one of them.", param="penstock.tier"
+            )
         return Asked(catalog.models_in(name), tier=name, allowed_models=_names(caller))
     group = catalog.groups.get(name)
     if group is None:
@@ -46,7 +48,8 @@ def resolve_model(request: ChatRequest, caller: Caller, catalog: Catalog) -> Ask
         )
     if caller.tiers is not None and group[0].tier not in caller.tiers:
         raise TierNotAllowed(
-            f"The model {name!r} is in the tier {group[0].tier!r}, which the key {caller.key_name!r} may not use.", param="model"
+            f"The model {name!r} is in the tier {group[0].tier!r}, which the key {caller.key_name!r} may not use.",
+            param="model",
         )
     return Asked(group, tier=tier)
 
@@ -66,7 +69,8 @@ def visible_models(caller: Caller, catalog: Catalog) -> list[tuple[str, str]]:
 def _auto(name: str, request: ChatRequest, caller: Caller, catalog: Catalog) -> Asked:
     if caller.models is not None and "auto" not in caller.models:
         raise ModelNotAllowed(
-            f"The key {caller.key_name!r} may not use 'auto'. It may use: {', '.join(sorted(caller.models))}.", param="model"
+            f"The key {caller.key_name!r} may not use 'auto'. It may use: {', '.join(sorted(caller.models))}.",
+            param="model",
         )
     word = name.partition(":")[2] or None
     if word is not None and word not in get_args(Mode):

@@ -98,6 +98,8 @@ class Rejected:
     model: str
     tier: str
     reason: str
+    qualified: bool = False
+    """It met every hard condition and was only not worth it, or not good enough."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,9 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     elif ask.mode == "deep" or ask.objective == "quality":
         top = max(TIERS.index(candidate.model.tier) for candidate in possible)
         kept = [candidate for candidate in possible if TIERS.index(candidate.model.tier) == top]
-        below = [_below(candidate, f"{ask.mode} asks for the best tier") for candidate in possible if candidate not in kept]
+        below = [
+            _below(candidate, f"{ask.mode} asks for the best tier") for candidate in possible if candidate not in kept
+        ]
         why = "deep: best tier" if ask.mode == "deep" else "objective quality: best tier"
         return Decision(_limited(_cheapest_first(kept, ask), ask), (*rejected, *below), why, None, score)
     else:
@@ -100,7 +102,7 @@ def _obstacle(model: Model, candidate: Candidate, ask: Ask) -> str | None:
 
 
 def _below(candidate: Candidate, reason: str) -> Rejected:
-    return Rejected(candidate.model.name, candidate.model.tier, reason)
+    return Rejected(candidate.model.name, candidate.model.tier, reason, qualified=True)
 
 
 def _cheapest_first(candidates: list[Candidate], ask: Ask) -> list[Candidate]:

@@ -78,7 +78,7 @@ def _include_usage(stream_options: Any, stream: bool) -> bool:
     if stream_options is None:
         return False
     if not isinstance(stream_options, dict):
-        _refuse("stream_options", stream_options, "an object such as {\"include_usage\": true}")
+        _refuse("stream_options", stream_options, 'an object such as {"include_usage": true}')
     if not stream:
         raise InvalidValue("stream_options is only allowed when stream is true.", param="stream_options")
     return bool(stream_options.get("include_usage"))
@@ -94,7 +94,8 @@ def _options(own: Any, from_headers: dict[str, bytes]) -> Options:
             near = difflib.get_close_matches(str(name), OPTIONS, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UnknownOption(
-                f"Unknown option {name!r} under 'penstock'.{hint} Known options: {', '.join(OPTIONS)}.", param=f"penstock.{name}"
+                f"Unknown option {name!r} under 'penstock'.{hint} Known options: {', '.join(OPTIONS)}.",
+                param=f"penstock.{name}",
             )
     given: dict[str, Any] = {name: value.decode("latin-1") for name, value in from_headers.items()}
     given.update(own or {})

@@ -1,0 +1,50 @@
+"""Errors of the FastAPI routes in the same shape as everywhere: {"error": {message, type, param, code}}."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from gateway.errors import InvalidValue, MethodNotAllowed, PenstockError, UnknownRoute
+
+logger = logging.getLogger(__name__)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Translate the framework's own errors and render Penstock's."""
+
+    async def render(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, PenstockError)
+        return JSONResponse(error.body(), error.http_status, error.headers)
+
+    async def http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        where = f"{request.method} {request.url.path}"
+        if error.status_code == MethodNotAllowed.status:
+            return await render(
+                request, MethodNotAllowed(f"{where} is not allowed.", headers=dict(error.headers or {}))
+            )
+        return await render(
+            request, UnknownRoute(f"Unknown request URL: {where}. The API starts at /v1, the admin API at /admin/api.")
+        )
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"][1:])
+        return await render(
+            request, InvalidValue(f"{name}: {problem['msg']}, got {problem.get('input')!r}.", param=name)
+        )
+
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        logger.error("a request failed: %s %s", request.method, request.url.path, exc_info=error)
+        return await render(request, PenstockError("Penstock failed to answer; its log says why."))
+
+    app.add_exception_handler(PenstockError, render)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, unexpected)

@@ -1,0 +1,102 @@
+"""The sentence: what happens to one chat request, in order. The order is policy and is stated only here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from gateway.chat.attempts import Answered, ask_candidates
+from gateway.chat.facts import Facts, read_facts
+from gateway.chat.headers import decision_headers, price_headers
+from gateway.chat.request import ChatRequest
+from gateway.chat.resolve import Asked, resolve_model
+from gateway.chat.stream import relay
+from gateway.chat.tab import Tab
+from gateway.errors import ContextTooLong, NoCandidate, PenstockError
+from gateway.providers.base import Completion
+from gateway.routing.ask import Ask, Decision, Score
+from gateway.routing.decide import decide_route
+from gateway.services import Services
+from gateway.types import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the door sends: headers, and either the whole body or the events of a stream."""
+
+    headers: dict[str, str]
+    body: bytes | None
+    events: AsyncIterator[bytes] | None
+    tab: Tab
+
+
+async def complete_chat(request: ChatRequest, caller: Caller, services: Services) -> Reply:
+    """Answer one request. Raises a PenstockError for every way it can be refused or fail; what reached the hold is metered."""
+    asked = resolve_model(request, caller, services.catalog)
+    facts = read_facts(request)
+    score = score_difficulty(request, facts, services)
+    decision = decide(request, caller, asked, facts, score, services)
+    tab = Tab(request, caller, facts, decision, services)
+    try:
+        answered = await ask_candidates(tab, services)  # holds money, calls, falls back
+    except PenstockError as error:
+        await tab.close("failed", error)
+        raise
+    except BaseException:
+        await tab.close("interrupted")
+        raise
+    if isinstance(answered.reply, Completion):
+        return await settle_plain(answered, answered.reply, tab)
+    return Reply(decision_headers(tab, answered.candidate), None, relay(tab, answered), tab)
+
+
+def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
+    """How hard the question is; also for requests that name their model, so that the log can say what auto would do."""
+    return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
+
+
+def decide(
+    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, score: Score, services: Services
+) -> Decision:
+    """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
+    policy = services.catalog.policies[caller.policy]
+    options = request.options
+    ask = Ask(
+        models=asked.models,
+        auto=asked.auto,
+        mode=asked.mode,
+        tier=asked.tier,
+        allowed_tiers=caller.tiers,
+        allowed_models=asked.allowed_models,
+        needs=facts.needs,
+        input_tokens=facts.input.likely,
+        input_tokens_least=facts.input.least,
+        input_tokens_most=facts.input.most,
+        output_tokens=facts.output_tokens,
+        min_quality=options.min_quality if options.min_quality is not None else policy.min_quality,
+        objective=policy.objective,
+        max_cost=options.max_cost,
+        fallbacks=policy.fallbacks,
+        spread=int(request.request_id[-8:], 16),
+    )
+    decision = decide_route(ask, score)
+    if not decision.candidates:
+        reasons = "; ".join(f"{rejected.model}: {rejected.reason}" for rejected in decision.rejected)
+        if decision.rejected and all("exceeds its context" in rejected.reason for rejected in decision.rejected):
+            raise ContextTooLong(f"The request does not fit any model's context. {reasons}.", param="messages")
+        raise NoCandidate(f"No configured model may answer this request. {reasons or 'No model is configured'}.")
+    return decision
+
+
+async def settle_plain(answered: Answered, completion: Completion, tab: Tab) -> Reply:
+    """Meter a whole reply; the spool has it before the door sends the first byte."""
+    model = answered.candidate.model
+    characters = sum(
+        len(message.get("content") or "")
+        for choice in completion.payload["choices"]
+        if isinstance(message := choice.get("message"), dict)
+    )
+    tab.note(model, answered.started, "ok", raw_usage=completion.raw_usage, output_characters=characters)
+    event = await tab.close("completed")
+    headers = decision_headers(tab, answered.candidate) | price_headers(tab, event)
+    return Reply(headers, completion.body, None, tab)

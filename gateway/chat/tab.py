@@ -1,0 +1,182 @@
+"""The tab of one request: money held, attempts noted, and one event written to the spool when it is closed.
+
+Closing writes the spool before anything that can wait, so cancellation or a lost client cannot stop the metering.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, Literal
+
+from gateway.billing.budgets import budget_claims, refusal
+from gateway.billing.cost import rate_usage
+from gateway.catalog import Model
+from gateway.chat.facts import Facts
+from gateway.chat.request import ChatRequest
+from gateway.errors import PenstockError
+from gateway.limits.estimate import worst_case
+from gateway.limits.rates import rate_claims
+from gateway.metering.normalise import estimate_usage, normalise
+from gateway.routing.ask import Candidate, Decision
+from gateway.routing.explain import explain_decision
+from gateway.services import Services
+from gateway.store.base import Claim
+from gateway.types import Attempt, Caller, Hold, Outcome, PriceList, Usage, UsageEvent
+
+HOLD_SECONDS_BEYOND = 60.0
+"""A hold outlives the longest its call may take by this much; afterwards it counts as orphaned."""
+
+
+class Tab:
+    """One request's account, open from the hold until `close`."""
+
+    def __init__(
+        self, request: ChatRequest, caller: Caller, facts: Facts, decision: Decision, services: Services
+    ) -> None:
+        self.request = request
+        self.caller = caller
+        self.facts = facts
+        self.decision = decision
+        self.attempts: list[Attempt] = []
+        self.disconnected = False
+        self.first_byte: float | None = None
+        self.upstream_seconds = 0.0
+        self._services = services
+        self._budget_claims: list[Claim] = []
+        self._rate_claims: list[tuple[Claim, bool]] = []
+        self._held = 0
+        self._held_tokens = 0
+        self._event: UsageEvent | None = None
+
+    async def hold(self, candidate: Candidate) -> None:
+        """Set aside the most this candidate may cost; for a later, dearer candidate only the difference.
+
+        Raises BudgetExceeded, LimitExceeded or Unavailable, and then nothing more than before is held.
+        """
+        now = time.time()
+        worst = worst_case(self.facts.input, self.facts.output_tokens, candidate.model, self._charged(candidate.model))
+        more = worst.amount - self._held
+        claims = budget_claims(self.caller, more, now) if more > 0 else []
+        rates = [] if self._rate_claims else rate_claims(self.caller, worst.tokens, self.request.request_id, now)
+        if claims or rates:
+            refused = await self._services.store.reserve([*claims, *(claim for claim, _ in rates)])
+            if refused is not None:
+                raise refusal(refused, now)
+        self._budget_claims += claims
+        self._rate_claims += rates
+        self._held_tokens = max(self._held_tokens, worst.tokens)
+        if more > 0 or not self.attempts:
+            self._held = max(self._held, worst.amount)
+            expires = now + candidate.model.deadlines.total + HOLD_SECONDS_BEYOND
+            caller = self.caller
+            self._services.spool.hold(
+                Hold(self.request.request_id, caller.tenant, caller.key_id, self._held, now, expires)
+            )
+
+    def note(
+        self,
+        model: Model,
+        started: float,
+        status: Literal["ok", "error", "cut"],
+        *,
+        error_code: str | None = None,
+        raw_usage: dict[str, Any] | None = None,
+        output_characters: int = 0,
+        reasoning_characters: int = 0,
+    ) -> Attempt:
+        """Keep one upstream call: `started` on the monotonic clock; usage as reported, or estimated when it was cut."""
+        seconds = time.perf_counter() - started
+        usage = Usage()
+        if raw_usage is not None:
+            usage = normalise(raw_usage)
+        elif status != "error":
+            usage = estimate_usage(self.facts.input.characters, output_characters, reasoning_characters)
+        if model.price.rates["gpu_seconds"]:
+            usage = dataclasses.replace(usage, gpu_seconds=round(seconds * 1_000_000))
+        attempt = Attempt(
+            number=len(self.attempts) + 1,
+            model=model.name,
+            provider=model.provider,
+            upstream_model=model.upstream_model,
+            started_at=self.request.received_at + (started - self.request.started),
+            seconds=seconds,
+            status=status,
+            error_code=error_code,
+            usage=usage,
+            raw_usage=raw_usage,
+            cost=rate_usage(usage, model.price),
+            charge=rate_usage(usage, self._charged(model)),
+        )
+        self.attempts.append(attempt)
+        return attempt
+
+    async def close(self, outcome: Outcome, error: PenstockError | None = None) -> UsageEvent:
+        """Write the event to the spool, then give back what was held beyond it. Closing twice changes nothing."""
+        if self._event is not None:
+            return self._event
+        event = self._event = self._build_event(outcome, error)
+        self._services.spool.settle(event)
+        self._services.metrics.record(event)
+        if self._budget_claims or self._rate_claims:
+            await self._services.corrections.apply(self._corrections(event))
+        return event
+
+    def saved(self, event: UsageEvent) -> int:
+        """Pico-USD not spent: the same tokens at the dearest deployment that could have answered, less the charge."""
+        if self.request.model.partition(":")[0] != "auto" or not event.attempts:
+            return 0
+        usage = event.attempts[-1].usage
+        names = {candidate.model.name for candidate in self.decision.candidates}
+        names |= {rejected.model for rejected in self.decision.rejected if rejected.qualified}
+        models = [model for model in self._services.catalog.models if model.name in names]
+        return max(0, max(rate_usage(usage, self._charged(model)).total for model in models) - event.charge)
+
+    def _charged(self, model: Model) -> PriceList:
+        tenants = self._services.catalog.tenants
+        tenant = tenants.get(self.caller.tenant) or tenants["default"]
+        return tenant.prices[model.index]
+
+    def _corrections(self, event: UsageEvent) -> list[tuple[Claim, int]]:
+        """What every claim turned out to be: money as charged, tokens as used, requests as they were."""
+        changes: list[tuple[Claim, int]] = []
+        for claim in self._budget_claims:
+            # A fallback adds a second claim on the same counter: the charge counts against the first one only.
+            seen = any(earlier.counter == claim.counter for earlier, _ in changes)
+            changes.append((claim, 0 if seen else event.charge))
+        tokens = sum(attempt.usage.input_total + attempt.usage.output_total for attempt in event.attempts)
+        changes += [(claim, tokens if is_tokens else claim.amount) for claim, is_tokens in self._rate_claims]
+        return changes
+
+    def _build_event(self, outcome: Outcome, error: PenstockError | None) -> UsageEvent:
+        request, last = self.request, self.attempts[-1] if self.attempts else None
+        ended = time.perf_counter()
+        answered = last if last is not None and last.status != "error" else None
+        tiers = {candidate.model.name: candidate.model.tier for candidate in self.decision.candidates}
+        score = self.decision.score
+        return UsageEvent(
+            request_id=request.request_id,
+            tenant=self.caller.tenant,
+            key_id=self.caller.key_id,
+            key_name=self.caller.key_name,
+            session_id=request.options.session_id,
+            tags=request.options.tags,
+            requested_model=request.model,
+            model=answered.model if answered else None,
+            provider=answered.provider if answered else None,
+            tier=tiers.get(answered.model) if answered else None,
+            difficulty=score.difficulty if score else None,
+            artifact=score.artifact if score else None,
+            decision=self.decision.reason,
+            explanation=explain_decision(self.decision),
+            outcome=outcome,
+            error_code=error.code if error else None,
+            streamed=request.stream,
+            disconnected=self.disconnected,
+            started_at=request.received_at,
+            finished_at=request.received_at + (ended - request.started),
+            seconds_to_first_token=self.first_byte - request.started if self.first_byte is not None else None,
+            overhead_seconds=max(0.0, ended - request.started - self.upstream_seconds),
+            hold=self._held,
+            attempts=tuple(self.attempts),
+        )
