@@ -1,0 +1,144 @@
+"""The decision, case by case: who is asked, in which order, and why the others are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.catalog import Catalog
+from gateway.routing.ask import Ask
+from gateway.routing.decide import decide_route
+from tests.builders import catalog, model
+
+
+@dataclass(frozen=True)
+class P:
+    p: float
+
+
+@dataclass(frozen=True)
+class FixedScore:
+    """A score with chosen qualities."""
+
+    quality: dict[str, P]
+    expected_output_tokens: dict[str, float]
+    difficulty: float = 0.5
+    artifact: str = "fixed"
+
+
+def score(economy: float, standard: float, premium: float) -> FixedScore:
+    return FixedScore(
+        {"economy": P(economy), "standard": P(standard), "premium": P(premium)},
+        {"economy": 100.0, "standard": 100.0, "premium": 100.0},
+    )
+
+
+THREE = catalog(
+    model("small", "economy", price={"input": 0.1, "output": 0.2}),
+    model("medium", "standard", price={"input": 1, "output": 2}),
+    model("large", "premium", price={"input": 5, "output": 15}),
+)
+
+
+def ask(built: Catalog, **changes: Any) -> Ask:
+    plain = Ask(
+        models=built.models,
+        auto=True,
+        mode="standard",
+        tier=None,
+        allowed_tiers=None,
+        allowed_models=None,
+        needs=frozenset(),
+        input_tokens=100,
+        input_tokens_least=50,
+        input_tokens_most=400,
+        output_tokens=0,
+        min_quality=0.95,
+        objective="cost",
+        max_cost=None,
+        fallbacks=True,
+        spread=0,
+    )
+    return replace(plain, **changes)
+
+
+def names(decision: Any) -> list[str]:
+    return [candidate.model.name for candidate in decision.candidates]
+
+
+def test_an_easy_question_goes_to_the_cheapest_tier_with_the_dearer_ones_behind_it() -> None:
+    assert names(decide_route(ask(THREE), score(0.9, 0.92, 0.93))) == ["small", "medium", "large"]
+
+
+def test_a_hard_question_goes_to_the_tier_that_keeps_the_floor_and_never_falls_below_it() -> None:
+    decision = decide_route(ask(THREE), score(0.3, 0.6, 0.9))
+    assert names(decision) == ["large"]
+    assert {rejected.model for rejected in decision.rejected} == {"small", "medium"}
+    assert all("below the floor" in rejected.reason for rejected in decision.rejected)
+
+
+def test_the_floor_is_relative_to_the_best_tier_that_may_answer() -> None:
+    decision = decide_route(ask(THREE, allowed_tiers=frozenset({"economy", "standard"})), score(0.58, 0.6, 0.9))
+    assert names(decision) == ["small", "medium"]
+
+
+def test_a_lower_min_quality_lets_a_cheaper_tier_answer() -> None:
+    assert names(decide_route(ask(THREE, min_quality=0.5), score(0.5, 0.6, 0.9)))[0] == "small"
+
+
+def test_quick_takes_the_cheapest_and_deep_the_best_tier() -> None:
+    hard = score(0.1, 0.5, 0.9)
+    assert names(decide_route(ask(THREE, mode="quick"), hard)) == ["small", "medium", "large"]
+    assert names(decide_route(ask(THREE, mode="deep"), score(0.9, 0.9, 0.9))) == ["large"]
+
+
+def test_the_objective_quality_takes_the_best_tier() -> None:
+    assert names(decide_route(ask(THREE, objective="quality"), score(0.9, 0.9, 0.9))) == ["large"]
+
+
+def test_a_tier_or_a_model_by_name_is_not_second_guessed() -> None:
+    decision = decide_route(ask(THREE, auto=False, tier="economy"), score(0.1, 0.5, 0.9))
+    assert names(decision) == ["small"]
+    assert decision.reason == "asked for tier economy"
+
+
+def test_capabilities_are_hard_conditions() -> None:
+    built = catalog(
+        model("blind", capabilities=["tools"]), model("seeing", "premium", capabilities=["tools", "vision"])
+    )
+    decision = decide_route(ask(built, needs=frozenset({"vision"})), score(0.9, 0.9, 0.9))
+    assert names(decision) == ["seeing"]
+    assert decision.rejected[0].reason == "cannot do vision"
+
+
+def test_a_prompt_longer_than_the_context_rules_a_model_out() -> None:
+    built = catalog(model("short", context=1000), model("long", "premium", context=100_000))
+    decision = decide_route(ask(built, input_tokens_least=2000), score(0.9, 0.9, 0.9))
+    assert names(decision) == ["long"]
+    assert "exceeds its context of 1000" in decision.rejected[0].reason
+
+
+def test_a_cost_cap_is_checked_against_the_worst_case() -> None:
+    # small at worst: 400 x 0.1 + 4096 x 0.2 USD per million; medium: ten times that.
+    decision = decide_route(ask(THREE, max_cost=1_000_000_000), score(0.1, 0.5, 0.9))
+    assert names(decision) == ["small"]
+    fitting = decide_route(ask(THREE, max_cost=1_000_000_000, output_tokens=100), score(0.1, 0.9, 0.9))
+    assert names(fitting) == ["medium"]
+
+
+def test_a_group_shares_the_load_by_weight() -> None:
+    built = catalog(model("m", weight=1, base_url="a"), model("m", weight=3, base_url="b"))
+    firsts = [
+        decide_route(ask(built, auto=False, spread=spread), None).candidates[0].model.base_url for spread in range(400)
+    ]
+    assert (firsts.count("a"), firsts.count("b")) == (100, 300)
+
+
+def test_without_fallbacks_there_is_one_candidate() -> None:
+    assert names(decide_route(ask(THREE, fallbacks=False), score(0.9, 0.9, 0.9))) == ["small"]
+
+
+def test_nobody_left_is_an_empty_decision_with_every_reason() -> None:
+    decision = decide_route(ask(THREE, allowed_tiers=frozenset({"deep"})), score(0.9, 0.9, 0.9))
+    assert decision.candidates == ()
+    assert len(decision.rejected) == 3
