@@ -37,6 +37,14 @@ class Server:
                 queue += [int(child) for child in _read(children).split()]
         return found
 
+    def pid_of(self, words: str) -> int:
+        """The one process of it with `words` in its command line. Raises ServerFailedError when there is no such one."""
+        lines = {pid: _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ") for pid in self.pids()}
+        found = [pid for pid, line in lines.items() if words in line]
+        if len(found) != 1:
+            raise ServerFailedError(f"{self.name}: {len(found)} processes with {words!r} among {lines!r}")
+        return found[0]
+
     def memory_mib(self) -> float:
         """Resident memory of all its processes."""
         pages = [_read(Path(f"/proc/{pid}/statm")).split() for pid in self.pids()]
@@ -52,16 +60,17 @@ class Server:
         return sorted(set().union(*(os.sched_getaffinity(pid) for pid in self.pids())))
 
     def wait_until_ready(self, url: str, seconds: float) -> None:
-        """Return when `url` answers at all. Raises ServerFailedError after `seconds` or when the process ended."""
+        """Return when `url` answers anything but 503. Raises ServerFailedError after `seconds` or when the process ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise ServerFailedError(f"{self.name} ended with {self.process.returncode}.\n{self.log_tail()}")
             try:
-                httpx.get(url, timeout=2)
-                return
+                if httpx.get(url, timeout=2).status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    return
             except httpx.TransportError:
-                time.sleep(0.1)
+                pass
+            time.sleep(0.1)
         raise ServerFailedError(f"{self.name} did not answer at {url} within {seconds} s.\n{self.log_tail()}")
 
     def wait_until_idle(self, seconds: float) -> float:
@@ -107,6 +116,17 @@ def start(name: str, command: list[str], environment: dict[str, str], core: int 
     return Server(name, process, log)
 
 
+def wait_until_gone(pids: list[int], seconds: float) -> None:
+    """Return when none of `pids` runs. Raises ServerFailedError naming those that still do after `seconds`."""
+    deadline = time.monotonic() + seconds
+    left = pids
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = [pid for pid in left if _runs(pid)]
+    if left:
+        raise ServerFailedError(f"processes {left!r} outlived their parent by {seconds} s")
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
@@ -128,6 +148,12 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not collected yet does not."""
+    state = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return bool(state) and state[0] != "Z"
 
 
 def _kill(pid: int) -> None:

@@ -56,8 +56,9 @@ class Replay:
         return web.json_response({"object": "list", "data": data})
 
     async def show_delivered(self, request: web.Request) -> web.Response:
-        """`GET /replay/delivered`."""
-        return web.json_response(self.delivered.summary())
+        """`GET /replay/delivered`: what was delivered, and how many replies have begun and not ended."""
+        in_progress = self.served - len(self.delivered.ended)
+        return web.json_response({"in_progress": in_progress, **self.delivered.summary()})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/chat/completions`, streamed or not."""

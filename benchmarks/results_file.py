@@ -1,9 +1,13 @@
-"""Writes benchmarks/results/NAME.json: numbers with the machine, the commit and the command they came from."""
+"""Writes benchmarks/results/NAME.json: numbers with the machine, the commit and the command they came from.
+
+python -m benchmarks.results_file NAME COMMAND...     runs COMMAND, which prints one JSON document, and keeps that
+"""
 
 import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -24,6 +28,7 @@ def machine_facts() -> dict[str, Any]:
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
+        "gpu": _gpu(),
     }
 
 
@@ -34,9 +39,8 @@ def commit_facts() -> dict[str, Any]:
 
 def command_line() -> str:
     """The command as it was given; folders outside the repository are shortened to their last name."""
-    module = getattr(sys.modules["__main__"].__spec__, "name", None)
-    given = [_without_place(argument) for argument in sys.argv[1:]]
-    return shlex.join(["python", "-m", module, *given] if module else ["python", *given])
+    module = getattr(sys.modules["__main__"].__spec__, "name", "")
+    return shlex.join(_without_place(argument) for argument in ["python", "-m", module, *sys.argv[1:]])
 
 
 def write(name: str, numbers: dict[str, Any], facts: dict[str, Any], out: Path | None = None) -> Path:
@@ -62,6 +66,13 @@ def _cpu_model() -> str:
     return platform.processor() or "unknown"
 
 
+def _gpu() -> str | None:
+    if shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+
+
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -69,3 +80,25 @@ def _git(*arguments: str) -> str:
 
 def _without_place(argument: str) -> str:
     return f".../{Path(argument).name}" if argument.startswith("/") else argument
+
+
+def main() -> int:
+    """Run a command and keep the JSON it prints. Its exit status; 1 when it prints anything else."""
+    if len(sys.argv) < 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    facts = machine_facts()
+    done = subprocess.run(sys.argv[2:], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        return done.returncode
+    try:
+        numbers = json.loads(done.stdout)
+    except ValueError:
+        print(f"{sys.argv[2:]!r} did not print one JSON document: {done.stdout[:500]!r}", file=sys.stderr)
+        return 1
+    print(write(sys.argv[1], {"numbers": numbers}, facts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

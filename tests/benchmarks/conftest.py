@@ -95,22 +95,38 @@ class Upstream:
     process: subprocess.Popen[str]
 
 
+def _running(routing_tables: Path, flags: tuple[str, ...]) -> Upstream:
+    command = [sys.executable, "-m", "benchmarks.replay_upstream", "--data", str(routing_tables), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+    assert process.stdout is not None
+    base_url = json.loads(process.stdout.readline())["base_url"]
+    return Upstream(base_url, base_url.removesuffix("/v1"), process)
+
+
+def _stop(upstream: Upstream) -> None:
+    upstream.process.terminate()
+    upstream.process.wait(timeout=10)
+    assert upstream.process.stdout is not None
+    upstream.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def upstream(routing_tables: Path) -> Iterator[Upstream]:
+    """One replay upstream without flags, for tests that do not look at its counts."""
+    running = _running(routing_tables, ())
+    yield running
+    _stop(running)
+
+
 @pytest.fixture
 def start_upstream(routing_tables: Path) -> Iterator[Callable[..., Upstream]]:
-    """Starts `python -m benchmarks.replay_upstream` on a free port with more flags; stops it after the test."""
-    started: list[subprocess.Popen[str]] = []
+    """Starts a replay upstream of the test's own, with flags; stops it after the test."""
+    started: list[Upstream] = []
 
     def start(*flags: str) -> Upstream:
-        command = [sys.executable, "-m", "benchmarks.replay_upstream", "--data", str(routing_tables), *flags]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
-        started.append(process)
-        assert process.stdout is not None
-        base_url = json.loads(process.stdout.readline())["base_url"]
-        return Upstream(base_url, base_url.removesuffix("/v1"), process)
+        started.append(_running(routing_tables, flags))
+        return started[-1]
 
     yield start
-    for process in started:
-        process.terminate()
-        process.wait(timeout=10)
-        assert process.stdout is not None
-        process.stdout.close()
+    for running in started:
+        _stop(running)
