@@ -35,11 +35,25 @@ class EventStream(Protocol):
     until then stays readable in the attributes.
     """
 
-    raw_usage: dict[str, Any] | None
-    """The upstream's usage object, once seen."""
-    output_characters: int
-    """Characters of text, reasoning and tool arguments seen so far, for an estimate when no usage came."""
-    reasoning_characters: int
+    @property
+    def raw_usage(self) -> dict[str, Any] | None:
+        """The upstream's usage object, once seen."""
+        ...
+
+    @property
+    def output_characters(self) -> int:
+        """Characters of text, reasoning, refusal and tool calls seen so far, for an estimate when no usage came."""
+        ...
+
+    @property
+    def reasoning_characters(self) -> int:
+        """Characters of reasoning seen so far; they are counted in `output_characters` as well."""
+        ...
+
+    @property
+    def finish_reasons(self) -> dict[int, str]:
+        """The finish reason of every choice that has one, by the choice's index."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 

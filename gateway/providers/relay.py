@@ -1,0 +1,209 @@
+"""One upstream stream: bytes go through as they come, deadlines are kept, every way to break off is named.
+
+Deadlines cost one timer per stream: reading only notes since when it waits, and the timer looks when it fires. A stream
+that nobody reads or closes any more is closed by its total deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import aiohttp
+
+from gateway.catalog import Model
+from gateway.errors import ProviderBadReply, ProviderError, ProviderTimeout, StreamCut
+from gateway.providers.http import FOREIGN, error_in_reply, quoted, who, without_key
+from gateway.providers.stream import SseReader, StreamFailure
+
+LINGER_SECONDS = 1.0
+"""After `[DONE]`, how long the end of the HTTP message is waited for so that the connection can be used again."""
+
+NEVER = float("inf")
+
+
+class Source(Protocol):
+    """Where the bytes come from. Foreign errors may be raised; gateway.providers.http translates them."""
+
+    async def readany(self) -> bytes:
+        """What has arrived, waiting for some; empty at the end."""
+        ...
+
+    def leftover(self) -> bytes:
+        """What had arrived unread before the connection broke."""
+        ...
+
+    def fail(self, error: ProviderError) -> None:
+        """Make the waiting `readany`, or else the next one, raise `error`."""
+        ...
+
+    def is_eof(self) -> bool:
+        """Whether the end has arrived."""
+        ...
+
+    def close(self) -> None:
+        """Drop the connection; after the end it does nothing."""
+        ...
+
+
+class HttpSource:
+    """The body of an aiohttp response."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+        self.readany = self._content.readany
+        self.fail = self._content.set_exception
+        self.is_eof = self._content.is_eof
+        self.close = response.close
+
+    def leftover(self) -> bytes:
+        """What had arrived: aiohttp's readany prefers the error to the bytes before it, and no public call gives them."""
+        return self._content._read_nowait(-1)
+
+
+class RelayedStream:
+    """The EventStream over a source. `first` must have returned before it is iterated."""
+
+    def __init__(self, source: Source, model: Model, reader: SseReader, started: float) -> None:
+        self._source = source
+        self._model = model
+        self._reader = reader
+        self._loop = asyncio.get_running_loop()
+        self._total_at = started + model.deadlines.total
+        self._between = model.deadlines.between_tokens
+        self._waiting_since = NEVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._ready = b""
+        self._ended = False
+        self._failure: ProviderError | None = None
+
+    @property
+    def raw_usage(self) -> dict[str, Any] | None:
+        """The upstream's usage object, once seen."""
+        return self._reader.raw_usage
+
+    @property
+    def output_characters(self) -> int:
+        """Characters of text, reasoning, refusal and tool calls so far."""
+        return self._reader.output_characters
+
+    @property
+    def reasoning_characters(self) -> int:
+        """Characters of reasoning so far, counted in `output_characters` as well."""
+        return self._reader.reasoning_characters
+
+    @property
+    def finish_reasons(self) -> dict[int, str]:
+        """The finish reason of every choice that has one."""
+        return self._reader.finish_reasons
+
+    async def first(self) -> None:
+        """Read until the first event is here. The caller sets the deadline and translates foreign errors."""
+        reader = self._reader
+        while not (reader.events or reader.done or reader.failure):
+            data = await self._source.readany()
+            if not data:
+                self._ready += reader.end()
+                self._ended = True
+                break
+            self._ready += reader.feed(data)
+        if not reader.events:
+            if reader.failure and reader.failure.error:
+                raise error_in_reply(reader.failure.error, self._model)
+            failure = reader.failure or StreamFailure("the stream ended without a single event")
+            raise ProviderBadReply(f"{who(self._model)} sent no usable stream: {explained(failure, self._model)}.")
+        self._settle()
+        if not self._ended:
+            self._timer = self._loop.call_at(self._next_look(), self._look)
+
+    def __aiter__(self) -> RelayedStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            if self._ready:
+                ready, self._ready = self._ready, b""
+                return ready
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiting_since = self._loop.time()
+            try:
+                data = await self._source.readany()
+            except ProviderTimeout as error:
+                self._stop(error)
+                continue
+            except FOREIGN as error:
+                self._break_off(error)
+                continue
+            finally:
+                self._waiting_since = NEVER
+            if data:
+                self._ready = self._reader.feed(data)
+            else:
+                self._ready = self._reader.end()
+                self._ended = True
+            self._settle()
+
+    async def close(self) -> None:
+        """Drop the upstream connection, unless the stream is over and the connection is on its way back to the pool."""
+        if not self._ended:
+            self._ended = True
+            self._forget_timer()
+            self._source.close()
+
+    def _settle(self) -> None:
+        """Act on what the reader has seen: the end, a failure, or nothing special."""
+        reader = self._reader
+        if reader.failure is not None:
+            said = explained(reader.failure, self._model)
+            self._stop(StreamCut(f"{who(self._model)} broke the stream off: {said}."))
+        elif reader.done or self._ended:
+            self._ended = True
+            self._forget_timer()
+            # At the end of the message aiohttp returns the connection by itself; it usually came in the same packet.
+            if not self._source.is_eof():
+                self._loop.call_later(LINGER_SECONDS, self._source.close)
+
+    def _break_off(self, error: Exception) -> None:
+        """The connection is gone. What had arrived before is still read; a whole answer stays a whole answer."""
+        reader = self._reader
+        self._ready = reader.feed(self._source.leftover()) + reader.end()
+        cut = StreamCut(f"{who(self._model)} broke the stream off: the connection was lost.")
+        cut.__cause__ = error
+        self._stop(None if reader.done else cut)
+
+    def _stop(self, failure: ProviderError | None) -> None:
+        self._failure = failure
+        self._ended = True
+        self._forget_timer()
+        self._source.close()
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _next_look(self) -> float:
+        """When a deadline can be missed at the earliest, seen from now."""
+        return min(self._total_at, min(self._waiting_since, self._loop.time()) + self._between)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now >= self._total_at:
+            late = f"the whole reply took longer than {self._model.deadlines.total:g} s (`deadlines.total`)"
+        elif now - self._waiting_since >= self._between:
+            late = f"nothing came for {self._between:g} s (`deadlines.between_tokens`)"
+        else:
+            self._timer = self._loop.call_at(self._next_look(), self._look)
+            return
+        self._timer = None
+        self._source.fail(ProviderTimeout(f"{who(self._model)} is too slow: {late}."))
+        self._source.close()
+
+
+def explained(failure: StreamFailure, model: Model) -> str:
+    """A reader's failure in words, without our key."""
+    said = without_key(failure.message, model)[:1000].rstrip(".")
+    return f"{said}: {quoted(failure.data, model)}" if failure.data else said
