@@ -5,8 +5,10 @@ A failure prints the rows as they should stand, ready to be pasted.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import click
@@ -16,12 +18,16 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from gateway import errors
+from gateway.api import admin, health, models
+from gateway.api.wire.chat_request import OPTIONS
+from gateway.app import HOT_ROUTES, OPEN_ROUTES
 from gateway.catalog import build_catalog
 from gateway.cli import penstock
 from gateway.config import Config, check_config
 from gateway.settings import SETTINGS
 from gateway.telemetry.metrics import METRICS
-from tests.house.source import ROOT, python_files
+from local_engine.__main__ import main as engine
+from tests.house.source import ROOT, python_files, tree
 
 ROW = re.compile(r"^\| .+ \|$", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -142,6 +148,36 @@ def test_every_metric_is_documented() -> None:
     assert_table("operations.md", "## Metrics", rows)
 
 
+def first_cells(name: str, section: str) -> set[str]:
+    """What stands in code type in the first column of one section's table."""
+    body = re.split(r"\n## ", page(name).split(f"\n{section}\n", 1)[1], maxsplit=1)[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", body, re.MULTILINE))
+
+
+def test_every_address_is_documented() -> None:
+    routes = [*health.router.routes, *models.router.routes, *admin.router.routes]
+    paths = {*HOT_ROUTES, *OPEN_ROUTES, *(getattr(route, "path", "") for route in routes)} - {""}
+    text = page("http-api.md")
+    plain = {path.replace(":path}", "}") for path in paths}
+    assert not {path for path in plain if f"`{path}`" not in text}, "docs/http-api.md leaves these addresses out"
+    known = plain | {"/admin/api/openapi.json"}
+    assert first_cells("http-api.md", "## Addresses") <= known, "docs/http-api.md names addresses that do not exist"
+
+
+def test_every_option_of_a_request_is_documented() -> None:
+    assert first_cells("http-api.md", "## Options of a request") == set(OPTIONS)
+
+
+def test_every_response_header_is_documented() -> None:
+    sent = {
+        node.value
+        for path in (Path("gateway/chat/headers.py"), Path("gateway/middleware.py"))
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("x-penstock-")
+    }
+    assert first_cells("http-api.md", "## Response headers") == sent
+
+
 def undocumented(words: tuple[str, ...], command: click.Command, text: str) -> Iterator[str]:
     """What docs/cli.md gets wrong about one command."""
     name = " ".join(words)
@@ -159,6 +195,13 @@ def test_every_command_is_documented_with_its_options() -> None:
     text = page("cli.md")
     wrong = [problem for words, command in commands(penstock) for problem in undocumented(words, command, text)]
     assert not wrong, "docs/cli.md:\n" + "\n".join(wrong)
+
+
+def test_every_command_of_the_engine_is_documented_with_its_options() -> None:
+    text = page("engine.md")
+    words = ("python -m local_engine",)
+    wrong = [problem for path, command in commands(engine, words) for problem in undocumented(path, command, text)]
+    assert not wrong, "docs/engine.md:\n" + "\n".join(wrong)
 
 
 def test_no_command_is_documented_that_does_not_exist() -> None:
