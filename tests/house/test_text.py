@@ -78,3 +78,8 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
         if empty & set(path.with_suffix("").parts)
     ]
     assert not found, f"a folder is a noun, a file a smaller noun; name these after what they hold: {found}"
+
+
+def test_no_folder_of_tests_is_a_package() -> None:
+    found = sorted(str(path) for path in python_files("tests") if path.name == "__init__.py")
+    assert not found, f"tests/gateway as a package would be imported as `gateway` and hide the real one; remove {found}"
