@@ -81,4 +81,4 @@ async def _ask_once(candidate: Candidate, tab: Tab, services: Services) -> Answe
 
 def _too_long(error: ProviderError) -> bool:
     """An upstream's refusal that a candidate with a larger context may not share."""
-    return error.body()["error"]["code"] == ContextTooLong.code
+    return bool(error.body()["error"]["code"] == ContextTooLong.code)

@@ -5,20 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.chat.request import ChatRequest
-from gateway.limits.estimate import InputTokens, estimate_input, most_output
+from gateway.limits.estimate import PromptSize, measure_prompt
 
+BYTES_PER_TOKEN = 4
+LONGEST_TOKEN = 16
 VISION_PARTS = frozenset({"image_url", "input_image", "image"})
 AUDIO_PARTS = frozenset({"input_audio", "audio"})
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`needs` are capabilities a model must have; `output_tokens` is 0 when the request names no limit."""
+    """`needs` are capabilities a model must have; `output_tokens` is 0 when the request names no limit.
+
+    `input_likely` is for comparing prices; `input_least` is what a context window is checked with: no real text has more
+    than LONGEST_TOKEN bytes per token on average, so a prompt that is too long by this count is too long.
+    """
 
     needs: frozenset[str]
     tools: bool
     json_schema: bool
-    input: InputTokens
+    prompt: PromptSize
+    input_likely: int
+    input_least: int
+    input_most: int
     output_tokens: int
 
 
@@ -41,4 +50,15 @@ def read_facts(request: ChatRequest) -> Facts:
         needs.add("tools")
     if json_schema:
         needs.add("json_schema")
-    return Facts(frozenset(needs), tools, json_schema, estimate_input(body), most_output(body))
+    prompt = measure_prompt(body)
+    media = prompt.images + prompt.audio
+    return Facts(
+        needs=frozenset(needs),
+        tools=tools,
+        json_schema=json_schema,
+        prompt=prompt,
+        input_likely=prompt.text // BYTES_PER_TOKEN + media,
+        input_least=prompt.text // LONGEST_TOKEN,
+        input_most=prompt.text + media,
+        output_tokens=body.get("max_completion_tokens") or body.get("max_tokens") or 0,
+    )

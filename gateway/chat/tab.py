@@ -9,7 +9,7 @@ import dataclasses
 import time
 from typing import Any, Literal
 
-from gateway.billing.budgets import budget_claims, refusal
+from gateway.billing.budgets import budget_claims
 from gateway.billing.cost import rate_usage
 from gateway.catalog import Model
 from gateway.chat.facts import Facts
@@ -17,11 +17,13 @@ from gateway.chat.request import ChatRequest
 from gateway.errors import PenstockError
 from gateway.limits.estimate import worst_case
 from gateway.limits.rates import rate_claims
+from gateway.limits.refusals import refusal
 from gateway.metering.normalise import estimate_usage, normalise
 from gateway.routing.ask import Candidate, Decision
 from gateway.routing.explain import explain_decision
 from gateway.services import Services
 from gateway.store.base import Claim
+from gateway.store.windows import parse_counter
 from gateway.types import Attempt, Caller, Hold, Outcome, PriceList, Usage, UsageEvent
 
 HOLD_SECONDS_BEYOND = 60.0
@@ -44,9 +46,8 @@ class Tab:
         self.upstream_seconds = 0.0
         self._services = services
         self._budget_claims: list[Claim] = []
-        self._rate_claims: list[tuple[Claim, bool]] = []
+        self._rate_claims: list[Claim] = []
         self._held = 0
-        self._held_tokens = 0
         self._event: UsageEvent | None = None
 
     async def hold(self, candidate: Candidate) -> None:
@@ -55,20 +56,20 @@ class Tab:
         Raises BudgetExceeded, LimitExceeded or Unavailable, and then nothing more than before is held.
         """
         now = time.time()
-        worst = worst_case(self.facts.input, self.facts.output_tokens, candidate.model, self._charged(candidate.model))
+        model = candidate.model
+        worst = worst_case(self.request.body, model, self._charged(model), self.facts.prompt)
         more = worst.amount - self._held
         claims = budget_claims(self.caller, more, now) if more > 0 else []
         rates = [] if self._rate_claims else rate_claims(self.caller, worst.tokens, self.request.request_id, now)
         if claims or rates:
-            refused = await self._services.store.reserve([*claims, *(claim for claim, _ in rates)])
+            refused = await self._services.store.reserve([*claims, *rates])
             if refused is not None:
                 raise refusal(refused, now)
         self._budget_claims += claims
         self._rate_claims += rates
-        self._held_tokens = max(self._held_tokens, worst.tokens)
         if more > 0 or not self.attempts:
             self._held = max(self._held, worst.amount)
-            expires = now + candidate.model.deadlines.total + HOLD_SECONDS_BEYOND
+            expires = now + model.deadlines.total + HOLD_SECONDS_BEYOND
             caller = self.caller
             self._services.spool.hold(
                 Hold(self.request.request_id, caller.tenant, caller.key_id, self._held, now, expires)
@@ -91,8 +92,8 @@ class Tab:
         if raw_usage is not None:
             usage = normalise(raw_usage)
         elif status != "error":
-            usage = estimate_usage(self.facts.input.characters, output_characters, reasoning_characters)
-        if model.price.rates["gpu_seconds"]:
+            usage = estimate_usage(self.facts.prompt.text, output_characters, reasoning_characters)
+        if model.price.rates["gpu_seconds"] and not usage.gpu_seconds:
             usage = dataclasses.replace(usage, gpu_seconds=round(seconds * 1_000_000))
         attempt = Attempt(
             number=len(self.attempts) + 1,
@@ -145,7 +146,8 @@ class Tab:
             seen = any(earlier.counter == claim.counter for earlier, _ in changes)
             changes.append((claim, 0 if seen else event.charge))
         tokens = sum(attempt.usage.input_total + attempt.usage.output_total for attempt in event.attempts)
-        changes += [(claim, tokens if is_tokens else claim.amount) for claim, is_tokens in self._rate_claims]
+        for claim in self._rate_claims:
+            changes.append((claim, tokens if parse_counter(claim.counter).what == "tokens" else claim.amount))
         return changes
 
     def _build_event(self, outcome: Outcome, error: PenstockError | None) -> UsageEvent:

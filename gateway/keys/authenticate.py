@@ -11,7 +11,7 @@ from gateway.catalog import Catalog, DeclaredKey, hash_key
 from gateway.db.connect import Database
 from gateway.errors import InvalidKey, MissingKey, RevokedKey, Unavailable
 from gateway.keys.queries import KeyRow, find_key, list_keys, touch_keys
-from gateway.types import Caller
+from gateway.types import Budget, Caller
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,11 @@ class KeyRing:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             await asyncio.to_thread(self._write_used)
+
+    def budgets(self) -> set[Budget]:
+        """Every budget that any valid key is subject to."""
+        callers = [*self._declared.values(), *(caller for caller, _ in self._made.values())]
+        return {budget for caller in callers for budget in caller.budgets}
 
     async def authenticate(self, authorization: str | None) -> Caller:
         """The caller behind an `Authorization` header. Raises MissingKey, InvalidKey, RevokedKey or Unavailable."""

@@ -96,7 +96,9 @@ def _row(row: RowMapping) -> KeyRow:
         tenant=row["tenant"],
         models=frozenset(row["models"]) if row["models"] is not None else None,
         tiers=frozenset(row["tiers"]) if row["tiers"] is not None else None,
-        budget=Budget(scope, row["budget_limit_pico"], row["budget_period"]) if row["budget_limit_pico"] is not None else None,
+        budget=Budget(scope, row["budget_limit_pico"], row["budget_period"])
+        if row["budget_limit_pico"] is not None
+        else None,
         limits=tuple(RateLimit(scope, kind, limit) for kind, limit in limits.items()),
         created_at=row["created_at"].timestamp(),
         expires_at=_seconds(row["expires_at"]),

@@ -72,7 +72,8 @@ class Ask:
     input_tokens_most: int
     """Certainly at most this many: what a cost cap is checked with."""
     output_tokens: int
-    """The most the request allows; 0 when it names no limit."""
+    """The most the request allows per choice; 0 when it names no limit."""
+    choices: int
     min_quality: float
     objective: Literal["cost", "quality"]
     max_cost: int | None

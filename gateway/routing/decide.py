@@ -73,8 +73,8 @@ def _candidate(model: Model, ask: Ask, score: Score | None) -> Candidate:
     return Candidate(
         model=model,
         quality=quality,
-        expected_cost=_price(model, ask.input_tokens, min(round(expected), most)),
-        worst_cost=_price(model, ask.input_tokens_most, most),
+        expected_cost=_price(model, ask.input_tokens, min(round(expected), most) * ask.choices),
+        worst_cost=_price(model, ask.input_tokens_most, most * ask.choices),
     )
 
 

@@ -58,6 +58,7 @@ def asks(draw: st.DrawFn) -> Ask:
         input_tokens_least=least,
         input_tokens_most=least * 4,
         output_tokens=draw(st.integers(min_value=0, max_value=1000)),
+        choices=draw(st.integers(min_value=1, max_value=3)),
         min_quality=draw(st.floats(min_value=0, max_value=1)),
         objective=draw(st.sampled_from(["cost", "quality"])),
         max_cost=draw(st.none() | st.integers(min_value=0, max_value=10**11)),

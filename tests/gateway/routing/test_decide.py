@@ -53,6 +53,7 @@ def ask(built: Catalog, **changes: Any) -> Ask:
         input_tokens_least=50,
         input_tokens_most=400,
         output_tokens=0,
+        choices=1,
         min_quality=0.95,
         objective="cost",
         max_cost=None,
