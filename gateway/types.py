@@ -159,7 +159,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Money set aside before an upstream is called, so that concurrent requests cannot spend it twice."""
+    """Money set aside before an upstream is called, so that concurrent requests cannot spend it twice.
+
+    Should the process die before it settles, the hold alone tells who asked for what.
+    """
 
     request_id: str
     tenant: str
@@ -167,6 +170,8 @@ class Hold:
     amount: int
     created_at: float
     expires_at: float
+    key_name: str = ""
+    requested_model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

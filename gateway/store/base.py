@@ -13,7 +13,8 @@ class Claim:
 
     `expires_at` (seconds since the epoch) ends the counter: the end of its minute or budget period. None keeps it.
     `lease` is set for counters of things in flight: each claim then counts until it is released or `expires_at` passes
-    by itself, so a lost holder cannot block a slot for ever.
+    by itself, so a lost holder cannot block a slot for ever. A lease counts 1 (its amount must be 1), however often it
+    is taken again. The first claim on a counter sets its end. Amounts and limits are 0 to 2^63 - 1.
     """
 
     counter: str
@@ -39,7 +40,7 @@ class Store(Protocol):
     """
 
     async def reserve(self, claims: Sequence[Claim]) -> Refused | None:
-        """Take all claims in one atomic step, or none. Returns None on success."""
+        """Take all claims in one atomic step, or none. Returns None on success. Each claim names another counter."""
         ...
 
     async def adjust(self, claims: Sequence[tuple[Claim, int]]) -> None:

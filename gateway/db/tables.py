@@ -1,0 +1,223 @@
+"""Every table as SQLAlchemy metadata, the same on SQLite and PostgreSQL; `migrations/` builds them, a test compares the two.
+
+Money is pico-USD in 64-bit integers, time is UTC. Rows of money are only ever added. Tables that grow with the traffic have
+no foreign keys: one transaction writes a request's rows together, and `ledger verify` checks what keys would check.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from gateway.types import usage_fields
+
+metadata = MetaData()
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, timezone-aware in Python. SQLite keeps it as text without a zone, which sorts like time."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Only aware moments are accepted: a naive one could be of any zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone; use moments in UTC")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def moment(seconds: float) -> datetime:
+    """Seconds since the epoch as a moment for a time column."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+"""A generated 64-bit id; SQLite generates ids for INTEGER PRIMARY KEY only, which is 64 bits there."""
+
+
+def _buckets() -> list[Column[Any]]:
+    return [Column(name, BigInteger, nullable=False) for name in usage_fields()]
+
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("models", JSON(none_as_null=True)),
+    Column("tiers", JSON(none_as_null=True)),
+    Column("budget_limit_pico", BigInteger),
+    Column("budget_period", Text),
+    Column("limits", JSON(none_as_null=True)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+)
+
+usage_events = Table(
+    "usage_events",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("key_name", Text, nullable=False),
+    Column("session_id", Text),
+    Column("tags", JSON, nullable=False),
+    Column("requested_model", Text, nullable=False),
+    Column("model", Text),
+    Column("provider", Text),
+    Column("tier", Text),
+    Column("difficulty", Float),
+    Column("artifact", Text),
+    Column("decision", Text, nullable=False),
+    Column("explanation", JSON, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("error_code", Text),
+    Column("streamed", Boolean, nullable=False),
+    Column("disconnected", Boolean, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime, nullable=False),
+    Column("seconds_to_first_token", Float),
+    Column("overhead_seconds", Float, nullable=False),
+    Column("hold_pico", BigInteger, nullable=False),
+    Column("attempt_count", SmallInteger, nullable=False),
+    *_buckets(),
+    Column("estimated", Boolean, nullable=False),
+    Column("cost_pico", BigInteger, nullable=False),
+    Column("charge_pico", BigInteger, nullable=False),
+    Index("usage_events_by_start", "started_at", "request_id"),
+    Index("usage_events_by_tenant", "tenant", "started_at", "request_id"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("model", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("upstream_model", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("error_code", Text),
+    *_buckets(),
+    Column("estimated", Boolean, nullable=False),
+    Column("raw_usage", JSON(none_as_null=True)),
+    Column("cost_pico", BigInteger, nullable=False),
+    Column("charge_pico", BigInteger, nullable=False),
+)
+
+rated_lines = Table(
+    "rated_lines",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("attempt", SmallInteger, primary_key=True, autoincrement=False),
+    Column("book", Text, primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("quantity", BigInteger, nullable=False),
+    Column("rate", BigInteger, nullable=False),
+    Column("amount_pico", BigInteger, nullable=False),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("key_name", Text, nullable=False),
+    Column("requested_model", Text, nullable=False),
+    Column("amount_pico", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("writer", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+    # Few holds are open at a time, so this index stays small however many there have been.
+    Index(
+        "holds_open",
+        "expires_at",
+        sqlite_where=text("state = 'open'"),
+        postgresql_where=text("state = 'open'"),
+    ),
+)
+
+ledger_accounts = Table(
+    "ledger_accounts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    UniqueConstraint("kind", "owner", name="ledger_accounts_kind_owner"),
+)
+
+ledger_transactions = Table(
+    "ledger_transactions",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("request_id", Text, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("occurred_at", UtcDateTime, nullable=False),
+    Column("posted_at", UtcDateTime, nullable=False),
+)
+
+ledger_entries = Table(
+    "ledger_entries",
+    metadata,
+    Column("transaction_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("account_id", Integer, primary_key=True, autoincrement=False),
+    Column("amount_pico", BigInteger, nullable=False),
+)
+
+spool_checkpoints = Table(
+    "spool_checkpoints",
+    metadata,
+    Column("segment", Text, primary_key=True),
+    Column("delivered_bytes", BigInteger, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("segment", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    Column("line", LargeBinary, nullable=False),
+    Column("found_at", UtcDateTime, nullable=False),
+)

@@ -1,0 +1,123 @@
+"""The most a request can cost, known before it is sent: an upper bound of its tokens at the dearest rate they can get (pure).
+
+Text: no tokenizer makes more tokens than the text has UTF-8 bytes (byte-level vocabularies fall back to single bytes), so
+bytes are the bound, plus a constant per message part for what chat templates add. Images, audio and files come with a
+constant rule each, because their tokens do not follow from their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.catalog import Model
+from gateway.money import amount_for
+from gateway.types import Meter, PriceList
+
+TOKENS_PER_REQUEST = 64
+TOKENS_PER_PART = 8
+TOKENS_PER_IMAGE = 3_000
+CHARACTERS_PER_AUDIO_TOKEN = 100
+"""Base64 text of input audio: 16 kbit/s speech at 25 tokens a second is about 107 characters per token."""
+
+_PROMPT_KEYS = ("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text")
+_TEXT_METERS: tuple[Meter, ...] = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Upper bounds of one request: tokens in, tokens out (reasoning included), pico-USD."""
+
+    input_tokens: int
+    output_tokens: int
+    amount: int
+
+    @property
+    def tokens(self) -> int:
+        """What a tokens-per-minute limit is asked for."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(slots=True)
+class PromptSize:
+    """Upper bounds of a prompt's tokens by kind. Text is in bytes, which no tokenizer exceeds."""
+
+    text: int = TOKENS_PER_REQUEST
+    images: int = 0
+    audio: int = 0
+
+
+def measure_prompt(body: Mapping[str, Any]) -> PromptSize:
+    """The size of a request's prompt, tools and schema included; linear in its length, so measure once per request."""
+    return _measure([body[key] for key in _PROMPT_KEYS if key in body])
+
+
+def worst_case(body: Mapping[str, Any], model: Model, price: PriceList, prompt: PromptSize | None = None) -> Estimate:
+    """Bound one call of `body` to `model`; `prompt` is its measure, when that was taken before.
+
+    `max_completion_tokens` or `max_tokens` (times `n`) bounds the output, else `model.max_output`; a known context bounds
+    both. A GPU-time price is held for the model's total deadline.
+    """
+    prompt = prompt or measure_prompt(body)
+    output, choices = _output_limit(body, model)
+    text = prompt.text
+    if model.context is not None:
+        text = min(text, model.context)
+        output = min(output, model.context)
+    output *= choices
+    rates = price.rates
+    audio_out = rates["audio_output"] if "audio" in (body.get("modalities") or ()) else 0
+    amount = (
+        amount_for(text, max(rates[meter] for meter in _TEXT_METERS))
+        + amount_for(prompt.images, rates["image_input"])
+        + amount_for(prompt.audio, rates["audio_input"])
+        + amount_for(output, max(rates["output"], rates["reasoning"], audio_out))
+        + amount_for(int(model.deadlines.total * 1e6), rates["gpu_seconds"])
+    )
+    return Estimate(text + prompt.images + prompt.audio, output, amount)
+
+
+def _output_limit(body: Mapping[str, Any], model: Model) -> tuple[int, int]:
+    """Output tokens per choice, and choices."""
+    limits = _positive(body, "max_completion_tokens", "max_output_tokens", "max_tokens")
+    return (limits[0] if limits else model.max_output), max(_positive(body, "n", "best_of"), default=1)
+
+
+def _positive(body: Mapping[str, Any], *names: str) -> list[int]:
+    """The values of these keys that are positive whole numbers; others count as not given."""
+    values = [body.get(name) for name in names]
+    return [value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0]
+
+
+def _measure(parts: list[Any]) -> PromptSize:
+    """Walk the prompt without recursion (clients choose its depth): every text and every key counts its bytes."""
+    prompt = PromptSize()
+    waiting = parts
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            prompt.text += len(part) if part.isascii() else len(part.encode("utf-8", "replace"))
+        elif isinstance(part, dict):
+            prompt.text += TOKENS_PER_PART
+            if not _media(part, prompt):
+                prompt.text += sum(map(len, part)) if all(map(str.isascii, part)) else len("".join(part).encode())
+                waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+        elif part is not None:
+            prompt.text += TOKENS_PER_PART
+    return prompt
+
+
+def _media(part: dict[str, Any], prompt: PromptSize) -> bool:
+    kind = part.get("type")
+    if kind in ("image_url", "input_image", "image"):
+        prompt.images += TOKENS_PER_IMAGE
+        return True
+    if kind == "input_audio":
+        audio = part.get("input_audio")
+        data = audio.get("data") if isinstance(audio, dict) else None
+        prompt.audio += len(data) // CHARACTERS_PER_AUDIO_TOKEN + 1 if isinstance(data, str) else TOKENS_PER_IMAGE
+        return True
+    return False

@@ -1,0 +1,118 @@
+"""Counters of one gateway process in plain dicts; nothing is awaited inside a call, so each call is atomic.
+
+A restart forgets everything: budgets are rebuilt from the ledger at start-up, rate limits start afresh.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Sequence
+
+from gateway.store.base import Claim, Refused
+
+SWEEP_AT_MOST = 16
+"""Expired counters dropped per reserve: more than a request can create, so memory stays bounded without a sweep task."""
+
+
+class MemoryStore:
+    """The contract of gateway.store.base.Store for one process. `clock` gives seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._values: dict[str, int] = {}
+        self._ends: dict[str, float] = {}
+        self._expiry: list[tuple[float, str]] = []
+        # Leases of a counter in the order they were taken, which is nearly the order in which they run out.
+        self._leases: dict[str, dict[str, float]] = {}
+
+    async def reserve(self, claims: Sequence[Claim]) -> Refused | None:
+        """Take all claims or none; see Store.reserve."""
+        now = self._clock()
+        self._sweep(now)
+        for claim in claims:
+            used = self._value(claim.counter, now) if claim.lease is None else self._in_flight(claim, now)
+            if used + claim.amount > claim.limit:
+                return Refused(claim, used)
+        for claim in claims:
+            if claim.lease is None:
+                self._add(claim)
+            else:
+                ends = float("inf") if claim.expires_at is None else claim.expires_at
+                self._leases.setdefault(claim.counter, {})[claim.lease] = ends
+        return None
+
+    async def adjust(self, claims: Sequence[tuple[Claim, int]]) -> None:
+        """Correct claims to their actual amounts and release leases; see Store.adjust."""
+        now = self._clock()
+        for claim, actual in claims:
+            if claim.lease is not None:
+                leases = self._leases.get(claim.counter)
+                if leases is not None and leases.pop(claim.lease, None) is not None and not leases:
+                    del self._leases[claim.counter]
+            elif claim.counter in self._values and self._ends.get(claim.counter, now + 1) > now:
+                self._values[claim.counter] = max(0, self._values[claim.counter] + actual - claim.amount)
+
+    async def read(self, counters: Sequence[str]) -> list[int]:
+        """Current values; see Store.read."""
+        now = self._clock()
+        return [
+            sum(ends > now for ends in self._leases[counter].values())
+            if counter in self._leases
+            else self._value(counter, now)
+            for counter in counters
+        ]
+
+    async def restore(self, counter: str, value: int, expires_at: float | None) -> None:
+        """Set a counter that does not exist; see Store.restore."""
+        now = self._clock()
+        if self._value(counter, now) == 0 and counter not in self._values and (expires_at is None or expires_at > now):
+            self._values[counter] = value
+            self._expire(counter, expires_at)
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    def _value(self, counter: str, now: float) -> int:
+        ends = self._ends.get(counter)
+        if ends is not None and ends <= now:
+            self._forget(counter)
+        return self._values.get(counter, 0)
+
+    def _in_flight(self, claim: Claim, now: float) -> int:
+        """Leases of others that still count. The oldest are dropped first; at the limit, all of them are looked at."""
+        leases = self._leases.get(claim.counter)
+        if not leases:
+            return 0
+        while leases and leases[oldest := next(iter(leases))] <= now:
+            del leases[oldest]
+        if len(leases) >= claim.limit:
+            for lease in [lease for lease, ends in leases.items() if ends <= now]:
+                del leases[lease]
+        return len(leases) - (claim.lease in leases)
+
+    def _add(self, claim: Claim) -> None:
+        value = self._values.get(claim.counter)
+        if value is None:
+            self._values[claim.counter] = claim.amount
+            self._expire(claim.counter, claim.expires_at)
+        else:
+            self._values[claim.counter] = value + claim.amount
+
+    def _expire(self, counter: str, expires_at: float | None) -> None:
+        if expires_at is not None:
+            self._ends[counter] = expires_at
+            heapq.heappush(self._expiry, (expires_at, counter))
+
+    def _forget(self, counter: str) -> None:
+        self._values.pop(counter, None)
+        self._ends.pop(counter, None)
+
+    def _sweep(self, now: float) -> None:
+        expiry = self._expiry
+        for _ in range(SWEEP_AT_MOST):
+            if not expiry or expiry[0][0] > now:
+                return
+            ends, counter = heapq.heappop(expiry)
+            if self._ends.get(counter) == ends:
+                self._forget(counter)

@@ -1,0 +1,122 @@
+"""Counters shared by all gateway processes in Redis (7.0 or newer): one Lua call, one round trip, per reserve and adjust.
+
+When Redis does not answer within the deadline every method raises Unavailable and the request is refused. A reserve that
+Redis reads only after its caller has given up does nothing (the script compares a deadline with Redis's own clock).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from gateway.errors import ConfigError, Unavailable
+from gateway.store.base import Claim, Refused
+
+DEADLINE_SECONDS = 0.5
+CONNECTIONS = 64
+PREFIX = "{penstock}:"
+"""The hash tag keeps all keys of a call in one slot, as a Redis cluster demands of a script."""
+
+LATE = 0
+_LUA = {name: (Path(__file__).parent / f"{name}.lua").read_text("utf-8") for name in ("reserve", "adjust", "read")}
+_Answer = TypeVar("_Answer")
+
+
+class RedisStore:
+    """The contract of gateway.store.base.Store over one Redis. Raises ConfigError for a URL that is not one."""
+
+    def __init__(self, url: str, *, deadline: float = DEADLINE_SECONDS) -> None:
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=CONNECTIONS,
+                timeout=deadline,
+                socket_timeout=deadline,
+                socket_connect_timeout=deadline,
+                # A repeated reserve would count twice, so the client must never repeat by itself.
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise ConfigError(f"the Redis URL is not valid: {error}. Write it as redis://host:6379/0.") from None
+        self._deadline = deadline
+        self._redis: Redis = Redis.from_pool(pool)
+        self._reserve, self._adjust, self._read = (self._redis.register_script(_LUA[name]) for name in _LUA)
+        # Redis's clock minus ours, seconds; measured at the first call and again whenever something went wrong.
+        self._clock_difference: float | None = None
+
+    async def reserve(self, claims: Sequence[Claim]) -> Refused | None:
+        """Take all claims or none; see Store.reserve."""
+        if not claims:
+            return None
+        keys = [PREFIX + claim.counter for claim in claims]
+        arguments: list[str] = []
+        for claim in claims:
+            expires = "" if claim.expires_at is None else str(int(claim.expires_at * 1000))
+            arguments += (str(claim.amount), str(claim.limit), expires, claim.lease or "")
+        reply = await self._ask(lambda: self._reserve_in_time(keys, arguments))
+        if not reply:
+            return None
+        if int(reply[0]) == LATE:
+            raise Unavailable("the shared store (Redis) answered too late; nothing was reserved. Try again.")
+        return Refused(claims[int(reply[0]) - 1], int(reply[1]))
+
+    async def adjust(self, claims: Sequence[tuple[Claim, int]]) -> None:
+        """Correct claims to their actual amounts and release leases; see Store.adjust."""
+        if not claims:
+            return
+        keys = [PREFIX + claim.counter for claim, _ in claims]
+        arguments: list[str] = []
+        for claim, actual in claims:
+            arguments += (str(actual - claim.amount), claim.lease or "")
+        await self._ask(lambda: self._adjust(keys=keys, args=arguments))
+
+    async def read(self, counters: Sequence[str]) -> list[int]:
+        """Current values; see Store.read."""
+        if not counters:
+            return []
+        values = await self._ask(lambda: self._read(keys=[PREFIX + counter for counter in counters]))
+        return [int(value) for value in values]
+
+    async def restore(self, counter: str, value: int, expires_at: float | None) -> None:
+        """Set a counter that does not exist; see Store.restore."""
+        ends = None if expires_at is None else int(expires_at * 1000)
+        if ends is not None and ends <= time.time() * 1000:
+            return
+        await self._ask(lambda: self._redis.set(PREFIX + counter, value, nx=True, pxat=ends))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    async def _reserve_in_time(self, keys: list[str], arguments: list[str]) -> Any:
+        """Reserve with a deadline on Redis's clock; a difference that has drifted is measured again, once."""
+        gives_up_at = time.time() + self._deadline
+        for fresh in (False, True):
+            if fresh or self._clock_difference is None:
+                seconds, microseconds = await self._redis.time()
+                self._clock_difference = seconds + microseconds / 1e6 - time.time()
+            last_moment = int((gives_up_at + self._clock_difference) * 1000)
+            reply = await self._reserve(keys=keys, args=[last_moment, *arguments])
+            if not reply or int(reply[0]) != LATE:
+                return reply
+        return reply
+
+    async def _ask(self, question: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await question()
+        except TimeoutError:
+            self._clock_difference = None
+            raise Unavailable(f"the shared store (Redis) did not answer within {self._deadline:g} s.") from None
+        except (RedisError, OSError) as error:
+            self._clock_difference = None
+            raise Unavailable(f"the shared store (Redis) cannot be used: {error}") from error
