@@ -1,0 +1,84 @@
+"""kill -9 in the middle of traffic: what a client received in full is billed once; what died is released, not lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.backends import Backend
+from tests.running import KEY, Gateway, gateway, model, upstream
+
+TOKENS = {"input": 100, "output": 50}
+CHARGE = 100 * 1_000_000 + 50 * 2_000_000
+"""Pico-USD of one reply: 100 tokens at 1 and 50 at 2 USD per million."""
+
+
+def ask(running: Gateway, stop: threading.Event, finished: list[str], stream: bool) -> None:
+    """Send requests one after the other until told to stop; keep the ids of those received to the last byte."""
+    client = openai.OpenAI(base_url=running.base_url, api_key=KEY, max_retries=0, timeout=10)
+    while not stop.is_set():
+        try:
+            with client.chat.completions.with_streaming_response.create(
+                model="slow" if stream else "quick", messages=[{"role": "user", "content": "hello"}], stream=stream
+            ) as raw:
+                if stream:
+                    text = "".join(raw.iter_lines())
+                    complete = "[DONE]" in text
+                else:
+                    complete = '"finish_reason"' in raw.text()
+            if complete:
+                finished.append(raw.headers["x-penstock-request-id"])
+        except (openai.APIError, Exception):  # noqa: BLE001  # the gateway dies under it; every form of that is fine
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def configuration() -> Iterator[dict[str, Any]]:
+    scripts = {
+        "quick": {"reply": "hi", "tokens": TOKENS},
+        "slow": {
+            "behaviour": "slow", "reply": "one two three four", "tokens": TOKENS,
+            "first_token_seconds": 0.05, "per_token_seconds": 0.05,
+        },
+    }  # fmt: skip
+    with upstream(scripts) as running:
+        yield {"models": [model("quick", "economy", running.url), model("slow", "economy", running.url)]}
+
+
+def test_a_killed_gateway_bills_every_finished_request_exactly_once(
+    tmp_path: Path, configuration: dict[str, Any], database: Backend
+) -> None:
+    with gateway(tmp_path, configuration, DATABASE_URL=database.url) as running:
+        finished: list[str] = []
+        for _ in range(2):
+            stop = threading.Event()
+            threads = [
+                threading.Thread(target=ask, args=(running, stop, finished, index % 2 == 0)) for index in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            time.sleep(3)
+            running.kill()
+            stop.set()
+            for thread in threads:
+                thread.join()
+            running.start()
+        assert len(finished) > 50
+        events = {request_id: running.event(request_id) for request_id in finished}
+        assert len(events) == len(finished)
+        assert {event["charge_pico"] for event in events.values()} == {CHARGE}
+        assert {event["outcome"] for event in events.values()} == {"completed"}
+        total = running.json("usage", "--group-by", "outcome")
+        by_outcome = {row["outcome"]: row for row in total["rows"]}
+        # Requests in flight at the kill may have been settled before their last byte left, so at least as many.
+        assert by_outcome["completed"]["requests"] >= len(finished)
+        assert by_outcome["interrupted"]["requests"] > 0
+        assert by_outcome["interrupted"]["charge_pico"] == 0
+        verified = running.json("ledger", "verify")
+        assert verified["ok"] is True, verified
