@@ -48,7 +48,8 @@ def assert_table(name: str, section: str, expected: list[str]) -> None:
     text = page(name)
     assert f"\n{section}\n" in text, f"docs/{name} needs the heading {section!r}"
     body = re.split(r"\n#{1,6} ", text.split(f"\n{section}\n", 1)[1], maxsplit=1)[0]
-    rows = [row for row in ROW.findall(body) if not set(row) <= set("|-: ")][1:]
+    rows = [re.sub(" +", " ", row) for row in ROW.findall(body) if not set(row) <= set("|-: ")][1:]
+    expected = [re.sub(" +", " ", row) for row in expected]
     missing = [row for row in expected if not any(found.startswith(row) for found in rows)]
     stale = [row for row in rows if not any(row.startswith(want) for want in expected)]
     assert not missing, f"docs/{name}, {section!r}: rows that the code asks for:\n" + "\n".join(missing)
