@@ -8,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Where the CPU build of torch is looked for. Empty takes the package index's own build, which on Linux brings CUDA.
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
-# Recorded outcomes to train the router on; see router_models/training.
+# Recorded prompts, outcomes and answers (parquet), for training, evaluation and the main job; see benchmarks/README.md.
 DATA ?= ../shared/data/routing
 # Further options for pytest, for example: make test ARGS="-k budget -x"
 ARGS ?=
@@ -45,11 +45,16 @@ ui: ## Build the admin UI
 
 .PHONY: bench-gateway
 bench-gateway: $(TEST_READY) ## Measure what the gateway adds to a request, beside its peers
-	$(BIN)/python -m benchmarks.gateway_overhead $(ARGS)
+	$(BIN)/python -m benchmarks.gateway_overhead --install-peers $(ARGS)
+
+.PHONY: bench-job
+bench-job: $(TEST_READY) ## Send recorded prompts through the gateway; check that the books agree (DATA=folder)
+	$(BIN)/python -m benchmarks.main_job --data $(DATA) $(ARGS)
+	$(BIN)/python -m benchmarks.main_job --data $(DATA) --kill $(ARGS)
 
 .PHONY: bench-router
-bench-router: $(TEST_READY) ## Evaluate the router's artifact on held-out recorded outcomes
-	$(BIN)/python -m router_models.evaluation $(ARGS)
+bench-router: $(TEST_READY) ## Evaluate the router's artifact on held-out recorded outcomes (DATA=folder)
+	$(BIN)/python -m router_models.evaluation --data $(DATA) $(ARGS)
 
 .PHONY: bench-engine
 bench-engine: $(TEST_READY) ## Measure the bundled engine: tokens per second, one stream and many
