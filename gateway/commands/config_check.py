@@ -1,0 +1,109 @@
+"""`penstock config check FILE`: everything that is wrong in a configuration, or what it would serve; exit 2 when wrong."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.commands.options import json_option, print_json
+from gateway.errors import ConfigError
+from gateway.settings import read_secret
+
+if TYPE_CHECKING:
+    from gateway.catalog import Catalog
+
+
+@click.group(short_help="Check a configuration.")
+def config() -> None:
+    """Work with penstock.yaml."""
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def check(file: Path, as_json: bool) -> None:
+    """Check FILE: unknown keys, missing secrets, prices, references. Exit code 2 when anything is wrong."""
+    catalog, problems = _examine(file)
+    if as_json:
+        print_json({"ok": not problems, "problems": problems, **(_describe(catalog) if catalog else {})})
+    elif catalog is not None:
+        _print(file, catalog)
+    for problem in problems if not as_json else ():
+        click.echo(f"penstock: {problem}", err=True)
+    sys.exit(2 if problems else 0)
+
+
+def _examine(file: Path) -> tuple[Catalog | None, list[str]]:
+    """The catalog, or what is wrong. Secrets that are not set are all named, not only the first."""
+    from gateway.catalog import build_catalog
+    from gateway.config import read_config
+
+    missing: list[str] = []
+
+    def secret(name: str) -> str:
+        value = read_secret(name)
+        if value is None and name not in missing:
+            missing.append(name)
+        return value or secrets.token_hex(16)
+
+    try:
+        catalog = build_catalog(read_config(file), str(file), secret)
+    except ConfigError as error:
+        return None, [*str(error).splitlines(), *(_unset(file, name) for name in missing)]
+    return (None, [_unset(file, name) for name in missing]) if missing else (catalog, [])
+
+
+def _unset(file: Path, name: str) -> str:
+    return f"{file}: the environment variable {name!r} is referred to as 'env:{name}' and is not set."
+
+
+def _describe(catalog: Catalog) -> dict[str, Any]:
+    from gateway.money import format_usd
+    from gateway.types import TIERS
+
+    models = [
+        {
+            "name": model.name,
+            "tier": model.tier,
+            "provider": model.provider,
+            "upstream_model": model.upstream_model,
+            "base_url": model.base_url,
+            "input_usd_per_million": format_usd(model.price.rate("input")),
+            "output_usd_per_million": format_usd(model.price.rate("output")),
+        }
+        for model in catalog.models
+    ]
+    tiers = {tier: [model.name for model in catalog.models_in(tier)] for tier in TIERS if catalog.models_in(tier)}
+    return {
+        "warnings": list(catalog.warnings),
+        "models": models,
+        "tiers": tiers,
+        "tenants": list(catalog.tenants),
+        "keys": [{"id": key.id, "name": key.name, "tenant": key.tenant} for key in catalog.keys],
+    }
+
+
+def _print(file: Path, catalog: Catalog) -> None:
+    from gateway.commands.table import print_table
+
+    document = _describe(catalog)
+    for warning in document["warnings"]:
+        click.echo(f"penstock: warning: {warning}", err=True)
+    click.echo(f"{file} is right.")
+    columns = (
+        "name",
+        "tier",
+        "provider",
+        "upstream_model",
+        "input_usd_per_million",
+        "output_usd_per_million",
+        "base_url",
+    )
+    rows = [[str(model[column] or "-") for column in columns] for model in document["models"]]
+    print_table(columns, rows, right=columns[4:6])
+    tenants, keys = document["tenants"], document["keys"]
+    click.echo(f"tenants: {', '.join(tenants)}; declared keys: {', '.join(key['name'] for key in keys) or 'none'}")

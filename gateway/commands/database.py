@@ -1,0 +1,57 @@
+"""The database as commands use it: opened, at the code's version, and closed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.errors import StartupError
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.db.connect import Database
+
+
+@contextmanager
+def database_at(url: str) -> Iterator[Database]:
+    """The database at a URL, closed at the end. Raises ConfigError for a wrong URL, StartupError when unwritable."""
+    from gateway.db.connect import connect
+
+    database = connect(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def prepare_database(url: str, *, may_migrate: bool) -> str:
+    """Bring the database to the code's version, or only check that it is there. Returns its URL without the password.
+
+    Raises StartupError for a database that is older (when it may not be migrated) or newer than the code, and
+    Unavailable when it does not answer.
+    """
+    from gateway.db.migrate import check_schema, migrate
+
+    with database_at(url) as database:
+        migrate(database) if may_migrate else check_schema(database)
+        return database.url
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """The configured database, checked to be at the code's version; a SQLite file that is not there is not made."""
+    from gateway.commands.configuration import configured_database_url
+    from gateway.db.migrate import check_schema
+
+    url = configured_database_url(settings)
+    file = url.removeprefix("sqlite:///")
+    if file != url and not Path(file).exists():
+        raise StartupError(
+            f"there is no database at {file!r} yet. `penstock up` or `penstock migrate` makes one; "
+            "an existing one is named with --data-dir, --config or DATABASE_URL."
+        )
+    with database_at(url) as database:
+        check_schema(database)
+        yield database

@@ -1,0 +1,44 @@
+"""`penstock engine`: hands over to `python -m local_engine`, which is a program of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
+
+
+@click.group(short_help="The bundled engine: serve, fetch, bench.")
+def engine() -> None:
+    """The bundled engine. Everything after the command is passed to `python -m local_engine`."""
+
+
+@engine.command(context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def serve(arguments: tuple[str, ...]) -> None:
+    """Serve a model: --model NAME_OR_PATH --port N."""
+    _hand_over("serve", arguments)
+
+
+@engine.command(context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def fetch(arguments: tuple[str, ...]) -> None:
+    """Bring weights to this machine: NAME --weights-dir DIR."""
+    _hand_over("fetch", arguments)
+
+
+@engine.command(context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """Measure decode and prefill: --model NAME_OR_PATH --json."""
+    _hand_over("bench", arguments)
+
+
+def _hand_over(command: str, arguments: tuple[str, ...]) -> None:
+    """Become the engine: same process id, signals and exit code."""
+    from gateway.commands.engine_process import check_engine_installed
+
+    check_engine_installed()
+    os.execv(sys.executable, [sys.executable, "-m", "local_engine", command, *arguments])  # noqa: S606
