@@ -22,6 +22,7 @@ from gateway.errors import (
     ProviderTimeout,
     ProviderUnreachable,
 )
+from gateway.providers.deadlines import Watch
 
 MAX_REPLY_BYTES = 64 * 2**20
 """Most bytes of a plain reply."""
@@ -37,7 +38,11 @@ ERRORS: tuple[tuple[type[Exception], type[ProviderError], str], ...] = (
     (aiohttp.ClientSSLError, ProviderUnreachable, "the TLS handshake failed"),
     (aiohttp.ClientConnectorDNSError, ProviderUnreachable, "its host name cannot be resolved"),
     (aiohttp.ClientConnectorError, ProviderUnreachable, "the connection was refused or failed"),
-    (aiohttp.ServerDisconnectedError, ProviderFailed, "it closed the connection before it answered; it may have seen the request"),
+    (
+        aiohttp.ServerDisconnectedError,
+        ProviderFailed,
+        "it closed the connection unanswered and may have seen the request",
+    ),
     (aiohttp.ClientPayloadError, ProviderFailed, "the reply broke off"),
     (aiohttp.ClientResponseError, ProviderBadReply, "the reply is not HTTP"),
     (aiohttp.ClientConnectionError, ProviderFailed, "the connection broke"),
@@ -58,6 +63,7 @@ class HttpClient:
         self._max_connections = max_connections
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
+        self.watch = Watch()
 
     async def open(self) -> None:
         """Create the pool; calling it again does nothing."""

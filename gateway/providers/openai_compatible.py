@@ -5,7 +5,6 @@ Every failure is a ProviderError; no error and no repr shows our key at the prov
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from yarl import URL
 from gateway.catalog import Model
 from gateway.errors import ProviderBadReply, ProviderError, ProviderTimeout
 from gateway.providers.base import Call, Completion
+from gateway.providers.deadlines import Deadline
 from gateway.providers.http import (
     FOREIGN,
     MAX_REPLY_BYTES,
@@ -51,23 +51,18 @@ class OpenAICompatible:
     async def complete(self, call: Call) -> Completion:
         """One plain chat completion."""
         model = call.model
-        endpoint = self._endpoints.get(model.index) or self._make_endpoint(model)
+        response: aiohttp.ClientResponse | None = None
         try:
-            async with (
-                asyncio.timeout(model.deadlines.total),
-                self._client.session.post(
-                    endpoint.url,
-                    data=orjson.dumps(plain_body(call)),
-                    headers={**endpoint.headers, "x-request-id": call.request_id},
-                    timeout=endpoint.timeout,
-                    allow_redirects=False,
-                ) as response,
-            ):
+            with Deadline(self._client.watch, model.deadlines.total):
+                response = await self._post(call, plain_body(call))
                 if not 200 <= response.status < 300:
                     raise await refusal(response, model)
                 body = await read_at_most(response, MAX_REPLY_BYTES)
         except FOREIGN as error:
             raise self._translated(error, model, f"{model.deadlines.total:g} s (`deadlines.total`)") from error
+        finally:
+            if response is not None:
+                response.close()  # nothing left to close once the body was read to its end
         if body is None:
             raise ProviderBadReply(f"{who(model)} sent a reply larger than {MAX_REPLY_BYTES} bytes.")
         return read_completion(body, model)
@@ -75,35 +70,38 @@ class OpenAICompatible:
     async def stream(self, call: Call, *, include_usage: bool) -> RelayedStream:
         """One streamed chat completion; returns once the first event is here."""
         model = call.model
-        endpoint = self._endpoints.get(model.index) or self._make_endpoint(model)
-        started = asyncio.get_running_loop().time()
-        deadline = min(model.deadlines.first_token, model.deadlines.total)
+        seconds = min(model.deadlines.first_token, model.deadlines.total)
         response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(deadline):
-                response = await self._client.session.post(
-                    endpoint.url,
-                    data=orjson.dumps(stream_body(call)),
-                    headers={**endpoint.headers, "x-request-id": call.request_id},
-                    timeout=endpoint.timeout,
-                    allow_redirects=False,
-                )
+            with Deadline(self._client.watch, seconds) as deadline:
+                response = await self._post(call, stream_body(call))
                 if not 200 <= response.status < 300:
                     raise await refusal(response, model)
                 if response.content_type in ("application/json", "text/html"):
                     raise await self._not_a_stream(response, model)
-                stream = RelayedStream(HttpSource(response), model, SseReader(keep_usage=include_usage), started)
+                reader = SseReader(keep_usage=include_usage)
+                stream = RelayedStream(HttpSource(response), model, reader, self._client.watch, deadline.started)
                 await stream.first()
                 return stream
         except BaseException as error:
             if response is not None:
                 response.close()
             if isinstance(error, FOREIGN):
-                raise self._translated(error, model, f"{deadline:g} s (`deadlines.first_token`)") from error
+                raise self._translated(error, model, f"{seconds:g} s (`deadlines.first_token`)") from error
             raise
 
     async def close(self) -> None:
         """Nothing of its own: the client is shared and closed by its owner."""
+
+    async def _post(self, call: Call, body: dict[str, Any]) -> aiohttp.ClientResponse:
+        endpoint = self._endpoints.get(call.model.index) or self._make_endpoint(call.model)
+        return await self._client.session.post(
+            endpoint.url,
+            data=orjson.dumps(body),
+            headers={**endpoint.headers, "x-request-id": call.request_id},
+            timeout=endpoint.timeout,
+            allow_redirects=False,
+        )
 
     def _make_endpoint(self, model: Model) -> Endpoint:
         base_url = self._base_url or model.base_url

@@ -1,7 +1,7 @@
 """One upstream stream: bytes go through as they come, deadlines are kept, every way to break off is named.
 
-Deadlines cost one timer per stream: reading only notes since when it waits, and the timer looks when it fires. A stream
-that nobody reads or closes any more is closed by its total deadline.
+Reading only notes since when it waits; the shared watch looks whether that is too long. A stream that nobody reads or
+closes any more is closed by its total deadline.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import aiohttp
 
 from gateway.catalog import Model
 from gateway.errors import ProviderBadReply, ProviderError, ProviderTimeout, StreamCut
+from gateway.providers.deadlines import Watch
 from gateway.providers.http import FOREIGN, error_in_reply, quoted, who, without_key
 from gateway.providers.stream import SseReader, StreamFailure
 
@@ -64,15 +65,15 @@ class HttpSource:
 class RelayedStream:
     """The EventStream over a source. `first` must have returned before it is iterated."""
 
-    def __init__(self, source: Source, model: Model, reader: SseReader, started: float) -> None:
+    def __init__(self, source: Source, model: Model, reader: SseReader, watch: Watch, started: float) -> None:
         self._source = source
         self._model = model
         self._reader = reader
         self._loop = asyncio.get_running_loop()
+        self._watch = watch
         self._total_at = started + model.deadlines.total
         self._between = model.deadlines.between_tokens
         self._waiting_since = NEVER
-        self._timer: asyncio.TimerHandle | None = None
         self._ready = b""
         self._ended = False
         self._failure: ProviderError | None = None
@@ -114,7 +115,7 @@ class RelayedStream:
             raise ProviderBadReply(f"{who(self._model)} sent no usable stream: {explained(failure, self._model)}.")
         self._settle()
         if not self._ended:
-            self._timer = self._loop.call_at(self._next_look(), self._look)
+            self._watch.add(self)
 
     def __aiter__(self) -> RelayedStream:
         return self
@@ -150,7 +151,7 @@ class RelayedStream:
         """Drop the upstream connection, unless the stream is over and the connection is on its way back to the pool."""
         if not self._ended:
             self._ended = True
-            self._forget_timer()
+            self._watch.forget(self)
             self._source.close()
 
     def _settle(self) -> None:
@@ -161,7 +162,7 @@ class RelayedStream:
             self._stop(StreamCut(f"{who(self._model)} broke the stream off: {said}."))
         elif reader.done or self._ended:
             self._ended = True
-            self._forget_timer()
+            self._watch.forget(self)
             # At the end of the message aiohttp returns the connection by itself; it usually came in the same packet.
             if not self._source.is_eof():
                 self._loop.call_later(LINGER_SECONDS, self._source.close)
@@ -177,28 +178,18 @@ class RelayedStream:
     def _stop(self, failure: ProviderError | None) -> None:
         self._failure = failure
         self._ended = True
-        self._forget_timer()
+        self._watch.forget(self)
         self._source.close()
 
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _next_look(self) -> float:
-        """When a deadline can be missed at the earliest, seen from now."""
-        return min(self._total_at, min(self._waiting_since, self._loop.time()) + self._between)
-
-    def _look(self) -> None:
-        now = self._loop.time()
+    def look(self, now: float) -> None:
+        """Called by the watch: fail the stream when a deadline has passed."""
         if now >= self._total_at:
             late = f"the whole reply took longer than {self._model.deadlines.total:g} s (`deadlines.total`)"
         elif now - self._waiting_since >= self._between:
             late = f"nothing came for {self._between:g} s (`deadlines.between_tokens`)"
         else:
-            self._timer = self._loop.call_at(self._next_look(), self._look)
             return
-        self._timer = None
+        self._watch.forget(self)
         self._source.fail(ProviderTimeout(f"{who(self._model)} is too slow: {late}."))
         self._source.close()
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from gateway.catalog import Model
 from gateway.errors import ProviderBadReply, ProviderError, ProviderTimeout
 from gateway.providers.base import Call, Completion
+from gateway.providers.deadlines import Deadline, Watch
 from gateway.providers.http import FOREIGN, MAX_REPLY_BYTES, error_for_status, translated, who
 from gateway.providers.openai_compatible import plain_body, read_completion, stream_body
 from gateway.providers.relay import RelayedStream
@@ -29,13 +30,14 @@ class ScriptedProvider:
             for index, model in models.items()
         }
         self._calls: Counter[int] = Counter()
+        self._watch = Watch()
 
     async def complete(self, call: Call) -> Completion:
         """One plain chat completion."""
         model = call.model
         source = self._play(call, plain_body(call))
         try:
-            async with asyncio.timeout(model.deadlines.total):
+            with Deadline(self._watch, model.deadlines.total):
                 begin = await source.begin()
                 body = await source.read_at_most(MAX_REPLY_BYTES)
         except FOREIGN as error:
@@ -49,14 +51,14 @@ class ScriptedProvider:
     async def stream(self, call: Call, *, include_usage: bool) -> RelayedStream:
         """One streamed chat completion; returns once the first event is here."""
         model = call.model
-        started = asyncio.get_running_loop().time()
         source = self._play(call, stream_body(call))
         try:
-            async with asyncio.timeout(min(model.deadlines.first_token, model.deadlines.total)):
+            with Deadline(self._watch, min(model.deadlines.first_token, model.deadlines.total)) as deadline:
                 begin = await source.begin()
                 if begin.status != 200:
                     raise error_for_status(begin.status, await source.readany(), begin.headers, model)
-                stream = RelayedStream(source, model, SseReader(keep_usage=include_usage), started)
+                reader = SseReader(keep_usage=include_usage)
+                stream = RelayedStream(source, model, reader, self._watch, deadline.started)
                 await stream.first()
                 return stream
         except FOREIGN as error:

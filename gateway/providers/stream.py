@@ -11,7 +11,6 @@ noted on the way. Nothing raises: a stream that goes wrong sets `failure`, and w
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +19,7 @@ import orjson
 MAX_EVENT_BYTES = 16 * 2**20
 """Most bytes one event may have; an upstream that sends more is cut off before it fills the memory."""
 
-_BORDER = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
-_LINE = re.compile(rb"\r\n|\n|\r")
+_BLANK_LINES = (b"\n", b"\r\n", b"\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -72,24 +70,21 @@ class SseReader:
             return b""
         if b"\r" in data:
             self._carriage = True
-        start = 0
-        text: bytes | bytearray = data
-        if self._rest:
+        if not self._rest:
+            after = self._end_of_last_event(data, 0)
+            complete = data if after == len(data) else data[:after]
+            if after < len(data):
+                self._rest += data[after:]
+        else:
             # A border may have begun in what was left over. Searched in place, copied only once an event is complete.
             start = max(0, len(self._rest) - 2)
             self._rest += data
-            text = self._rest
-        after = self._end_of_last_event(text, start)
-        if after == len(text):
-            complete, self._rest = bytes(text), bytearray()
-        elif after:
-            complete, self._rest = bytes(text[:after]), bytearray(text[after:])
-        else:
-            complete = b""
-            if text is not self._rest:
-                self._rest += data
+            after = self._end_of_last_event(self._rest, start)
+            complete = bytes(self._rest[:after])
+            del self._rest[:after]
         relayed = self._read_events(complete) if complete else b""
-        self._check_size(len(self._rest))
+        if self._rest:
+            self._check_size(len(self._rest))
         return relayed
 
     def end(self) -> bytes:
@@ -108,19 +103,21 @@ class SseReader:
             self.failure = StreamFailure("the stream ended without a finish reason")
         return relayed
 
-    def _end_of_last_event(self, data: bytes | bytearray, start: int) -> int:
-        """The place after the last event border, 0 when there is none."""
+    def _end_of_last_event(self, text: bytes | bytearray, start: int) -> int:
+        """The place after the last event border at or after `start`, 0 when there is none."""
         if not self._carriage:
-            found = data.rfind(b"\n\n", start)
+            found = text.rfind(b"\n\n", start)
             return found + 2 if found >= 0 else 0
-        after = 0
-        for border in _BORDER.finditer(data, start):
-            after = border.end()
-        return after
+        while start > 0 and text[start] in b"\r\n":
+            start -= 1  # begin inside a line: the end of a line is no blank line
+        borders = _line_borders(bytes(text[start:]))
+        return start + borders[-1][1] if borders else 0
 
     def _read_events(self, text: bytes) -> bytes:
         """Note every event of `text`, which ends in a border; return those to hand on."""
-        borders = [border.span() for border in _BORDER.finditer(text)] if self._carriage else _line_feed_borders(text)
+        if not self._carriage and text.find(b"\n\n") == len(text) - 2:
+            return text if self._read_event(text) else b""
+        borders = _line_borders(text) if self._carriage else _line_feed_borders(text)
         position = 0
         kept: list[bytes] | None = None
         for end, after in borders:
@@ -136,41 +133,39 @@ class SseReader:
 
     def _read_event(self, block: bytes) -> bool:
         """Note one event; whether to hand it on."""
+        block = block.strip(b"\r\n")
         if len(block) > self._max_event_bytes:
             self._check_size(len(block))
             return False
-        if block.startswith(b"data: ") and b"\n" not in block and not self._carriage:
-            data: bytes | None = block[6:]
-        else:
-            data = _data_of(block)
-        if data is None:
+        data = block[6:] if block.startswith(b"data: ") and not (b"\n" in block or b"\r" in block) else _data_of(block)
+        if not data:
             return True  # a comment or a ping keeps the client's connection alive as well
-        if data == b"[DONE]" or data.strip() == b"[DONE]":
-            self.done = True
-            return False
         try:
             event = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            self.failure = StreamFailure("an event is not JSON", data=data)
-            return False
-        try:
             keep = self._note(event)
-        except (AttributeError, TypeError, KeyError):
+        except orjson.JSONDecodeError:
+            if data.strip() == b"[DONE]":
+                self.done = True
+            else:
+                self.failure = StreamFailure("an event is not JSON", data=data)
+            return False
+        except (AttributeError, TypeError):
             self.failure = StreamFailure("an event is not a chat completion chunk", data=data)
             return False
-        self.events += self.failure is None
+        if self.failure is None:
+            self.events += 1
         return keep
 
     def _note(self, event: dict[str, Any]) -> bool:
         """Take down what a chunk says; whether to hand it on. A chunk of another shape raises what Python raises."""
-        if event.get("error") or event.get("object") == "error":
-            error = event.get("error") or event
+        if (error := event.get("error")) or event.get("object") == "error":
+            error = error or event
             error = error if isinstance(error, dict) else {"message": str(error)}
             self.failure = StreamFailure(f"the provider sent an error: {error.get('message', 'no message')}", error)
             return False
         usage = event.get("usage")
-        if usage:
-            self.raw_usage = {**usage}
+        if isinstance(usage, dict):
+            self.raw_usage = usage
         choices = event.get("choices")
         if not choices:
             return self._keep_usage or not usage
@@ -214,9 +209,21 @@ def _line_feed_borders(text: bytes) -> list[tuple[int, int]]:
     return borders
 
 
+def _line_borders(text: bytes) -> list[tuple[int, int]]:
+    """Blank lines where lines may end in any of the three ways: where each begins and ends."""
+    borders = []
+    position = 0
+    for line in text.splitlines(keepends=True):
+        after = position + len(line)
+        if line in _BLANK_LINES:
+            borders.append((position, after))
+        position = after
+    return borders
+
+
 def _data_of(block: bytes) -> bytes | None:
     """The `data` field of an event by the rules of the event stream format; None when it has none (a comment)."""
-    lines = _LINE.split(block.removeprefix(_BYTE_ORDER_MARK))
+    lines = block.removeprefix(_BYTE_ORDER_MARK).splitlines()
     data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
     return b"\n".join(data) if data else None
 
