@@ -156,7 +156,7 @@ def first_cells(name: str, section: str) -> set[str]:
 
 
 def test_every_address_is_documented() -> None:
-    routes = [*health.router.routes, *models.router.routes, *admin.router.routes]
+    routes = [*health.router.routes, *models.router.routes, *admin.router.routes, *admin.api.routes]
     paths = {*HOT_ROUTES, *OPEN_ROUTES, *(getattr(route, "path", "") for route in routes)} - {""}
     text = page("http-api.md")
     plain = {path.replace(":path}", "}") for path in paths}

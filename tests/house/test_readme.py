@@ -21,7 +21,7 @@ def test_the_example_answers(tmp_path: Path) -> None:
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example is not None
     with (
-        upstream({"reply": "The capital of France is Paris."}) as scripted,
+        upstream({"small": {"reply": "The capital of France is Paris."}}) as scripted,
         gateway(tmp_path, {"models": [model("small", "economy", scripted.url)]}) as running,
     ):
         program = example.group(1).replace("http://127.0.0.1:4000/v1", running.base_url)

@@ -16,13 +16,11 @@ PROMPT = "the-words-of-a-question-71f3"
 ANSWER = "the-words-of-an-answer-38c9"
 
 SCRIPTS = {
-    "models": {
-        "good": {"reply": ANSWER},
-        "unauthorized": {"behaviour": "unauthorized"},
-        "cut": {"behaviour": "cut", "reply": f"{ANSWER} and more words"},
-        "wrong": {"behaviour": "wrong_json", "reply": ANSWER},
-        "failing": {"behaviour": "flaky", "fail_every": 1},
-    }
+    "good": {"reply": ANSWER},
+    "unauthorized": {"behaviour": "unauthorized"},
+    "cut": {"behaviour": "cut", "reply": f"{ANSWER} and more words"},
+    "wrong": {"behaviour": "wrong_json", "reply": ANSWER},
+    "failing": {"behaviour": "flaky", "fail_every": 1},
 }
 
 
@@ -63,7 +61,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder: Path = tmp_path_factory.mktemp("secrets")
     found = Seen()
     with upstream(SCRIPTS) as scripted:
-        models = [model(name, "economy", scripted.url, api_key="env:HOUSE_PROVIDER_KEY") for name in SCRIPTS["models"]]
+        models = [model(name, "economy", scripted.url, api_key="env:HOUSE_PROVIDER_KEY") for name in SCRIPTS]
         models.append(model("gone", "economy", "http://127.0.0.1:9/v1", api_key="env:HOUSE_PROVIDER_KEY"))
         config = {"keys": [{"key": "env:HOUSE_CLIENT_KEY", "name": "declared"}], "models": models}
         environment = {
@@ -73,7 +71,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         }
         with gateway(folder, config, **environment) as running:
             found.made_secret = running.json("keys", "create", "--name", "made")["key"]
-            for name in (*SCRIPTS["models"], "gone", "no-such-model"):
+            for name in (*SCRIPTS, "gone", "no-such-model"):
                 for stream in (False, True):
                     ask(running, found, name, CLIENT_SECRET, stream=stream)
             ask(running, found, "good", CLIENT_SECRET, messages=[{"role": "user", "content": 1}])
