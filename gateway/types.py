@@ -21,6 +21,9 @@ Mode = Literal["quick", "standard", "deep"]
 Outcome = Literal["completed", "failed", "cut", "interrupted"]
 """completed: a whole reply; failed: no reply; cut: the stream broke after its start; interrupted: the process died."""
 
+PROCESS_DIED = "process_died"
+"""Error code of a usage row made from a hold alone, because the process never wrote more; it has no ledger transaction."""
+
 HoldState = Literal["open", "settled", "released"]
 
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+ONCE_SECONDS = 3600.0
+"""How long a store remembers the name of a correction."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -43,11 +46,12 @@ class Store(Protocol):
         """Take all claims in one atomic step, or none. Returns None on success. Each claim names another counter."""
         ...
 
-    async def adjust(self, claims: Sequence[tuple[Claim, int]]) -> None:
+    async def adjust(self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None) -> None:
         """Correct taken claims to what was really used, atomically.
 
         For each pair the counter changes by `actual - claim.amount` (never below zero; a counter that has expired is
-        left alone), and a lease is released.
+        left alone), and a lease is released. With `once`, a name for this correction, repeating the call changes nothing:
+        after Unavailable nobody knows whether it was done, and only a named correction may be tried again.
         """
         ...
 

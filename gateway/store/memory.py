@@ -9,7 +9,7 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 
-from gateway.store.base import Claim, Refused
+from gateway.store.base import ONCE_SECONDS, Claim, Refused
 
 SWEEP_AT_MOST = 16
 """Expired counters dropped per reserve: more than a request can create, so memory stays bounded without a sweep task."""
@@ -42,9 +42,15 @@ class MemoryStore:
                 self._leases.setdefault(claim.counter, {})[claim.lease] = ends
         return None
 
-    async def adjust(self, claims: Sequence[tuple[Claim, int]]) -> None:
+    async def adjust(self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()
+        if once is not None:
+            done = f"done/{once}"
+            if self._value(done, now):
+                return
+            self._values[done] = 1
+            self._expire(done, now + ONCE_SECONDS)
         for claim, actual in claims:
             if claim.lease is not None:
                 leases = self._leases.get(claim.counter)

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.errors import ConfigError, Unavailable
-from gateway.store.base import Claim, Refused
+from gateway.store.base import ONCE_SECONDS, Claim, Refused
 
 DEADLINE_SECONDS = 0.5
 CONNECTIONS = 64
@@ -68,14 +68,18 @@ class RedisStore:
             raise Unavailable("the shared store (Redis) answered too late; nothing was reserved. Try again.")
         return Refused(claims[int(reply[0]) - 1], int(reply[1]))
 
-    async def adjust(self, claims: Sequence[tuple[Claim, int]]) -> None:
+    async def adjust(self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:
             return
         keys = [PREFIX + claim.counter for claim, _ in claims]
         arguments: list[str] = []
+        if once is not None:
+            keys.append(f"{PREFIX}done/{once}")
         for claim, actual in claims:
             arguments += (str(actual - claim.amount), claim.lease or "")
+        if once is not None:
+            arguments.append(str(int(ONCE_SECONDS)))
         await self._ask(lambda: self._adjust(keys=keys, args=arguments))
 
     async def read(self, counters: Sequence[str]) -> list[int]:

@@ -1,0 +1,66 @@
+"""Turns finished requests into rated lines and ledger transactions, inside the transaction of whoever delivers them.
+
+A request moves money twice: its tenant owes us the charge (debit receivable, credit revenue), and we owe the providers its
+cost (debit cost, credit payable). Debits are positive, credits negative, so a transaction sums to zero.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection
+
+from gateway.billing.ledger import queries
+from gateway.types import UsageEvent
+
+AccountKind = Literal["receivable", "revenue", "cost", "payable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account. Receivables belong to a tenant, revenue to a model, cost and payables to a provider."""
+
+    kind: AccountKind
+    owner: str
+
+    @property
+    def name(self) -> str:
+        """How it is shown and found: `tenant:acme:receivable`, `revenue:gpt-4o`, `cost:openai`, `payable:openai`."""
+        return f"tenant:{self.owner}:receivable" if self.kind == "receivable" else f"{self.kind}:{self.owner}"
+
+
+def entries_of(event: UsageEvent) -> dict[Account, int]:
+    """What a request does to which account, pico-USD, debits positive (pure). Accounts with nothing are left out."""
+    entries: dict[Account, int] = defaultdict(int)
+    for attempt in event.attempts:
+        entries[Account("receivable", event.tenant)] += attempt.charge.total
+        entries[Account("revenue", attempt.model)] -= attempt.charge.total
+        entries[Account("cost", attempt.provider)] += attempt.cost.total
+        entries[Account("payable", attempt.provider)] -= attempt.cost.total
+    return {account: amount for account, amount in entries.items() if amount}
+
+
+def post(connection: Connection, events: Sequence[UsageEvent], now: float) -> None:
+    """Write rated lines, transactions and entries of events that SQL does not know yet.
+
+    The caller makes sure of that, and commits usage and ledger together. An event without amounts gets its transaction
+    too, without entries: every usage row has one.
+    """
+    if not events:
+        return
+    queries.insert_rated_lines(connection, events)
+    transactions = queries.insert_transactions(connection, events, now)
+    posted = [(transactions[event.request_id], entries_of(event)) for event in events]
+    accounts = {account.name: account for _, entries in posted for account in entries}
+    ids = queries.account_ids(connection, [(name, account.kind, account.owner) for name, account in accounts.items()])
+    queries.insert_entries(
+        connection,
+        [
+            {"transaction_id": transaction, "account_id": ids[account.name], "amount_pico": amount}
+            for transaction, entries in posted
+            for account, amount in entries.items()
+        ],
+    )

@@ -1,0 +1,219 @@
+"""The SQL of the ledger: what posting writes and what verifying compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, case, func, insert, or_, select
+
+from gateway.db.insert import insert_missing, insert_rows
+from gateway.db.tables import (
+    attempts,
+    dead_letters,
+    holds,
+    ledger_accounts,
+    ledger_entries,
+    ledger_transactions,
+    moment,
+    rated_lines,
+    spool_checkpoints,
+    usage_events,
+)
+from gateway.money import UNITS_PER_PRICE
+from gateway.types import METERS, PROCESS_DIED, UsageEvent, usage_fields
+
+
+def insert_rated_lines(connection: Connection, events: Sequence[UsageEvent]) -> None:
+    """One row per request, attempt, book and meter."""
+    rows = [
+        {
+            "request_id": event.request_id,
+            "attempt": attempt.number,
+            "book": book,
+            "meter": line.meter,
+            "quantity": line.quantity,
+            "rate": line.rate,
+            "amount_pico": line.amount,
+        }
+        for event in events
+        for attempt in event.attempts
+        for book, rated in (("cost", attempt.cost), ("charge", attempt.charge))
+        for line in rated.lines
+    ]
+    insert_rows(connection, rated_lines, rows)
+
+
+def insert_transactions(connection: Connection, events: Sequence[UsageEvent], now: float) -> dict[str, int]:
+    """One transaction per request; returns their ids by request id."""
+    posted_at = moment(now)
+    rows = [
+        {
+            "request_id": event.request_id,
+            "kind": "usage",
+            "occurred_at": moment(event.finished_at),
+            "posted_at": posted_at,
+        }
+        for event in events
+    ]
+    statement = insert(ledger_transactions).returning(ledger_transactions.c.request_id, ledger_transactions.c.id)
+    return dict(connection.execute(statement, rows))
+
+
+def account_ids(connection: Connection, accounts: Sequence[tuple[str, str, str]]) -> dict[str, int]:
+    """Ids of accounts given as (name, kind, owner); those that do not exist are created."""
+    names = [name for name, _, _ in accounts]
+    wanted = select(ledger_accounts.c.name, ledger_accounts.c.id).where(ledger_accounts.c.name.in_(names))
+    ids = dict(connection.execute(wanted))
+    missing = [{"name": name, "kind": kind, "owner": owner} for name, kind, owner in accounts if name not in ids]
+    if missing:
+        insert_missing(connection, ledger_accounts, missing)
+        ids = dict(connection.execute(wanted))
+    return ids
+
+
+def insert_entries(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    """The entries of transactions."""
+    insert_rows(connection, ledger_entries, rows)
+
+
+def totals(connection: Connection) -> dict[str, int]:
+    """How much there is of everything that verification looks at."""
+    counts = {
+        "usage_events": select(func.count()).select_from(usage_events),
+        "transactions": select(func.count()).select_from(ledger_transactions),
+        "entries": select(func.count()).select_from(ledger_entries),
+        "rated_lines": select(func.count()).select_from(rated_lines),
+        "open_holds": select(func.count()).where(holds.c.state == "open"),
+        "dead_letters": select(func.count()).select_from(dead_letters),
+        "cost_pico": select(func.coalesce(func.sum(usage_events.c.cost_pico), 0)),
+        "charge_pico": select(func.coalesce(func.sum(usage_events.c.charge_pico), 0)),
+    }
+    return {name: int(connection.scalar(query) or 0) for name, query in counts.items()}
+
+
+def unbalanced_transactions() -> Select[Any]:
+    """Transactions whose entries do not sum to zero."""
+    total = func.sum(ledger_entries.c.amount_pico)
+    return select(ledger_entries.c.transaction_id).group_by(ledger_entries.c.transaction_id).having(total != 0)
+
+
+def events_without_transaction() -> Select[Any]:
+    """Finished requests that the ledger does not know."""
+    return (
+        select(usage_events.c.request_id)
+        .outerjoin(ledger_transactions, ledger_transactions.c.request_id == usage_events.c.request_id)
+        .where(
+            ledger_transactions.c.id.is_(None),
+            func.coalesce(usage_events.c.error_code, "") != PROCESS_DIED,
+        )
+    )
+
+
+def transactions_without_event() -> Select[Any]:
+    """Usage transactions without their usage row, and entries without their transaction."""
+    return (
+        select(ledger_transactions.c.request_id)
+        .outerjoin(usage_events, usage_events.c.request_id == ledger_transactions.c.request_id)
+        .where(ledger_transactions.c.kind == "usage", usage_events.c.request_id.is_(None))
+    )
+
+
+def wrongly_rated_lines() -> Select[Any]:
+    """Lines whose amount is not quantity x rate, rounded half up.
+
+    quantity x rate overflows 64 bits, so the rate is split at the unit: q x (a x 10^6 + b) = q x a x 10^6 + q x b.
+    """
+    whole, rest = rated_lines.c.rate // UNITS_PER_PRICE, rated_lines.c.rate % UNITS_PER_PRICE
+    quantity = rated_lines.c.quantity
+    amount = quantity * whole + (quantity * rest + UNITS_PER_PRICE // 2) // UNITS_PER_PRICE
+    return select(rated_lines.c.request_id).where(rated_lines.c.amount_pico != amount)
+
+
+def events_unlike_their_lines() -> Select[Any]:
+    """Requests whose cost, charge or buckets are not the sums of their rated lines."""
+    columns = []
+    for book in ("cost", "charge"):
+        mine = rated_lines.c.book == book
+        columns.append(func.coalesce(func.sum(case((mine, rated_lines.c.amount_pico), else_=0)), 0).label(book))
+        columns += [
+            func.coalesce(
+                func.sum(case((and_(mine, rated_lines.c.meter == meter), rated_lines.c.quantity), else_=0)), 0
+            ).label(f"{book}_{meter}")
+            for meter in METERS
+        ]
+    sums = select(rated_lines.c.request_id, *columns).group_by(rated_lines.c.request_id).subquery()
+    differs = [func.coalesce(sums.c[book], 0) != usage_events.c[f"{book}_pico"] for book in ("cost", "charge")] + [
+        func.coalesce(sums.c[f"{book}_{meter}"], 0) != usage_events.c[meter]
+        for book in ("cost", "charge")
+        for meter in METERS
+    ]
+    return (
+        select(usage_events.c.request_id)
+        .outerjoin(sums, sums.c.request_id == usage_events.c.request_id)
+        .where(or_(*differs))
+    )
+
+
+def events_unlike_their_attempts() -> Select[Any]:
+    """Requests whose row is not the sum of their attempts."""
+    names = [*usage_fields(), "cost_pico", "charge_pico"]
+    sums = (
+        select(
+            attempts.c.request_id,
+            func.count().label("number"),
+            *(func.sum(attempts.c[name]).label(name) for name in names),
+        )
+        .group_by(attempts.c.request_id)
+        .subquery()
+    )
+    differs = [func.coalesce(sums.c[name], 0) != usage_events.c[name] for name in names]
+    return (
+        select(usage_events.c.request_id)
+        .outerjoin(sums, sums.c.request_id == usage_events.c.request_id)
+        .where(or_(*differs, func.coalesce(sums.c.number, 0) != usage_events.c.attempt_count))
+    )
+
+
+def balances(connection: Connection, kind: str) -> dict[str, int]:
+    """What usage transactions left on the accounts of a kind, by owner; debits positive."""
+    query = (
+        select(ledger_accounts.c.owner, func.sum(ledger_entries.c.amount_pico))
+        .join(ledger_entries, ledger_entries.c.account_id == ledger_accounts.c.id)
+        .join(ledger_transactions, ledger_transactions.c.id == ledger_entries.c.transaction_id)
+        .where(ledger_accounts.c.kind == kind, ledger_transactions.c.kind == "usage")
+        .group_by(ledger_accounts.c.owner)
+    )
+    return {owner: int(total) for owner, total in connection.execute(query)}
+
+
+def usage_by(connection: Connection, kind: str) -> dict[str, int]:
+    """The same sums from the usage rows: charge by tenant or model, cost by provider."""
+    table, owner, amount = {
+        "receivable": (usage_events, "tenant", "charge_pico"),
+        "revenue": (attempts, "model", "charge_pico"),
+        "cost": (attempts, "provider", "cost_pico"),
+        "payable": (attempts, "provider", "cost_pico"),
+    }[kind]
+    query = select(table.c[owner], func.sum(table.c[amount])).group_by(table.c[owner])
+    return {name: int(total) for name, total in connection.execute(query)}
+
+
+def overdue_holds(connection: Connection, before: float) -> list[str]:
+    """Open holds that ended before a moment."""
+    query = select(holds.c.request_id).where(holds.c.state == "open", holds.c.expires_at < moment(before))
+    return list(connection.scalars(query))
+
+
+def checkpoints(connection: Connection) -> dict[str, int]:
+    """How many bytes of each spool segment SQL has."""
+    return dict(connection.execute(select(spool_checkpoints.c.segment, spool_checkpoints.c.delivered_bytes)))
+
+
+def first_and_count(connection: Connection, query: Select[Any], examples: int) -> tuple[int, list[str]]:
+    """How many rows a query finds, and the first few."""
+    found = query.subquery()
+    count = connection.scalar(select(func.count()).select_from(found)) or 0
+    if not count:
+        return 0, []
+    return count, [str(value) for value in connection.scalars(select(found.c[0]).limit(examples))]
