@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+
+if TYPE_CHECKING:
+    from gateway.billing.ledger import Verification
 
 
 @click.group(short_help="Check the books.")
@@ -28,10 +32,19 @@ def verify(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     settings = settings_with(config=config, data_dir=data_dir)
     with open_database(settings) as database:
         result = verify_ledger(database, DataFolder(settings.data_dir).spool)
-    document = result.as_dict()
     if as_json:
-        print_json(document)
+        print_json(result.as_dict())
     else:
-        for name, value in document.items():
-            click.echo(f"{name:<24}{value}")
-    sys.exit(0 if document["ok"] else 1)
+        _print(result)
+    sys.exit(0 if result.ok else 1)
+
+
+def _print(result: Verification) -> None:
+    for name, value in result.as_dict().items():
+        if name not in {"ok", "problems", "cost_pico", "charge_pico"}:
+            click.echo(f"{name.replace('_', ' '):<22}{value}")
+    for problem in result.problems:
+        examples = ", ".join(problem.examples)
+        click.echo(f"BROKEN: {problem.rule}: {problem.count} times, for example {examples}", err=True)
+    if result.ok:
+        click.echo("The books are right.")

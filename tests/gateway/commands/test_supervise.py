@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.commands.listen import free_port
-from tests.gateway.commands.conftest import Running, Start, alive, gone
+from tests.gateway.commands.processes import Running, Start, alive, gone
 
 SCRIPT = str(Path(__file__).with_name("supervised.py"))
 STEADY = "import os, time; print('pid', os.getpid()); time.sleep(600)"

@@ -1,0 +1,64 @@
+"""`penstock config check`: what it would serve, or everything that is wrong with exit code 2."""
+
+import json
+from pathlib import Path
+
+from tests.gateway.commands.processes import complaint, penstock
+
+GOOD = """
+models:
+  - {name: small, tier: economy, provider: scripted, price: {input: 0.05, output: 0.2}}
+  - {name: large, tier: premium, provider: openai, base_url: "http://127.0.0.1:9/v1", api_key: env:LARGE_KEY,
+     price: {input: 2.5, output: 10}}
+tenants: [{name: acme}]
+keys: [{key: env:ACME_KEY, name: app, tenant: acme}]
+"""
+SECRETS = {"LARGE_KEY": "sk-large-0123456789", "ACME_KEY": "sk-acme-0123456789"}
+
+
+def written(folder: Path, text: str) -> str:
+    """The path of a configuration file with this text."""
+    path = folder / "penstock.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_right_configuration_is_shown_with_its_models_and_no_secret(tmp_path: Path) -> None:
+    done = penstock("config", "check", written(tmp_path, GOOD), environment=SECRETS)
+    assert done.returncode == 0
+    assert "large" in done.stdout
+    assert "declared keys: app" in done.stdout
+    assert "0123456789" not in done.stdout + done.stderr
+
+
+def test_json_is_one_document(tmp_path: Path) -> None:
+    done = penstock("config", "check", written(tmp_path, GOOD), "--json", environment=SECRETS)
+    document = json.loads(done.stdout)
+    assert document["ok"] is True
+    assert document["tiers"] == {"economy": ["small"], "premium": ["large"]}
+    assert document["models"][1]["output_usd_per_million"] == "10"
+    assert done.stderr == ""
+
+
+def test_every_wrong_key_is_named_with_the_nearest_right_one(tmp_path: Path) -> None:
+    text = "modles: []\nmodels:\n  - {name: a, tier: cheap, provider: scripted, price: {inptu: 1, output: 1}}\n"
+    done = penstock("config", "check", written(tmp_path, text))
+    assert done.returncode == 2
+    said = complaint(done)
+    assert "unknown key 'modles'; did you mean 'models'?" in said
+    assert "did you mean 'input'?" in said
+    assert "'cheap'" in said
+
+
+def test_every_secret_that_is_not_set_is_named(tmp_path: Path) -> None:
+    done = penstock("config", "check", written(tmp_path, GOOD), "--json")
+    assert done.returncode == 2
+    document = json.loads(done.stdout)
+    assert document["ok"] is False
+    assert [name in " ".join(document["problems"]) for name in SECRETS] == [True, True]
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = penstock("config", "check", str(tmp_path / "missing.yaml"))
+    assert done.returncode == 2
+    assert "missing.yaml" in complaint(done)
