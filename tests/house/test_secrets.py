@@ -82,7 +82,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
                     reply = httpx.get(
                         f"{running.url}/{path}", headers={"authorization": f"Bearer {secret}"}, timeout=30
                     )
-                    found.replies[f"{path} {reply.status_code}"] = reply.text
+                    found.replies[f"{path} with {secret[:5]} {reply.status_code}"] = f"{reply.headers}\n{reply.text}"
             found.collect(running)
         found.collect(running)
     return found
