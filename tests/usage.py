@@ -1,0 +1,83 @@
+"""Builders of usage: holds and finished requests that are right in themselves, so that a test shows only what it changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+from gateway.billing.cost import rate_usage
+from gateway.types import METERS, Attempt, Hold, PriceList, Usage, UsageEvent
+
+COST = PriceList({meter: 1_000_003 * (index + 1) for index, meter in enumerate(METERS)}, "test")
+CHARGE = PriceList({meter: rate * 6 // 5 for meter, rate in COST.rates.items()}, "test +20%")
+NOW = 1_790_000_000.0
+"""A moment in September 2026."""
+
+_numbers = itertools.count(1)
+
+
+def attempt(number: int = 1, usage: Usage | None = None, **changes: Any) -> Attempt:
+    """One call; by default answered with 100 input, 20 cached, 30 visible and 5 reasoning tokens."""
+    usage = usage if usage is not None else Usage(input=100, cache_read=20, output=30, reasoning=5)
+    made = Attempt(
+        number=number,
+        model="small",
+        provider="openai",
+        upstream_model="small-2026",
+        started_at=NOW,
+        seconds=0.5,
+        status="ok",
+        error_code=None,
+        usage=usage,
+        raw_usage={"prompt_tokens": usage.input_total, "completion_tokens": usage.output_total},
+        cost=rate_usage(usage, COST),
+        charge=rate_usage(usage, CHARGE),
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def event(*attempts: Attempt, **changes: Any) -> UsageEvent:
+    """One finished request of tenant acme; one default attempt when none is given."""
+    made = UsageEvent(
+        request_id=f"req_{next(_numbers):06d}",
+        tenant="acme",
+        key_id="key_1",
+        key_name="app",
+        session_id=None,
+        tags=("a", "b"),
+        requested_model="auto",
+        model="small",
+        provider="openai",
+        tier="economy",
+        difficulty=0.25,
+        artifact="v1",
+        decision="cheapest that is good enough",
+        explanation={"candidates": ["small", "large"]},
+        outcome="completed",
+        error_code=None,
+        streamed=True,
+        disconnected=False,
+        started_at=NOW,
+        finished_at=NOW + 1.5,
+        seconds_to_first_token=0.2,
+        overhead_seconds=0.001,
+        hold=5_000_000,
+        attempts=attempts or (attempt(),),
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def hold_of(finished: UsageEvent, **changes: Any) -> Hold:
+    """The hold that came before a finished request."""
+    made = Hold(
+        finished.request_id,
+        finished.tenant,
+        finished.key_id,
+        finished.hold,
+        finished.started_at,
+        finished.started_at + 600,
+        finished.key_name,
+        finished.requested_model,
+    )
+    return dataclasses.replace(made, **changes)
