@@ -219,7 +219,7 @@ def _with_key(service: Service, handler: Handler) -> Handler:
     expected = f"Bearer {service.api_key}".encode()
 
     async def checked(request: HttpRequest) -> Response:
-        if not hmac.compare_digest(request.headers.get("authorization", "").encode("utf-8", "replace"), expected):
+        if not hmac.compare_digest(request.headers.get("authorization", "").encode("latin-1"), expected):
             raise Unauthorized("the API key is missing or wrong: send 'Authorization: Bearer KEY'")
         return await handler(request)
 

@@ -96,6 +96,8 @@ class GgufFile:
             block, block_bytes = GGML_QUANT_SIZES[kind]
         except (ValueError, KeyError) as error:
             raise self._corrupt(f"tensor {name!r} has unknown type {kind_number!r}") from error
+        if 0 in shape:
+            raise self._corrupt(f"tensor {name!r} has the empty shape {list(shape)!r}")
         if shape[-1] % block:
             raise self._corrupt(f"tensor {name!r} has rows of {shape[-1]} values, no multiple of {block} ({kind.name})")
         nbytes = math.prod(shape) // block * block_bytes

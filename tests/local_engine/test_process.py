@@ -1,0 +1,147 @@
+"""`python -m local_engine serve` as a process: it loads, answers, drains on a signal, and fails with one clear line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+SECONDS = 60
+
+
+class ServeProcess:
+    """A running `serve`; everything it wrote so far is in `lines`."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "local_engine", "serve", "--threads", "1", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.lines: list[str] = []
+
+    def wait_until_serving(self) -> str:
+        """Its base URL, once it says where it serves."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if found := re.search(r"serving .* at (http://\S+)/v1", line):
+                threading.Thread(target=self._read_on, daemon=True).start()
+                return found[1]
+        raise AssertionError("".join(self.lines))
+
+    def _read_on(self) -> None:
+        assert self.process.stdout is not None
+        self.lines += list(self.process.stdout)
+
+    def end(self) -> tuple[int, str]:
+        """Exit status and all output, for a process that ends by itself."""
+        out, _ = self.process.communicate(timeout=SECONDS)
+        return self.process.returncode, out
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[ServeProcess]:
+    started = ServeProcess(*arguments)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.kill()
+        started.process.wait(SECONDS)
+        assert started.process.stdout is not None
+        started.process.stdout.close()
+
+
+def free_port() -> socket.socket:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_open_answers_finish_and_then_ends_cleanly(tiny_gguf: Path, sent: signal.Signals) -> None:
+    with serving("--model", str(tiny_gguf), "--served-name", "tiny", "--port", "0") as server:
+        url = server.wait_until_serving()
+        assert httpx.get(f"{url}/health").json() == {"status": "ok", "model": "tiny"}
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, timeout=SECONDS) as client:
+            stream = client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "Hi"}], max_tokens=300, stream=True,
+                extra_body={"ignore_eos": True}, stream_options={"include_usage": True},
+            )  # fmt: skip
+            next(iter(stream))
+            os.kill(server.process.pid, sent)
+            chunks = list(stream)
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.completion_tokens == 300
+        assert server.process.wait(SECONDS) == 0
+
+
+def test_draining_is_bounded_and_what_is_cut_says_so(tiny_gguf: Path) -> None:
+    options = ("--model", str(tiny_gguf), "--served-name", "tiny", "--port", "0", "--drain-seconds", "0")
+    with serving(*options) as server:
+        url = server.wait_until_serving()
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 480, "stream": True}
+        with (
+            httpx.stream("POST", f"{url}/v1/chat/completions", json={**body, "ignore_eos": True}, timeout=SECONDS) as reply,
+            pytest.raises(httpx.RemoteProtocolError),
+        ):
+            lines = reply.iter_lines()
+            next(lines)
+            os.kill(server.process.pid, signal.SIGTERM)
+            assert not any("[DONE]" in line for line in lines)
+        assert server.process.wait(SECONDS) == 0
+
+
+def test_a_port_in_use_is_named_before_anything_is_loaded(tiny_gguf: Path) -> None:
+    with free_port() as taken:
+        port = taken.getsockname()[1]
+        with serving("--model", str(tiny_gguf), "--port", str(port)) as server:
+            status, out = server.end()
+    assert status == 1
+    assert out == f"error: cannot listen on 127.0.0.1:{port} (Address already in use): choose another --port\n"
+
+
+def test_missing_weights_end_the_process_with_what_to_do(tmp_path: Path) -> None:
+    options = ("--model", "org/missing", "--port", "0", "--weights-dir", str(tmp_path), "--hub-url", "http://127.0.0.1:9")
+    with serving(*options) as server:
+        status, out = server.end()
+    assert status == 1
+    assert re.search(r"^error: model 'org/missing' is not on this machine.*--model the path", out, re.MULTILINE)
+    assert "Traceback" not in out
+
+
+def test_a_broken_model_ends_the_process_with_one_line(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF")
+    with serving("--model", str(broken), "--port", "0") as server:
+        status, out = server.end()
+    assert status == 1
+    assert re.search(r"^error: '.*broken\.gguf' is not a usable GGUF file", out, re.MULTILINE)
+    assert "Traceback" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--step-tokens", "2", "--max-batch", "4"), "step_tokens (2) must be at least max_batch (4)"),
+        (("--dtype", "float8"), "'float8' is not one of 'bfloat16', 'float32'"),
+        (("--port", "99999"), "99999 is not in the range"),
+        (("--max-batch", "0"), "0 is not in the range"),
+        (("--made-up",), "No such option"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(arguments: tuple[str, ...], says: str) -> None:
+    with serving(*arguments) as server:
+        status, out = server.end()
+    assert status == 2
+    assert says in out
