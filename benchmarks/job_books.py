@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
@@ -32,7 +32,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class Billed:
-    """One request as the gateway's books have it."""
+    """One request in the gateway's books: tokens from its rated lines, money from its ledger entries."""
 
     request_id: str
     key_name: str
@@ -64,7 +64,7 @@ def total(bills: Iterable[Bill]) -> Bill:
 class Books:
     """The counts of one arm of the job. `killed` says whether the gateway was killed during it.
 
-    `replies` is the upstream's own list, `billed` the gateway's requests, `reported` what `penstock usage` says of them.
+    `replies` is the upstream's own list, `billed` the ledger's requests, `reported` what `penstock usage` says of them.
     """
 
     arm: Arm
@@ -103,7 +103,9 @@ class Books:
             "penstock usage is the sum of the bills": self.reported == bill,
         }
         if self.killed:
-            found["nothing is billed that the upstream did not send"] = _at_most(bill, self.sent())
+            answered = total(one.bill for one in self.billed if one.outcome != "interrupted")
+            found["nothing is billed that the upstream did not send"] = _at_most(answered, self.sent())
+            found["an interrupted request costs nothing"] = bill == replace(answered, requests=bill.requests)
         else:
             found["the bills are what the upstream delivered"] = bill == self.delivered()
         return found
@@ -117,3 +119,17 @@ def _is_recorded(one: Finished, reply_of: Mapping[str, Mapping[str, Any]], recor
 
 def _at_most(one: Bill, other: Bill) -> bool:
     return all(getattr(one, field.name) <= getattr(other, field.name) for field in fields(Bill))
+
+
+def reported_bill(row: Mapping[str, Any]) -> Bill:
+    """One row of `penstock usage --json` as a bill."""
+    buckets = row["buckets"]
+    return Bill(
+        requests=row["requests"],
+        input=buckets["input"],
+        cache_read=buckets["cache_read"],
+        output=buckets["output"],
+        reasoning=buckets["reasoning"],
+        cost=row["cost_pico"],
+        charge=row["charge_pico"],
+    )

@@ -18,13 +18,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from benchmarks import job_prompts, recorded_answers, results_file
-from benchmarks.job_books import PICO_PER_USD, Books, total
+from benchmarks import job_ledger, job_prompts, recorded_answers, results_file
+from benchmarks.job_books import PICO_PER_USD, Bill, Books, reported_bill, total
 from benchmarks.job_client import Arm, Signals, run_arm
 from benchmarks.job_gateway import KILLS, PRICES, Gateway
 from benchmarks.processes import ServerFailedError, free_port, start
@@ -76,6 +77,7 @@ def run_job(args: argparse.Namespace, recorded: RecordedAnswers, prompts: list[P
         gateway = Gateway(folder, f"{root}/v1", {arm: f"sk-job-{secrets.token_hex(24)}" for arm in ARMS})
         gateway.write_config()
         stack.callback(gateway.stop)
+        began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
         gateway.start()
         arms, ends = [], [0]
         for arm_name, model in ARMS.items():
@@ -83,16 +85,20 @@ def run_job(args: argparse.Namespace, recorded: RecordedAnswers, prompts: list[P
             asyncio.run(ask_all(arms[-1], prompts, gateway, kill=args.kill and arm_name == "auto"))
             ends.append(len(upstream_replies(root)))
         replies = upstream_replies(root)
-        billed, reported = gateway.billed(at_least=sum(len(arm.finished) for arm in arms)), gateway.reported()
+        billed = job_ledger.billed(
+            gateway.data / "penstock.db", {one.request_id for arm in arms for one in arm.finished}
+        )
+        usage = gateway.ask("usage", "--since", began, "--group-by", "key_name")["rows"]
+        reported = {row["key_name"]: reported_bill(row) for row in usage}
         books = [
             Books(
                 arm,
                 killed=args.kill and arm.name == "auto",
                 replies=replies[start_:end],
                 billed=[one for one in billed if one.key_name == arm.name],
-                reported=reported[arm.name],
+                reported=reported.get(arm.name, Bill()),
             )
-            for arm, start_, end in zip(arms, ends, ends[1:], strict=False)
+            for arm, start_, end in zip(arms, ends[:-1], ends[1:], strict=True)
         ]
         return books, gateway.command("ledger", "verify").returncode == 0
 
