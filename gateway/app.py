@@ -12,6 +12,7 @@ from gateway.api import admin, health, models
 from gateway.api.chat import chat_completions
 from gateway.api.errors import install_error_handlers
 from gateway.catalog import Catalog
+from gateway.errors import ConfigError, StartupError
 from gateway.middleware import Front, HotRoute
 from gateway.services import close_services, open_services
 from gateway.settings import Settings
@@ -28,7 +29,11 @@ def create_app(settings: Settings, catalog: Catalog, engine_url: str | None = No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = await open_services(settings, catalog, engine_url)
+        try:
+            services = await open_services(settings, catalog, engine_url)
+        except (ConfigError, StartupError) as error:
+            front.failure = error
+            raise
         app.state.services = front.services = services
         try:
             yield

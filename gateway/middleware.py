@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 
-from gateway.api.asgi import ClientGone, Exchange, Receive, Scope, Send
+from gateway.api.asgi import ClientGone, Exchange, Message, Receive, Scope, Send
 from gateway.errors import MethodNotAllowed, PenstockError
 from gateway.services import Services
 
@@ -31,11 +31,16 @@ class Front:
         self._hot = hot
         self._rest = rest
         self.services: Services | None = None
+        self.failure: Exception | None = None
+        """Why the parts could not be opened; said in its own words instead of a traceback."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event."""
         route = self._hot.get(scope["path"]) if scope["type"] == "http" else None
         services = self.services
+        if scope["type"] == "lifespan":
+            await self._rest(scope, receive, self._plainly(send))
+            return
         if route is None or services is None:
             await self._rest(scope, receive, send)
             return
@@ -58,6 +63,14 @@ class Front:
         finally:
             services.metrics.add("penstock_requests_in_flight", (), -1)
             self._log(exchange)
+
+    def _plainly(self, send: Send) -> Send:
+        async def send_plainly(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed" and self.failure is not None:
+                message = {**message, "message": str(self.failure)}
+            await send(message)
+
+        return send_plainly
 
     def _log(self, exchange: Exchange) -> None:
         """One line per request that was refused; the others are in the request log of the database."""

@@ -17,11 +17,14 @@ from gateway.keys.queries import list_keys
 from gateway.money import PICO_PER_USD
 from gateway.services import Services
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Penstock</title>
-<style>body{font:16px/1.5 system-ui;margin:3rem auto;max-width:42rem;padding:0 1rem}code{background:#eee;padding:.1rem .3rem}</style>
-<h1>Penstock</h1><p>The gateway is running. The admin interface in the browser is not part of this version; the admin API is:</p>
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Penstock</title>
+<style>body{font:16px/1.5 system-ui;margin:3rem auto;max-width:42rem} code{background:#eee}</style>
+<h1>Penstock</h1>
+<p>The gateway is running. This version has no admin interface for the browser; the admin API is:</p>
 <pre>curl -H "Authorization: Bearer $PENSTOCK_ADMIN_KEY" $BASE/admin/api/requests</pre>
-<p>Its routes are described in <a href="/admin/api/openapi.json">OpenAPI</a>; metrics are at <a href="/metrics">/metrics</a>.</p>"""
+<p>Routes: <a href="/admin/api/openapi.json">OpenAPI</a>. Metrics: <a href="/metrics">/metrics</a>.</p>
+"""
 
 
 def services_of(request: Request) -> Services:
@@ -94,7 +97,10 @@ async def usage(
 @api.get("/requests")
 async def requests(request: Request, limit: Page = 50, before: str | None = None) -> dict[str, Any]:
     """Metered requests, newest first; `next` is the `before` of the following page."""
-    page = await run_in_threadpool(page_of_requests, services_of(request).database, limit, before)
+    try:
+        page = await run_in_threadpool(page_of_requests, services_of(request).database, limit, before)
+    except ValueError as error:
+        raise InvalidValue(f"{error}", param="before") from None
     return page.as_dict()
 
 

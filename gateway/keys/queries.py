@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, bindparam, insert, select, update
 
 from gateway.db.connect import Database
 from gateway.db.tables import api_keys
-from gateway.db.transaction import transaction
+from gateway.db.transaction import snapshot, transaction
 from gateway.types import Budget, RateLimit
 
 
@@ -54,14 +54,14 @@ def insert_key(database: Database, row: KeyRow) -> None:
 
 def list_keys(database: Database) -> list[KeyRow]:
     """All keys, revoked ones too, oldest first."""
-    with transaction(database) as connection:
+    with snapshot(database) as connection:
         rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)).mappings().all()
     return [_row(row) for row in rows]
 
 
 def find_key(database: Database, digest: str) -> KeyRow | None:
     """The key with this hash."""
-    with transaction(database) as connection:
+    with snapshot(database) as connection:
         row = connection.execute(select(api_keys).where(api_keys.c.hash == digest)).mappings().first()
     return _row(row) if row is not None else None
 

@@ -11,7 +11,6 @@ from typing import Any
 import openai
 import pytest
 
-from tests.backends import Backend
 from tests.running import KEY, Gateway, gateway, model, upstream
 
 TOKENS = {"input": 100, "output": 50}
@@ -34,7 +33,7 @@ def ask(running: Gateway, stop: threading.Event, finished: list[str], stream: bo
                     complete = '"finish_reason"' in raw.text()
             if complete:
                 finished.append(raw.headers["x-penstock-request-id"])
-        except (openai.APIError, Exception):  # noqa: BLE001  # the gateway dies under it; every form of that is fine
+        except Exception:  # the gateway dies under it; every form of that is fine
             time.sleep(0.05)
 
 
@@ -52,9 +51,9 @@ def configuration() -> Iterator[dict[str, Any]]:
 
 
 def test_a_killed_gateway_bills_every_finished_request_exactly_once(
-    tmp_path: Path, configuration: dict[str, Any], database: Backend
+    tmp_path: Path, configuration: dict[str, Any], database_url: str
 ) -> None:
-    with gateway(tmp_path, configuration, DATABASE_URL=database.url) as running:
+    with gateway(tmp_path, configuration, DATABASE_URL=database_url) as running:
         finished: list[str] = []
         for _ in range(2):
             stop = threading.Event()
