@@ -34,14 +34,17 @@ HEADS = 1 + len(TIERS)
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The numbers of a trained router; T = number of tiers, H = 1 + T heads (ease, then log output tokens per tier).
+    """The numbers of a trained router for T tiers, K domains, D dense features, H = 1 + T heads.
 
-    `hashed` float32 (BUCKETS, H), idf already multiplied in; `idf` float32 (BUCKETS,), 0 where never seen.
-    `dense` float32 (D, H) for standardised dense features; `centre` and `scale` float32 (D,); `bias` float32 (H,).
-    `slope` and `offset` float64 (2, T): P(good answer) = sigmoid(slope * ease + offset); row 0 for familiar prompts,
-    row 1 for unfamiliar ones. `half_width` float64 (2, T): half width of the interval in logits, same rows.
-    `token_factor` float64 (T,): exp(predicted log) times this is the mean. `seen` uint8 (2**SEEN_BITS / 8,): bit table
-    of the words met in training. `unseen_limit` float64 (1,): share of unseen words above which a prompt is unfamiliar.
+    The heads are ease, then log output tokens by tier. `hashed` (BUCKETS, H + K): weights of hashed features for the
+    heads, then for recognising the domains, idf already multiplied in; `idf` (BUCKETS,), 0 where never met. `dense`
+    (D, H) for standardised dense features; `centre` and `scale` (D,); `bias` (H,). `domain_bias` (K,),
+    `domain_linear` and `domain_square` (D, K): log weight of a domain from dense features; `domain_offset` (K, H) and
+    `domain_slope` (K, D, H): what a domain adds to the heads. These are float32.
+    `slope` and `offset` (2, T): P(good answer) = sigmoid(slope * ease + offset), row 0 for familiar prompts, row 1 for
+    unfamiliar ones; `half_width` (2, T): half width of the interval in logits; `token_factor` (T,): exp(predicted log)
+    times this is the mean; `unseen_limit` (1,): share of unseen words above which a prompt is unfamiliar. These are
+    float64. `seen` uint8 (2**SEEN_BITS / 8,): bit table of the words met in training.
     """
 
     hashed: NDArray[np.float32]
@@ -50,6 +53,11 @@ class Weights:
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
+    domain_bias: NDArray[np.float32]
+    domain_linear: NDArray[np.float32]
+    domain_square: NDArray[np.float32]
+    domain_offset: NDArray[np.float32]
+    domain_slope: NDArray[np.float32]
     slope: NDArray[np.float64]
     offset: NDArray[np.float64]
     half_width: NDArray[np.float64]
@@ -58,34 +66,47 @@ class Weights:
     unseen_limit: NDArray[np.float64]
 
 
-_SHAPES: dict[str, tuple[tuple[int, ...], str]] = {
-    "hashed": ((BUCKETS, HEADS), "float32"),
-    "idf": ((BUCKETS,), "float32"),
-    "dense": ((len(DENSE_NAMES), HEADS), "float32"),
-    "centre": ((len(DENSE_NAMES),), "float32"),
-    "scale": ((len(DENSE_NAMES),), "float32"),
-    "bias": ((HEADS,), "float32"),
-    "slope": ((2, len(TIERS)), "float64"),
-    "offset": ((2, len(TIERS)), "float64"),
-    "half_width": ((2, len(TIERS)), "float64"),
-    "token_factor": ((len(TIERS),), "float64"),
-    "seen": ((1 << SEEN_BITS >> 3,), "uint8"),
-    "unseen_limit": ((1,), "float64"),
-}
-# Stored at half precision: the file is half as large and no score moves by more than 0.001.
+def _shapes(domains: int) -> dict[str, tuple[tuple[int, ...], str]]:
+    tiers, width = len(TIERS), len(DENSE_NAMES)
+    return {
+        "hashed": ((BUCKETS, HEADS + domains), "float32"),
+        "idf": ((BUCKETS,), "float32"),
+        "dense": ((width, HEADS), "float32"),
+        "centre": ((width,), "float32"),
+        "scale": ((width,), "float32"),
+        "bias": ((HEADS,), "float32"),
+        "domain_bias": ((domains,), "float32"),
+        "domain_linear": ((width, domains), "float32"),
+        "domain_square": ((width, domains), "float32"),
+        "domain_offset": ((domains, HEADS), "float32"),
+        "domain_slope": ((domains, width, HEADS), "float32"),
+        "slope": ((2, tiers), "float64"),
+        "offset": ((2, tiers), "float64"),
+        "half_width": ((2, tiers), "float64"),
+        "token_factor": ((tiers,), "float64"),
+        "seen": ((1 << SEEN_BITS >> 3,), "uint8"),
+        "unseen_limit": ((1,), "float64"),
+    }
+
+
+# Stored at half precision: the file is half as large and no probability moves by more than 0.001.
 _HALF = frozenset({"hashed", "idf"})
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A loaded artifact: `version` names it in logs and decisions, `card` is the summary written by the training."""
+    """A loaded artifact: `version` names it in logs and decisions, `card` is the summary written by the training.
+
+    `domains` are the names of the K domains of training prompts, in the order of the weights.
+    """
 
     version: str
     weights: Weights
+    domains: tuple[str, ...]
     card: dict[str, Any]
 
 
-def save(path: Path, weights: Weights, name: str, card: dict[str, Any]) -> str:
+def save(path: Path, weights: Weights, domains: list[str], name: str, card: dict[str, Any]) -> str:
     """Write an artifact and return its version, `name` plus the first 8 digits of the arrays' checksum."""
     arrays = {field.name: getattr(weights, field.name) for field in fields(Weights)}
     stored = {key: value.astype(np.float16) if key in _HALF else value for key, value in arrays.items()}
@@ -97,6 +118,7 @@ def save(path: Path, weights: Weights, name: str, card: dict[str, Any]) -> str:
         "features": FINGERPRINT,
         "checksum": checksum,
         "tiers": list(TIERS),
+        "domains": domains,
         "card": card,
     }
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
@@ -125,8 +147,10 @@ def load(path: Path | None = None) -> Artifact:
         )
     if header.get("checksum") != _checksum(stored):
         raise _corrupt(path, "its checksum does not match its contents")
-    weights = Weights(**{key: _checked(path, key, stored) for key in _SHAPES})
-    return Artifact(str(header["version"]), weights, cast(dict[str, Any], header.get("card", {})))
+    domains = tuple(str(name) for name in header.get("domains", ()))
+    shapes = _shapes(len(domains))
+    weights = Weights(**{key: _checked(path, key, stored, *shapes[key]) for key in shapes})
+    return Artifact(str(header.get("version")), weights, domains, cast(dict[str, Any], header.get("card", {})))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -148,8 +172,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return header, stored
 
 
-def _checked(path: Path, key: str, stored: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    shape, kind = _SHAPES[key]
+def _checked(
+    path: Path, key: str, stored: dict[str, NDArray[Any]], shape: tuple[int, ...], kind: str
+) -> NDArray[Any]:
     array = stored.get(key)
     if array is None or array.shape != shape:
         raise _corrupt(path, f"{key!r} has shape {None if array is None else array.shape!r}, expected {shape!r}")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from router_models.artifact import Artifact, load
+from router_models.artifact import HEADS, Artifact, load
 from router_models.features import DENSE_NAMES, Features, Floats, extract, word_places
 from router_models.request import RequestText
 from router_models.tiers import TIERS, Tier
@@ -90,6 +90,7 @@ class Router:
     def __init__(self, artifact: Artifact) -> None:
         self._artifact = artifact
         self._weights = weights = artifact.weights
+        self._domain_slope = weights.domain_slope.reshape(len(artifact.domains), -1)
         # Plain floats: faster than indexing arrays one number at a time.
         self._curves = np.stack((weights.slope, weights.offset, weights.half_width), axis=-1).tolist()
         self._token_factor: list[float] = weights.token_factor.tolist()
@@ -128,19 +129,27 @@ class Router:
         return self._assemble(raw, unfamiliar)
 
     def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
-        """The `top` features that moved the score most, largest first; hashed words are spelled out again."""
+        """The `top` features that moved the score most, largest first.
+
+        Hashed words are spelled out again; "resembles NAME" is a domain of the training data with its weight.
+        """
+        weights = self._weights
         features = extract(request)
-        standard = self._standard(features.dense)
-        pushes = [
-            Contribution(name, float(value), float(value * weight))
-            for name, value, weight in zip(DENSE_NAMES, standard, self._weights.dense[:, 0], strict=True)
-        ]
-        values = hashed_values(features, self._weights.idf)
+        standard = standardised(features.dense, weights.centre, weights.scale)
+        values = hashed_values(features, weights.idf)
+        words = weights.hashed[features.buckets]
+        resembled = self._resemblance(values @ words[:, HEADS:], standard)
+        slopes = weights.dense[:, 0] + resembled @ weights.domain_slope[:, :, 0]
         spelled = _spelled(request.text, set(features.buckets.tolist()))
-        for bucket, value in zip(features.buckets.tolist(), values.tolist(), strict=True):
-            push = value * float(self._weights.hashed[bucket, 0])
-            pushes.append(Contribution(spelled.get(bucket, f"#{bucket}"), value, push))
-        return sorted(pushes, key=lambda each: -abs(each.push))[:top]
+        names = (
+            *(f"resembles {domain}" for domain in self._artifact.domains),
+            *DENSE_NAMES,
+            *(spelled.get(bucket, f"#{bucket}") for bucket in features.buckets.tolist()),
+        )
+        found = np.concatenate((resembled, standard, values))
+        pushes = found * np.concatenate((weights.domain_offset[:, 0], slopes, words[:, 0]))
+        order = np.argsort(-np.abs(pushes), kind="stable")[:top].tolist()
+        return [Contribution(names[place], float(found[place]), float(pushes[place])) for place in order]
 
     def unseen_share(self, features: Features) -> float:
         """Share of the text's words that never occurred in training, 0..1; 0 for a text without words."""
@@ -150,14 +159,23 @@ class Router:
         known = self._weights.seen[places >> 3] >> (places & 7).astype(np.uint8) & 1
         return 1.0 - float(known.mean())
 
-    def _standard(self, dense: Floats) -> Floats:
-        return standardised(dense, self._weights.centre, self._weights.scale)
+    def _resemblance(self, words: Floats, standard: Floats) -> Floats:
+        """Weights of the K domains, summing to one, from what the words say and the dense features."""
+        weights = self._weights
+        logs = words + standard @ weights.domain_linear + (standard * standard) @ weights.domain_square
+        logs += weights.domain_bias
+        likely = np.exp(logs - logs.max())
+        shares: Floats = likely / likely.sum()
+        return shares
 
     def _heads(self, features: Features) -> Floats:
-        """Ease, then logs of output tokens by tier; shape (1 + T,)."""
+        """Ease, then logs of output tokens by tier; shape (H,)."""
         weights = self._weights
+        standard = standardised(features.dense, weights.centre, weights.scale)
         hashed = hashed_values(features, weights.idf) @ weights.hashed[features.buckets]
-        total: Floats = hashed + self._standard(features.dense) @ weights.dense + weights.bias
+        resembled = self._resemblance(hashed[HEADS:], standard)
+        slopes = weights.dense + (resembled @ self._domain_slope).reshape(weights.dense.shape)
+        total: Floats = hashed[:HEADS] + standard @ slopes + resembled @ weights.domain_offset + weights.bias
         return total
 
     def _unfamiliar(self, request: RequestText, features: Features) -> tuple[Unfamiliar, ...]:

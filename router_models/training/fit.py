@@ -1,7 +1,7 @@
 """Fits the linear heads and predicts prompts that a head has not seen: other stems, or whole other domains.
 
-Every domain has its own offset during the fit and loses it afterwards: what remains speaks for prompts of domains
-nobody has met, instead of memorising how hard each benchmark is on average.
+A head is one linear function shared by all domains plus, for every domain, an offset and small changes of the dense slopes.
+A new prompt gets the offsets and slopes of the domains it resembles (`recognise`), in proportion.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from scipy import sparse
 from sklearn.linear_model import Ridge
 
 from router_models.features import Floats
-from router_models.training.corpus import Corpus, Rows, Scaling, apply_scaling, fit_scaling
+from router_models.training.corpus import Corpus, Rows, apply_scaling, fit_scaling
+from router_models.training.recognise import Recogniser, fit_recogniser, resemblance
 
-# Chosen by leave-one-domain-out error on the training prompts (docs/decisions/0004-router.md).
+# Ridge penalty and relative freedom of each part, chosen by error on unseen stems and unseen domains of the training
+# prompts (docs/decisions/0004-router.md).
 PENALTY = 8.0
-DENSE_SHARE = 0.2
-DOMAIN_SHARE = 0.3
+DENSE_FREEDOM = 0.2
+OFFSET_FREEDOM = 0.6
+SLOPE_FREEDOM = 0.4
 
 Doubles = NDArray[np.float64]
 Names = NDArray[np.str_]
@@ -28,11 +31,14 @@ Names = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Head:
-    """A linear function of the scaled features: `hashed` (BUCKETS,), `dense` (D,), `bias`."""
+    """`hashed` (BUCKETS,), `dense` (D,), `bias`; for each of the `domains`, `offset` (K,) and `slope` (K, D)."""
 
     hashed: Doubles
     dense: Doubles
     bias: float
+    domains: Names
+    offset: Doubles
+    slope: Doubles
 
 
 @dataclass(frozen=True)
@@ -52,21 +58,33 @@ def domain_weights(domains: Names) -> Doubles:
 
 
 def fit_head(hashed: sparse.csr_matrix, dense: Floats, domains: Names, target: Doubles) -> Head:
-    """Ridge regression of `target` on scaled features, with an offset per domain that is dropped afterwards."""
+    """Ridge regression of `target` on scaled features, with an offset and changes of slope per domain."""
     names, place = np.unique(domains, return_inverse=True)
-    rows = np.arange(place.size)
-    offsets = sparse.csr_matrix((np.full(place.size, DOMAIN_SHARE), (rows, place)), shape=(place.size, names.size))
-    columns = sparse.hstack([hashed, sparse.csr_matrix(dense * DENSE_SHARE), offsets]).tocsr().astype(np.float64)
-    ridge = Ridge(alpha=PENALTY, solver="lsqr", tol=1e-5, max_iter=500)
+    rows, width = np.arange(place.size), dense.shape[1]
+    offsets = sparse.csr_matrix((np.full(place.size, OFFSET_FREEDOM), (rows, place)), shape=(place.size, names.size))
+    where = (np.repeat(rows, width), (place[:, None] * width + np.arange(width)).ravel())
+    slopes = sparse.csr_matrix((dense.ravel() * SLOPE_FREEDOM, where), shape=(place.size, names.size * width))
+    shared = sparse.csr_matrix(dense * DENSE_FREEDOM)
+    columns = sparse.hstack([hashed, shared, offsets, slopes]).tocsr().astype(np.float64)
+    ridge = Ridge(alpha=PENALTY, solver="lsqr", tol=1e-5, max_iter=1000)
     ridge.fit(columns, target, sample_weight=domain_weights(domains))
     wide = hashed.shape[1]
-    narrow = wide + dense.shape[1]
-    return Head(ridge.coef_[:wide], ridge.coef_[wide:narrow] * DENSE_SHARE, float(ridge.intercept_))
+    words, common, offset, slope = np.split(ridge.coef_, [wide, wide + width, wide + width + names.size])
+    return Head(
+        words,
+        common * DENSE_FREEDOM,
+        float(ridge.intercept_),
+        names,
+        offset * OFFSET_FREEDOM,
+        slope.reshape(names.size, width) * SLOPE_FREEDOM,
+    )
 
 
-def predict(head: Head, hashed: sparse.csr_matrix, dense: Floats) -> Doubles:
-    """The head's value for every row."""
-    result: Doubles = hashed @ head.hashed + dense @ head.dense + head.bias
+def predict(head: Head, recogniser: Recogniser, hashed: sparse.csr_matrix, dense: Floats) -> Doubles:
+    """The head's value for every row; the recogniser must know the head's domains and no others."""
+    weights = resemblance(recogniser, hashed, dense)
+    own = weights @ head.offset + np.sum((weights @ head.slope) * dense, axis=1)
+    result: Doubles = hashed @ head.hashed + dense @ head.dense + head.bias + own
     return result
 
 
@@ -92,12 +110,8 @@ def predict_unseen(corpus: Corpus, domains: Names, target: Doubles, folds: Itera
             continue
         known, asked = corpus.take(fold.fit), corpus.take(fold.test)
         scaling = fit_scaling(known)
-        head = fit_head(*apply_scaling(known, scaling), domains[fold.fit], target[fold.fit])
-        predicted[fold.test] = predict(head, *apply_scaling(asked, scaling))
+        columns, names = apply_scaling(known, scaling), domains[fold.fit]
+        head, recogniser = fit_head(*columns, names, target[fold.fit]), fit_recogniser(*columns, names)
+        predicted[fold.test] = predict(head, recogniser, *apply_scaling(asked, scaling))
     return predicted
 
-
-def fit_all(corpus: Corpus, domains: Names, target: Doubles) -> tuple[Scaling, Head]:
-    """Scaling and head from every row."""
-    scaling = fit_scaling(corpus)
-    return scaling, fit_head(*apply_scaling(corpus, scaling), domains, target)

@@ -37,6 +37,7 @@ from router_models.training.fit import (
     stem_folds,
 )
 from router_models.training.item_response import Scale, fit_scale
+from router_models.training.recognise import Recogniser, fit_recogniser
 
 NAME = "first"
 WANTED_PROMPTS = 50
@@ -91,15 +92,16 @@ def train(tables: Tables, out: Path, seed: int = 0) -> Trained:
     targets = read_targets(prompts.index, recorded)
     corpus = read_corpus(prompts["prompt"])
     scaling = fit_scaling(corpus)
-    ease_head = _fit_known(corpus, scaling, domains, targets.ease)
-    token_heads = {tier: _fit_known(corpus, scaling, domains, targets.log_tokens[tier]) for tier in TIERS}
+    recogniser = fit_recogniser(*apply_scaling(corpus, scaling), domains)
+    learnt = [targets.ease, *(targets.log_tokens[tier] for tier in TIERS)]
+    heads = [_fit_known(corpus, scaling, domains, target) for target in learnt]
     calibrated = _calibrate(corpus, domains, stems, targets, seed)
     factors = [_token_factor(corpus, domains, stems, targets.log_tokens[tier], seed) for tier in TIERS]
     limit = _unseen_limit(corpus, stems, seed)
 
-    weights = _assemble(scaling, [ease_head, *token_heads.values()], calibrated, factors, corpus, limit)
+    weights = _assemble(scaling, recogniser, heads, calibrated, factors, seen_table(corpus), limit)
     card = _card(prompts, recorded, targets.scale, calibrated, limit)
-    version = save(out, weights, NAME, card)
+    version = save(out, weights, recogniser.domains.tolist(), NAME, card)
     return Trained(version, out, card)
 
 
@@ -181,9 +183,17 @@ def _unseen_limit(corpus: Corpus, stems: Names, seed: int) -> float:
 
 
 def _assemble(
-    scaling: Scaling, heads: list[Head], calibrated: Calibrated, factors: list[float], corpus: Corpus, limit: float
+    scaling: Scaling,
+    recogniser: Recogniser,
+    heads: list[Head],
+    calibrated: Calibrated,
+    factors: list[float],
+    seen: NDArray[np.bool_],
+    limit: float,
 ) -> Weights:
-    hashed = np.stack([head.hashed for head in heads], axis=1) * scaling.idf[:, None]
+    columns = [*(head.hashed for head in heads), *recogniser.hashed.T]
+    hashed = np.stack(columns, axis=1) * scaling.idf[:, None]
+    offset, slope = (np.stack(parts, axis=-1) for parts in zip(*(_spread(h, recogniser) for h in heads), strict=True))
     return Weights(
         hashed=hashed.astype(np.float32),
         idf=scaling.idf,
@@ -191,13 +201,27 @@ def _assemble(
         centre=scaling.centre,
         scale=scaling.scale,
         bias=np.array([head.bias for head in heads], dtype=np.float32),
+        domain_bias=recogniser.bias.astype(np.float32),
+        domain_linear=recogniser.linear.astype(np.float32),
+        domain_square=recogniser.square.astype(np.float32),
+        domain_offset=offset.astype(np.float32),
+        domain_slope=slope.astype(np.float32),
         slope=calibrated.slope,
         offset=calibrated.offset,
         half_width=calibrated.half_width,
         token_factor=np.array(factors),
-        seen=np.packbits(seen_table(corpus), bitorder="little"),
+        seen=np.packbits(seen, bitorder="little"),
         unseen_limit=np.array([limit]),
     )
+
+
+def _spread(head: Head, recogniser: Recogniser) -> tuple[Doubles, Doubles]:
+    """The head's offsets and slopes for every recognised domain, zero for those the head has no data of."""
+    offset = np.zeros(recogniser.domains.size)
+    slope = np.zeros((recogniser.domains.size, head.dense.size))
+    place = np.searchsorted(recogniser.domains, head.domains)
+    offset[place], slope[place] = head.offset, head.slope
+    return offset, slope
 
 
 def _card(

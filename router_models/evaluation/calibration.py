@@ -1,0 +1,90 @@
+"""How far predicted probabilities and token counts are from what was recorded, beside the means one could have guessed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from router_models.evaluation.scored import Doubles, Names, Scored
+from router_models.tiers import Tier
+from router_models.training.calibrate import CELL_PROMPTS, calibration_error
+
+WANTED_PROMPTS = 100
+
+
+def quality_report(scored: Scored, tier: Tier, means: dict[str, float]) -> dict[str, Any]:
+    """Errors of P(good answer) for one tier; "guess" is the training mean of the prompt's domain, or of everything.
+
+    `ece` bins by prediction; `brier` is the mean squared error against the tier's mean score; `coverage` is the share
+    of cells (domain x fifth of the predictions) whose recorded rate lies between the cell's mean low and mean high.
+    """
+    known = ~np.isnan(scored.rate[tier])
+    part = scored.take(known)
+    rate, probability = part.rate[tier], part.probability[tier]
+    if rate.size < WANTED_PROMPTS:
+        return {"prompts": int(rate.size), "note": "too few recorded prompts"}
+    guess = np.array([means.get(domain, means[""]) for domain in part.domains])
+    return {
+        "prompts": int(rate.size),
+        "recorded_rate": round(float(rate.mean()), 4),
+        "predicted_rate": round(float(probability.mean()), 4),
+        "ece": round(calibration_error(probability, rate), 4),
+        "ece_domain_mean": round(calibration_error(guess, rate), 4),
+        "brier": round(float(np.mean((probability - rate) ** 2)), 4),
+        "brier_domain_mean": round(float(np.mean((guess - rate) ** 2)), 4),
+        "brier_global_mean": round(float(np.mean((means[""] - rate) ** 2)), 4),
+        "coverage": _coverage(part, tier),
+        "reliability": _reliability(probability, rate),
+        "worst_domain": _worst_domain(part.domains, probability, rate),
+    }
+
+
+def token_report(scored: Scored, tier: Tier) -> dict[str, Any]:
+    """Errors of the expected output tokens: ratio of totals, and the typical factor between prediction and record."""
+    known = ~np.isnan(scored.used[tier])
+    used, expected = scored.used[tier][known], scored.tokens[tier][known]
+    if used.size < WANTED_PROMPTS:
+        return {"prompts": int(used.size), "note": "too few recorded prompts"}
+    return {
+        "prompts": int(used.size),
+        "recorded_mean": round(float(used.mean()), 1),
+        "predicted_mean": round(float(expected.mean()), 1),
+        "median_factor": round(float(np.exp(np.median(np.abs(np.log(expected / np.maximum(used, 1.0)))))), 3),
+        "median_factor_of_mean": round(float(np.exp(np.median(np.abs(np.log(used.mean() / np.maximum(used, 1.0)))))), 3),
+    }
+
+
+def _reliability(probability: Doubles, rate: Doubles) -> list[dict[str, float]]:
+    order = np.argsort(probability, kind="stable")
+    return [
+        {
+            "predicted": round(float(probability[cell].mean()), 4),
+            "recorded": round(float(rate[cell].mean()), 4),
+            "prompts": int(cell.size),
+        }
+        for cell in np.array_split(order, 10)
+    ]
+
+
+def _coverage(scored: Scored, tier: Tier) -> float | None:
+    hits: list[bool] = []
+    for name in np.unique(scored.domains):
+        rows = np.flatnonzero(scored.domains == name)
+        order = rows[np.argsort(scored.probability[tier][rows], kind="stable")]
+        for cell in np.array_split(order, 5):
+            if cell.size >= CELL_PROMPTS:
+                observed = scored.rate[tier][cell].mean()
+                hits.append(bool(scored.low[tier][cell].mean() <= observed <= scored.high[tier][cell].mean()))
+    return round(float(np.mean(hits)), 3) if hits else None
+
+
+def _worst_domain(domains: Names, probability: Doubles, rate: Doubles) -> dict[str, Any]:
+    worst, gap = "", 0.0
+    for name in np.unique(domains):
+        rows = domains == name
+        if np.count_nonzero(rows) >= CELL_PROMPTS:
+            miss = float(probability[rows].mean() - rate[rows].mean())
+            if abs(miss) >= abs(gap):
+                worst, gap = str(name), miss
+    return {"domain": worst, "predicted_minus_recorded": round(gap, 4)}
