@@ -30,6 +30,8 @@ from local_engine.model_files import Hub, resolve_model
 from local_engine.progress import bar
 from local_engine.server import Service, create_app
 
+_LAST_WORDS_SECONDS = 5  # for sending the error events of answers that were cut
+
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
@@ -66,12 +68,28 @@ async def _serve(options: ServeOptions, listener: socket.socket) -> int:
     loading = _Loading(options, service, listener)
     app = create_app(service, loading.lifespan)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=options.drain_seconds
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=options.drain_seconds + _LAST_WORDS_SECONDS,
     )
     server = uvicorn.Server(config)
     loading.server = server
+    draining = asyncio.create_task(_drain(server, service, options.drain_seconds))
     await server.serve(sockets=[listener])
+    draining.cancel()
     return _complain(loading.failure) if loading.failure else 0
+
+
+async def _drain(server: uvicorn.Server, service: Service, seconds: int) -> None:
+    """Once the server is told to end: take nothing new, and after `seconds` end open answers with an error event."""
+    while not server.should_exit:  # noqa: ASYNC110  (uvicorn has a flag, not an event)
+        await asyncio.sleep(0.05)
+    service.status = "draining"
+    await asyncio.sleep(seconds)
+    if service.loop is not None:
+        await asyncio.to_thread(service.loop.stop)
 
 
 class _Loading:
@@ -89,7 +107,6 @@ class _Loading:
         """Load while the server runs; end the loop after the last answer."""
         threading.Thread(target=self._load, name="load-model", daemon=True).start()
         yield
-        self._service.status = "draining"
         if self._service.loop is not None:
             await asyncio.to_thread(self._service.loop.stop)
 

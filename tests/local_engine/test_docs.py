@@ -38,7 +38,7 @@ def all_errors(base: type[errors.EngineError]) -> set[type[errors.EngineError]]:
 @pytest.mark.parametrize("name", ["serve", "fetch", "bench"])
 def test_every_option_is_on_the_page_with_its_default(name: str) -> None:
     command = main.commands[name]
-    documented = first_column(section(f"Options of {name}"))
+    documented = first_column(section(f"python -m local_engine {name}"))
     options = {max(p.opts, key=len): p for p in command.params if isinstance(p, click.Option)}
     assert set(documented) == set(options)
     for option, parameter in options.items():
