@@ -36,10 +36,11 @@ class Finished:
 
 @dataclass
 class Arm:
-    """One pass over the prompts with one `model` and one key."""
+    """One pass over the prompts with one `model` and one key; `min_quality` None leaves the floor to the policy."""
 
     name: str
     model: str
+    min_quality: float | None = None
     finished: list[Finished] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """Request ids of replies that broke off, empty where no header had arrived; each prompt was asked again."""
@@ -84,6 +85,8 @@ async def ask(client: openai.AsyncOpenAI, arm: Arm, prompt: Prompt, streamed: bo
     started = time.monotonic()
     messages: list[Any] = [{"role": "user", "content": prompt.text}]
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
+    if arm.min_quality is not None:
+        more["extra_body"] = {"penstock": {"min_quality": arm.min_quality}}
     headers: Mapping[str, str] = {}
     text, reply_id, usage = "", "", None
     try:

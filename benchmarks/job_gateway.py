@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,7 @@ PRICES: dict[str, dict[str, str]] = {
 }
 TIER_OF_MODEL = {"small": "economy", "medium": "standard", "large": "premium"}
 MARKUP_PERCENT = 20
+SETTLE_SECONDS = 60.0
 
 
 @dataclass
@@ -109,6 +111,16 @@ class Gateway:
             said = f"penstock {' '.join(arguments)} --json ended with {done.returncode}: {done.stdout}{done.stderr}"
             raise ServerFailedError(said) from None
         return document
+
+    def settle(self) -> dict[str, Any]:
+        """Wait until everything metered is in the ledger and no hold is open (60 s at most); `ledger verify` says then."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            verified = self.ask("ledger", "verify")
+            done = not verified["undelivered_records"] and not verified["open_holds"]
+            if done or time.monotonic() > deadline:
+                return verified
+            time.sleep(0.5)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The same, with its exit status."""

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,20 @@ from benchmarks.processes import ServerFailedError, free_port, start
 from benchmarks.recorded_answers import TIER_MODELS, Prompt, RecordedAnswers
 from benchmarks.results_file import ROOT
 
-ARMS = {"auto": "auto", "always-small": "small", "always-medium": "medium", "always-large": "large"}
+
+@dataclass(frozen=True)
+class Job:
+    """What a run leaves: the books of every arm, what `penstock ledger verify` printed, and its exit status."""
+
+    books: list[Books]
+    verified: dict[str, Any]
+    verify_exit: int
+
+
+def arms_of(floors: list[float]) -> list[Arm]:
+    """`auto` as the policy has it, `auto` at each floor, and one arm per fixed tier."""
+    auto = [Arm("auto", "auto"), *(Arm(f"auto-{floor:g}", "auto", floor) for floor in floors)]
+    return auto + [Arm(f"always-{tier}", tier) for tier in TIER_MODELS]
 
 
 @contextlib.contextmanager
@@ -69,38 +82,37 @@ async def ask_all(arm: Arm, prompts: list[Prompt], gateway: Gateway, kill: bool)
             group.create_task(killer())
 
 
-def run_job(args: argparse.Namespace, recorded: RecordedAnswers, prompts: list[Prompt]) -> tuple[list[Books], bool]:
-    """All arms, then their books, and whether `penstock ledger verify` found nothing."""
+def run_job(args: argparse.Namespace, prompts: list[Prompt]) -> Job:
+    """All arms one after the other, then their books."""
     with tempfile.TemporaryDirectory(prefix="main-job-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         root = stack.enter_context(upstream(args, folder))
-        gateway = Gateway(folder, f"{root}/v1", {arm: f"sk-job-{secrets.token_hex(24)}" for arm in ARMS})
+        arms = arms_of(args.floors)
+        gateway = Gateway(folder, f"{root}/v1", {arm.name: f"sk-job-{secrets.token_hex(24)}" for arm in arms})
         gateway.write_config()
         stack.callback(gateway.stop)
         began = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
         gateway.start()
-        arms, ends = [], [0]
-        for arm_name, model in ARMS.items():
-            arms.append(Arm(arm_name, model))
-            asyncio.run(ask_all(arms[-1], prompts, gateway, kill=args.kill and arm_name == "auto"))
+        ends = [0]
+        for place, arm in enumerate(arms):
+            asyncio.run(ask_all(arm, prompts, gateway, kill=args.kill and place == 0))
             ends.append(len(upstream_replies(root)))
         replies = upstream_replies(root)
-        billed = job_ledger.billed(
-            gateway.data / "penstock.db", {one.request_id for arm in arms for one in arm.finished}
-        )
+        verified = gateway.settle()
+        billed = job_ledger.billed(gateway.data / "penstock.db")
         usage = gateway.ask("usage", "--since", began, "--group-by", "key_name")["rows"]
         reported = {row["key_name"]: reported_bill(row) for row in usage}
         books = [
             Books(
                 arm,
-                killed=args.kill and arm.name == "auto",
-                replies=replies[start_:end],
+                killed=args.kill and place == 0,
+                replies=replies[ends[place] : ends[place + 1]],
                 billed=[one for one in billed if one.key_name == arm.name],
                 reported=reported.get(arm.name, Bill()),
             )
-            for arm, start_, end in zip(arms, ends[:-1], ends[1:], strict=True)
+            for place, arm in enumerate(arms)
         ]
-        return books, gateway.command("ledger", "verify").returncode == 0
+        return Job(books, verified, gateway.command("ledger", "verify").returncode)
 
 
 def upstream_replies(root: str) -> list[dict[str, Any]]:
@@ -129,27 +141,37 @@ def row_of(books: Books, recorded: RecordedAnswers) -> dict[str, Any]:
         "bill": asdict(bill),
         "upstream_delivered": asdict(books.delivered()),
         "broken_replies": len(books.arm.broken),
+        "outcomes": Counter(one.outcome for one in books.billed),
         "checks": books.checks(recorded),
     }
 
 
-def random_mix(rows: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """What the shares of `auto` would give if prompts were dealt to tiers by chance: the least a router must beat."""
-    share = rows["auto"]["share"]
-    kinds = ("accuracy", "cost_usd")
-    return {kind: sum(part * rows[f"always-{model}"][kind] for model, part in share.items()) for kind in kinds}
+def as_markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """The table for the README. Costs are what the provider asks, per 1,000 requests.
 
-
-def as_markdown(rows: dict[str, dict[str, Any]], mix: dict[str, float]) -> str:
-    """The table for the README; costs are what the provider asks, per 1,000 requests."""
-    lines = ["| | small / medium / large | accuracy | USD per 1,000 requests |", "|---|---|---|---|"]
+    The last two columns are what the row's shares would give if prompts were dealt to tiers by chance: a router that
+    knows nothing.
+    """
+    lines = ["| | small / medium / large | accuracy | USD per 1,000 | accuracy by chance | USD by chance |"]
+    lines.append("|---|---|---|---|---|---|")
     for name, row in rows.items():
         shares = " / ".join(f"{100 * part:.0f} %" for part in row["share"].values())
-        cost = 1000 * row["cost_usd"] / row["requests"]
-        lines.append(f"| {name} | {shares} | {100 * row['accuracy']:.1f} % | {cost:.4f} |")
-    cost = 1000 * mix["cost_usd"] / rows["auto"]["requests"]
-    lines.append(f"| the shares of auto, dealt by chance | | {100 * mix['accuracy']:.1f} % | {cost:.4f} |")
+        cells = [name, shares, f"{100 * row['accuracy']:.1f} %", f"{1000 * row['cost_usd'] / row['requests']:.3f}"]
+        if name.startswith("auto"):
+            chance = {
+                kind: sum(part * rows[f"always-{tier}"][kind] for tier, part in row["share"].items())
+                for kind in ("accuracy", "cost_usd")
+            }
+            cells += [f"{100 * chance['accuracy']:.1f} %", f"{1000 * chance['cost_usd'] / row['requests']:.3f}"]
+        else:
+            cells += ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def floors(text: str) -> list[float]:
+    """`0.9,0.8` as numbers."""
+    return [float(part) for part in text.split(",") if part]
 
 
 def main() -> int:
@@ -165,30 +187,29 @@ def main() -> int:
         "--split-usage", action="store_true", help="have some tokens reported as cached and as reasoning"
     )
     parser.add_argument("--kill", action="store_true", help="kill -9 the gateway three times during the first pass")
+    parser.add_argument("--floors", type=floors, default=[], help="more arms: `auto` with these min_quality, by commas")
     parser.add_argument("--out", type=Path, help="where to write the JSON (benchmarks/results/main_job[_kill].json)")
     args = parser.parse_args()
     facts = results_file.machine_facts()
     try:
         recorded = recorded_answers.load(args.data)
         prompts = job_prompts.choose(recorded, args.requests, args.seed)
-        all_books, verified = run_job(args, recorded, prompts)
+        job = run_job(args, prompts)
     except (FileNotFoundError, ValueError, ServerFailedError) as error:
         parser.exit(1, f"{error}\n")
-    rows = {books.arm.name: row_of(books, recorded) for books in all_books}
-    mix = random_mix(rows)
+    rows = {books.arm.name: row_of(books, recorded) for books in job.books}
     failed = [f"{name}: {check}" for name, row in rows.items() for check, holds in row["checks"].items() if not holds]
-    failed += [] if verified else ["penstock ledger verify"]
+    failed += [] if job.verify_exit == 0 else ["penstock ledger verify"]
     numbers = {
         "prompts": Counter(prompt.dataset for prompt in prompts),
         "prices_usd_per_1m": PRICES,
         "tier_models": TIER_MODELS,
         "rows": rows,
-        "auto_shares_dealt_by_chance": mix,
-        "ledger_verify": verified,
+        "ledger_verify": {"exit": job.verify_exit, **job.verified},
         "failed_checks": failed,
     }
     path = results_file.write("main_job_kill" if args.kill else "main_job", numbers, facts, args.out)
-    print(as_markdown(rows, mix))
+    print(as_markdown(rows))
     print(f"\nchecks that failed: {json.dumps(failed)}\nwritten: {path}")
     return 1 if failed else 0
 

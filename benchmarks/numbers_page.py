@@ -56,7 +56,7 @@ def _overhead(result: dict[str, Any]) -> str:
 
 
 def _job(result: dict[str, Any]) -> str:
-    text = main_job.as_markdown(result["rows"], result["auto_shares_dealt_by_chance"])
+    text = main_job.as_markdown(result["rows"])
     number = sum(result["prompts"].values())
     text += f"\n\n{number} recorded prompts per row that the router was not trained on: "
     text += ", ".join(f"{count} {dataset}" for dataset, count in result["prompts"].items()) + "."
