@@ -84,7 +84,12 @@ def running_postgres() -> Iterator[PostgresServer]:
             "listen_addresses": "", "unix_socket_directories": folder, "fsync": "off", "max_connections": "50",
             "shared_buffers": "64MB", "log_min_messages": "fatal",
         }  # fmt: skip
-        command = [postgres, "-D", data, *(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))]
+        command = [
+            postgres,
+            "-D",
+            data,
+            *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
+        ]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **run_as)
         server = PostgresServer(folder, process)
@@ -131,7 +136,9 @@ def free_port() -> int:
 
 def _postgres_binary(name: str) -> str | None:
     """Debian keeps the servers of PostgreSQL off the PATH; the newest version wins."""
-    folders = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: path.split("/")[-2].zfill(4), reverse=True)
+    folders = sorted(
+        glob.glob("/usr/lib/postgresql/*/bin"), key=lambda path: path.split("/")[-2].zfill(4), reverse=True
+    )
     return shutil.which(name, path=os.pathsep.join([*folders, os.environ.get("PATH", "")]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from typing import Any
 
 from gateway.billing.cost import rate_usage
@@ -69,14 +70,14 @@ def event(*attempts: Attempt, **changes: Any) -> UsageEvent:
 
 
 def hold_of(finished: UsageEvent, **changes: Any) -> Hold:
-    """The hold that came before a finished request."""
+    """The hold that came before a finished request; it ends in ten minutes of real time."""
     made = Hold(
         finished.request_id,
         finished.tenant,
         finished.key_id,
         finished.hold,
         finished.started_at,
-        finished.started_at + 600,
+        time.time() + 600,
         finished.key_name,
         finished.requested_model,
     )

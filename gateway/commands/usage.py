@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gateway.billing.queries import UsageReport
 
 FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m"]
 
@@ -42,10 +45,7 @@ def usage(
             report = usage_report(database, start, _utc(until), groups)
         except ValueError as error:
             raise ConfigError(f"--group-by is {group_by!r}: {error}") from None
-    if as_json:
-        print_json(report.as_dict())
-    else:
-        _print(report.as_dict())
+    print_json(report.as_dict()) if as_json else _print(report)
 
 
 def _utc(moment: datetime | None) -> datetime | None:
@@ -53,5 +53,21 @@ def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
-def _print(report: dict[str, Any]) -> None:
-    raise NotImplementedError
+def _print(report: UsageReport) -> None:
+    """Groups, tokens and money; the buckets one by one are in the document."""
+    from gateway.commands.table import print_table
+
+    numbers = ("requests", "input_tokens", "output_tokens", "reasoning_tokens", "cost_usd", "charge_usd")
+    documents = [row.as_dict(report.group_by) for row in report.rows]
+    rows = [
+        [*(str(row[name] or "-") for name in report.group_by), *(str(row[name]) for name in numbers)]
+        for row in documents
+    ]
+    total = report.total.as_dict()
+    rows.append(
+        [
+            *("total" if place == 0 else "" for place in range(len(report.group_by))),
+            *(str(total[name]) for name in numbers),
+        ]
+    )
+    print_table((*report.group_by, *numbers), rows, right=numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ def worker(fd: int, engine_url: str | None) -> None:
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
     settings = settings_with()
     configure_logging(settings.log_level)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # the supervisor says when it has started and stopped
     config = uvicorn.Config(
         create_app(settings, load_catalog(settings), engine_url),
         loop="uvloop",

@@ -79,7 +79,7 @@ def _sqlite(url: URL, shown: str) -> Engine:
     engine = create_engine(
         url.set(drivername="sqlite"),
         pool_size=POOL_SIZE,
-        connect_args={"timeout": SQLITE_BUSY_SECONDS},
+        connect_args={} if "timeout" in url.query else {"timeout": SQLITE_BUSY_SECONDS},
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )

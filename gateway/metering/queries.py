@@ -19,7 +19,7 @@ def known_requests(connection: Connection, request_ids: Sequence[str]) -> dict[s
     query = select(usage_events.c.request_id, usage_events.c.error_code).where(
         usage_events.c.request_id.in_(request_ids)
     )
-    return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).all())
 
 
 def delete_usage(connection: Connection, request_ids: Sequence[str]) -> None:
@@ -110,7 +110,7 @@ def release_holds(connection: Connection, request_ids: Sequence[str], now: float
 def read_checkpoints(connection: Connection) -> dict[str, int]:
     """Delivered bytes by segment."""
     query = select(spool_checkpoints.c.segment, spool_checkpoints.c.delivered_bytes)
-    return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).all())
 
 
 def write_checkpoints(connection: Connection, delivered: Mapping[str, int], now: float) -> None:

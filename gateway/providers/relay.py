@@ -132,10 +132,7 @@ class RelayedStream:
             self._waiting_since = self._loop.time()
             try:
                 data = await self._source.readany()
-            except ProviderTimeout as error:
-                self._stop(error)
-                continue
-            except FOREIGN as error:
+            except (ProviderTimeout, *FOREIGN) as error:
                 self._break_off(error)
                 continue
             finally:
@@ -163,17 +160,27 @@ class RelayedStream:
         elif reader.done or self._ended:
             self._ended = True
             self._watch.forget(self)
-            # At the end of the message aiohttp returns the connection by itself; it usually came in the same packet.
+            # At the end of the message aiohttp returns the connection to the pool by itself; wait for it a little.
             if not self._source.is_eof():
-                self._loop.call_later(LINGER_SECONDS, self._source.close)
+                self._total_at = self._loop.time() + LINGER_SECONDS
+                self._watch.add(self)
 
     def _break_off(self, error: Exception) -> None:
-        """The connection is gone. What had arrived before is still read; a whole answer stays a whole answer."""
+        """The connection is lost or too slow. What had arrived is still read, and a whole answer stays a whole answer."""
         reader = self._reader
-        self._ready = reader.feed(self._source.leftover()) + reader.end()
-        cut = StreamCut(f"{who(self._model)} broke the stream off: the connection was lost.")
-        cut.__cause__ = error
-        self._stop(None if reader.done else cut)
+        self._ready = reader.feed(self._source.leftover())
+        if reader.failure is not None:
+            self._settle()
+            return
+        self._ready += reader.end()
+        if reader.done:
+            self._stop(None)
+        elif isinstance(error, ProviderTimeout):
+            self._stop(error)
+        else:
+            cut = StreamCut(f"{who(self._model)} broke the stream off: the connection was lost.")
+            cut.__cause__ = error
+            self._stop(cut)
 
     def _stop(self, failure: ProviderError | None) -> None:
         self._failure = failure
@@ -182,7 +189,12 @@ class RelayedStream:
         self._source.close()
 
     def look(self, now: float) -> None:
-        """Called by the watch: fail the stream when a deadline has passed."""
+        """Called by the watch: fail the stream when a deadline has passed, or close one that has lingered too long."""
+        if self._ended:
+            if now >= self._total_at or self._source.is_eof():
+                self._watch.forget(self)
+                self._source.close()
+            return
         if now >= self._total_at:
             late = f"the whole reply took longer than {self._model.deadlines.total:g} s (`deadlines.total`)"
         elif now - self._waiting_since >= self._between:

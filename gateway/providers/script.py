@@ -78,6 +78,8 @@ def read_script(document: object, where: str) -> Script:
         _number(values, name, (int, float), where)
     for name in ("fail_first", "fail_every", "break_after", "huge_bytes", "status"):
         _number(values, name, (int,), where)
+    if not 300 <= values.get("status", 500) <= 599:
+        raise ConfigError(f"{where}.status is {values['status']!r}: give the status of a failure, 300 to 599.")
     for name in ("reply", "reasoning"):
         if name in values and not isinstance(values[name], str):
             raise ConfigError(f"{where}.{name} is {values[name]!r}: give a text.")

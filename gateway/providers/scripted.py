@@ -82,7 +82,6 @@ class PlaySource:
         self._repeated: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
         self._error: ProviderError | None = None
-        self._eof = False
 
     async def begin(self) -> Begin:
         """Play up to the status and headers."""
@@ -107,7 +106,6 @@ class PlaySource:
             elif isinstance(action, Send):
                 self._repeated = [action.data] * (action.repeat - 1)
                 return action.data
-        self._eof = True
         return b""
 
     async def read_at_most(self, limit: int) -> bytes | None:
@@ -130,12 +128,14 @@ class PlaySource:
             self._waiter.set_exception(error)
 
     def is_eof(self) -> bool:
-        """Whether the script has ended; nothing lingers after `[DONE]`."""
+        """Always: there is no connection that could be used again."""
         return True
 
     def close(self) -> None:
-        """Stop playing."""
+        """Stop playing, also where somebody waits for the next bytes."""
         self._actions = iter(())
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(ConnectionResetError("the stream was closed"))
 
     async def _wait(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

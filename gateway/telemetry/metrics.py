@@ -77,9 +77,13 @@ class Metrics:
             for meter, quantity in attempt.usage.quantities():
                 self.add("penstock_tokens_total", (event.tenant, attempt.model, meter), quantity)
             if attempt.cost.total:
-                self.add("penstock_cost_usd_total", (attempt.model, attempt.provider), attempt.cost.total / PICO_PER_USD)
+                self.add(
+                    "penstock_cost_usd_total", (attempt.model, attempt.provider), attempt.cost.total / PICO_PER_USD
+                )
         self.add("penstock_charge_usd_total", (event.tenant,), event.charge / PICO_PER_USD)
-        self.observe("penstock_request_seconds", (model, str(event.streamed).lower()), event.finished_at - event.started_at)
+        self.observe(
+            "penstock_request_seconds", (model, str(event.streamed).lower()), event.finished_at - event.started_at
+        )
         self.observe("penstock_overhead_seconds", (), event.overhead_seconds)
         if event.seconds_to_first_token is not None:
             self.observe("penstock_first_token_seconds", (model,), event.seconds_to_first_token)

@@ -57,18 +57,18 @@ def insert_transactions(connection: Connection, events: Sequence[UsageEvent], no
         for event in events
     ]
     statement = insert(ledger_transactions).returning(ledger_transactions.c.request_id, ledger_transactions.c.id)
-    return dict(connection.execute(statement, rows).tuples().all())
+    return dict(connection.execute(statement, rows).all())
 
 
 def account_ids(connection: Connection, accounts: Sequence[tuple[str, str, str]]) -> dict[str, int]:
     """Ids of accounts given as (name, kind, owner); those that do not exist are created."""
     names = [name for name, _, _ in accounts]
     wanted = select(ledger_accounts.c.name, ledger_accounts.c.id).where(ledger_accounts.c.name.in_(names))
-    ids = dict(connection.execute(wanted).tuples().all())
+    ids = dict(connection.execute(wanted).all())
     missing = [{"name": name, "kind": kind, "owner": owner} for name, kind, owner in accounts if name not in ids]
     if missing:
         insert_missing(connection, ledger_accounts, missing)
-        ids = dict(connection.execute(wanted).tuples().all())
+        ids = dict(connection.execute(wanted).all())
     return ids
 
 
@@ -208,7 +208,7 @@ def overdue_holds(connection: Connection, before: float) -> list[str]:
 def checkpoints(connection: Connection) -> dict[str, int]:
     """How many bytes of each spool segment SQL has."""
     query = select(spool_checkpoints.c.segment, spool_checkpoints.c.delivered_bytes)
-    return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).all())
 
 
 def first_and_count(connection: Connection, query: Select[Any], examples: int) -> tuple[int, list[str]]:
