@@ -33,7 +33,6 @@ KEEP_ALIVE_SECONDS = 15.0
 
 ERRORS: tuple[tuple[type[Exception], type[ProviderError], str], ...] = (
     (aiohttp.ConnectionTimeoutError, ProviderUnreachable, "no connection within {deadlines.connect:g} s"),
-    (aiohttp.ServerFingerprintMismatch, ProviderUnreachable, "its TLS certificate is not the expected one"),
     (aiohttp.ClientConnectorCertificateError, ProviderUnreachable, "its TLS certificate is not trusted"),
     (aiohttp.ClientSSLError, ProviderUnreachable, "the TLS handshake failed"),
     (aiohttp.ClientConnectorDNSError, ProviderUnreachable, "its host name cannot be resolved"),
