@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from local_engine.engine import Engine
-from local_engine.errors import NotReady, QueueFull
+from local_engine.errors import EngineError, NotReady, QueueFull
 from local_engine.metrics import EngineMetrics
 from local_engine.request import Output, Request
 
@@ -42,6 +42,7 @@ class EngineLoop:
         self._wake = threading.Condition()
         self._stopping = False
         self._sinks: dict[int, Sink] = {}
+        self._open: dict[int, Request] = {}
         self.open_requests = 0
         self._seconds_per_request = 1.0  # running mean, for Retry-After
         self._thread = threading.Thread(target=self._run, name="engine-loop", daemon=True)
@@ -82,27 +83,38 @@ class EngineLoop:
             self._inbox.append(_Aborted(tuple(requests)))
             self._wake.notify()
 
+    @property
+    def alive(self) -> bool:
+        """Whether requests are being answered; False after `stop` and after a bug ended the thread."""
+        return self._thread.is_alive() and not self._stopping
+
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not (self._inbox or self._stopping or self.engine.busy):
-                    self._wake.wait()
-                inbox, self._inbox = self._inbox, []
-                stopping = self._stopping
-            for item in inbox:
-                self._handle(item)
-            if stopping:
-                self._end_all()
-                return
-            outputs = self.engine.step()
-            self.metrics.observe_step(self.engine, outputs)
-            for output in outputs:
-                self._deliver(output)
+        try:
+            while not self._stopping:
+                self._turn()
+            self._end_all(NotReady("the engine shut down before the answer was complete"))
+        except Exception as error:  # a bug in the bookkeeping: what a step computes is guarded in the engine
+            log.exception("the engine's loop failed")
+            self._end_all(EngineError(f"the engine's loop failed: {type(error).__name__}: {error}"))
+
+    def _turn(self) -> None:
+        """Take in what has arrived, then compute one step."""
+        with self._wake:
+            while not (self._inbox or self._stopping or self.engine.busy):
+                self._wake.wait()
+            inbox, self._inbox = self._inbox, []
+        for item in inbox:
+            self._handle(item)
+        outputs = self.engine.step()
+        self.metrics.observe_step(self.engine, outputs)
+        for output in outputs:
+            self._deliver(output)
 
     def _handle(self, item: _Added | _Aborted) -> None:
         for request in item.requests:
             if isinstance(item, _Added):
                 self._sinks[request.id] = item.sink
+                self._open[request.id] = request
                 self.engine.add(request)
             elif request.id in self._sinks:
                 self.engine.abort(request)
@@ -122,7 +134,7 @@ class EngineLoop:
             log.debug("request %d has nobody to answer to", output.request.id)
 
     def _close(self, request: Request) -> None:
-        del self._sinks[request.id]
+        del self._sinks[request.id], self._open[request.id]
         with self._wake:
             self.open_requests -= 1
 
@@ -131,8 +143,14 @@ class EngineLoop:
             seconds = request.last_token - request.scheduled
             self._seconds_per_request += 0.2 * (seconds - self._seconds_per_request)
 
-    def _end_all(self) -> None:
+    def _end_all(self, error: EngineError) -> None:
+        """Accept nothing more and answer every open request with `error`."""
+        with self._wake:
+            self._stopping = True
+            inbox, self._inbox = self._inbox, []
+        for item in inbox:
+            self._handle(item)
         for request in [*self.engine.scheduler.running, *self.engine.scheduler.waiting]:
             self.engine.abort(request)
-            error = NotReady("the engine shut down before the answer was complete")
+        for request in list(self._open.values()):
             self._deliver(Output(request, "", 0, "error", error))

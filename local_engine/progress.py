@@ -1,4 +1,4 @@
-"""Progress bars on standard error; silent when it is not a terminal, so that logs stay readable."""
+"""Progress bars on standard error; one plain line where that is not a terminal, so that logs stay readable."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def bar(title: str, unit: Literal["items", "bytes"] = "items") -> Iterator[Calla
     """A bar that lives as long as the block; call what it gives with (done, total), total 0 when unknown."""
     amount: ProgressColumn = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(f"{title} ...", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=None)

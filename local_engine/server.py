@@ -86,10 +86,11 @@ class Routes:
         self._service = service
 
     async def health(self, _: HttpRequest) -> Response:
-        """200 once requests are served, 503 while loading or draining."""
+        """200 while requests are served, 503 before, while draining, and after the loop failed."""
         service = self._service
-        body = {"status": "ok" if service.status == "ready" else service.status, "model": service.model_name}
-        return JSONResponse(body, 200 if service.status == "ready" else 503)
+        ready = service.loop is not None and service.status == "ready"
+        status = service.status if not ready else "ok" if service.loop and service.loop.alive else "failed"
+        return JSONResponse({"status": status, "model": service.model_name}, 200 if status == "ok" else 503)
 
     async def models(self, _: HttpRequest) -> Response:
         """The one model."""
@@ -183,6 +184,9 @@ def _make_requests(loop: EngineLoop, call: openai_wire.Call, prompt: list[int]) 
     room = limit - len(prompt)
     if not prompt:
         raise InvalidRequest("the prompt has no tokens", param="prompt")
+    most = loop.engine.config.max_batch + loop.engine.config.max_queue
+    if call.choices > most:
+        raise InvalidRequest(f"n is {call.choices!r}, this server takes at most {most} requests at once", param="n")
     if room < (call.max_tokens or 1):
         asked = f" and max_tokens asks for {call.max_tokens}" if call.max_tokens else ""
         raise ContextTooLong(

@@ -189,3 +189,19 @@ def test_a_step_that_fails_breaks_the_stream_with_an_error_event(tiny_server: Ru
     wait_for(lambda: not engine.busy)
     with openai.OpenAI(base_url=f"{tiny_server.url}/v1", api_key="any", max_retries=0) as client:
         assert client.chat.completions.create(**GREEDY, max_tokens=3).choices[0].finish_reason == "length"
+
+
+def test_a_bug_in_the_loop_answers_everybody_and_shows_in_health(tiny_engine: EngineMaker) -> None:
+    engine = tiny_engine(max_batch=1)
+    body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 150, "ignore_eos": True, "stream": True}
+    with serve_in_thread(engine, "tiny") as server:
+        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            engine._texts.clear()  # bookkeeping that is wrong, as only a bug can make it
+            rest = [line for line in lines if line]
+        assert '"code":"engine_error"' in rest[-1]
+        health = httpx.get(f"{server.url}/health")
+        refused = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    assert (health.status_code, health.json()["status"]) == (503, "failed")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")

@@ -38,6 +38,7 @@ BAD_CHATS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "unknown model": (changed(model="gpt-99"), 404, "model_not_found", "model"),
     "n is 0": (changed(n=0), 400, "invalid_value", "n"),
     "n is huge": (changed(n=100_000), 400, "invalid_value", "n"),
+    "n is more than the queue": (changed(n=5), 400, "invalid_value", "n"),
     "n is true": (changed(n=True), 400, "invalid_value", "n"),
     "negative max_tokens": (changed(max_tokens=-1), 400, "invalid_value", "max_tokens"),
     "max_tokens is text": (changed(max_tokens="many"), 400, "invalid_value", "max_tokens"),
