@@ -41,10 +41,11 @@ class Weights:
     (D, H) for standardised dense features; `centre` and `scale` (D,); `bias` (H,). `domain_bias` (K,),
     `domain_linear` and `domain_square` (D, K): log weight of a domain from dense features; `domain_offset` (K, H) and
     `domain_slope` (K, D, H): what a domain adds to the heads. These are float32.
-    `slope` and `offset` (2, T): P(good answer) = sigmoid(slope * ease + offset), row 0 for familiar prompts, row 1 for
-    unfamiliar ones; `half_width` (2, T): half width of the interval in logits; `token_factor` (T,): exp(predicted log)
-    times this is the mean; `unseen_limit` (1,): share of unseen words above which a prompt is unfamiliar. These are
-    float64. `seen` uint8 (2**SEEN_BITS / 8,): bit table of the words met in training.
+    `familiarity` (5,): weights of four signals and a constant. `slope` and `offset` (2, T): logit P(good answer) =
+    slope * ease + offset, from row 0 at familiarity 0 to row 1 at familiarity 1; `half_width` (2, T): half width of the
+    interval in logits, likewise. `token_factor` (T,): exp(predicted log) times this is the mean. `limits` (2,): share
+    of unseen words above which, and familiarity below which, a prompt is called unfamiliar. These are float64.
+    `seen` uint8 (2**SEEN_BITS / 8,): bit table of the words met in training.
     """
 
     hashed: NDArray[np.float32]
@@ -63,7 +64,8 @@ class Weights:
     half_width: NDArray[np.float64]
     token_factor: NDArray[np.float64]
     seen: NDArray[np.uint8]
-    unseen_limit: NDArray[np.float64]
+    familiarity: NDArray[np.float64]
+    limits: NDArray[np.float64]
 
 
 def _shapes(domains: int) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -85,7 +87,8 @@ def _shapes(domains: int) -> dict[str, tuple[tuple[int, ...], str]]:
         "half_width": ((2, tiers), "float64"),
         "token_factor": ((tiers,), "float64"),
         "seen": ((1 << SEEN_BITS >> 3,), "uint8"),
-        "unseen_limit": ((1,), "float64"),
+        "familiarity": ((5,), "float64"),
+        "limits": ((2,), "float64"),
     }
 
 

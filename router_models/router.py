@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_models.artifact import HEADS, Artifact, load
 from router_models.features import DENSE_NAMES, Features, Floats, extract, word_places
 from router_models.request import RequestText
 from router_models.tiers import TIERS, Tier
 
-Unfamiliar = Literal["no_text", "images", "unseen_words"]
+Unfamiliar = Literal["no_text", "images", "unseen_words", "unlike_training"]
 # A dense feature counts at most this many standard deviations, which bounds what odd text can do to the score.
 DENSE_LIMIT = 3.0
 # Below this many words the share of unseen ones says nothing.
@@ -46,18 +47,20 @@ class Score:
 
     `quality[tier]` is the probability that a model of that tier answers well, never falling from one tier to the
     next. `difficulty` is 1 - quality["economy"].p. `expected_output_tokens[tier]` are visible output tokens.
-    `unfamiliar` names why the prompt is unlike the training data; `out_of_distribution` is true when there is a reason.
+    `familiarity` is the probability that prompts like this one were in the training data: the lower, the nearer the
+    qualities are to the average and the wider their intervals. `unfamiliar` names what is most unlike that data.
     """
 
     difficulty: float
     quality: dict[Tier, Interval]
     expected_output_tokens: dict[Tier, float]
     artifact: str
+    familiarity: float
     unfamiliar: tuple[Unfamiliar, ...]
 
     @property
     def out_of_distribution(self) -> bool:
-        """Whether the intervals are the wide ones, for prompts unlike the training data."""
+        """Whether the prompt is unlike the training data; its familiarity then counts as 0."""
         return bool(self.unfamiliar)
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class Score:
             },
             "expected_output_tokens": {tier: round(n, 1) for tier, n in self.expected_output_tokens.items()},
             "artifact": self.artifact,
+            "familiarity": round(self.familiarity, 4),
             "out_of_distribution": self.out_of_distribution,
             "unfamiliar": list(self.unfamiliar),
         }
@@ -84,6 +88,18 @@ class Contribution:
     push: float
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A prompt seen through the artifact: what its hashed features add to the heads, its standardised dense features,
+    the evidence for each domain from words and from dense features, and the domains' shares, which sum to one."""
+
+    hashed: Floats
+    standard: Floats
+    words: Floats
+    manner: Floats
+    shares: Floats
+
+
 class Router:
     """A loaded artifact, ready to score; immutable and safe to share between threads."""
 
@@ -92,9 +108,11 @@ class Router:
         self._weights = weights = artifact.weights
         self._domain_slope = weights.domain_slope.reshape(len(artifact.domains), -1)
         # Plain floats: faster than indexing arrays one number at a time.
-        self._curves = np.stack((weights.slope, weights.offset, weights.half_width), axis=-1).tolist()
+        curves = np.stack((weights.slope, weights.offset, weights.half_width), axis=-1)
+        self._curves: list[list[list[float]]] = curves.transpose(1, 0, 2).tolist()
         self._token_factor: list[float] = weights.token_factor.tolist()
-        self._unseen_limit = float(weights.unseen_limit[0])
+        self._signal_weights: list[float] = weights.familiarity.tolist()
+        self._limits: list[float] = weights.limits.tolist()
 
     @classmethod
     def load(cls, path: Path | None = None) -> Router:
@@ -124,9 +142,11 @@ class Router:
     def score(self, request: RequestText) -> Score:
         """Score one request."""
         features = extract(request)
-        unfamiliar = self._unfamiliar(request, features)
-        raw = self._heads(features).tolist()
-        return self._assemble(raw, unfamiliar)
+        view = self._view(features)
+        unseen = self.unseen_share(features)
+        known = self._familiarity(view, unseen)
+        unfamiliar = self._unfamiliar(request, features, unseen, known)
+        return self._assemble(self._heads(view), 0.0 if unfamiliar else known, unfamiliar)
 
     def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
         """The `top` features that moved the score most, largest first.
@@ -135,19 +155,17 @@ class Router:
         """
         weights = self._weights
         features = extract(request)
-        standard = standardised(features.dense, weights.centre, weights.scale)
-        values = hashed_values(features, weights.idf)
-        words = weights.hashed[features.buckets]
-        resembled = self._resemblance(values @ words[:, HEADS:], standard)
-        slopes = weights.dense[:, 0] + resembled @ weights.domain_slope[:, :, 0]
+        view = self._view(features)
+        values, standard, shares = hashed_values(features, weights.idf), view.standard, view.shares
+        slopes = weights.dense[:, 0] + shares @ weights.domain_slope[:, :, 0]
         spelled = _spelled(request.text, set(features.buckets.tolist()))
         names = (
             *(f"resembles {domain}" for domain in self._artifact.domains),
             *DENSE_NAMES,
             *(spelled.get(bucket, f"#{bucket}") for bucket in features.buckets.tolist()),
         )
-        found = np.concatenate((resembled, standard, values))
-        pushes = found * np.concatenate((weights.domain_offset[:, 0], slopes, words[:, 0]))
+        found = np.concatenate((shares, standard, values))
+        pushes = found * np.concatenate((weights.domain_offset[:, 0], slopes, weights.hashed[features.buckets, 0]))
         order = np.argsort(-np.abs(pushes), kind="stable")[:top].tolist()
         return [Contribution(names[place], float(found[place]), float(pushes[place])) for place in order]
 
@@ -159,43 +177,53 @@ class Router:
         known = self._weights.seen[places >> 3] >> (places & 7).astype(np.uint8) & 1
         return 1.0 - float(known.mean())
 
-    def _resemblance(self, words: Floats, standard: Floats) -> Floats:
-        """Weights of the K domains, summing to one, from what the words say and the dense features."""
-        weights = self._weights
-        logs = words + standard @ weights.domain_linear + (standard * standard) @ weights.domain_square
-        logs += weights.domain_bias
-        likely = np.exp(logs - logs.max())
-        shares: Floats = likely / likely.sum()
-        return shares
-
-    def _heads(self, features: Features) -> Floats:
-        """Ease, then logs of output tokens by tier; shape (H,)."""
+    def _view(self, features: Features) -> _View:
         weights = self._weights
         standard = standardised(features.dense, weights.centre, weights.scale)
         hashed = hashed_values(features, weights.idf) @ weights.hashed[features.buckets]
-        resembled = self._resemblance(hashed[HEADS:], standard)
-        slopes = weights.dense + (resembled @ self._domain_slope).reshape(weights.dense.shape)
-        total: Floats = hashed[:HEADS] + standard @ slopes + resembled @ weights.domain_offset + weights.bias
-        return total
+        words = hashed[HEADS:]
+        manner: Floats = standard @ weights.domain_linear + (standard * standard) @ weights.domain_square
+        manner = manner + weights.domain_bias
+        logs = words + manner
+        likely = np.exp(logs - logs.max())
+        return _View(hashed[:HEADS], standard, words, manner, likely / likely.sum())
 
-    def _unfamiliar(self, request: RequestText, features: Features) -> tuple[Unfamiliar, ...]:
+    def _heads(self, view: _View) -> list[float]:
+        """Ease, then logs of output tokens by tier."""
+        weights = self._weights
+        slopes = weights.dense + (view.shares @ self._domain_slope).reshape(weights.dense.shape)
+        total = view.hashed + view.standard @ slopes + view.shares @ weights.domain_offset + weights.bias
+        heads: list[float] = total.tolist()
+        return heads
+
+    def _familiarity(self, view: _View, unseen: float) -> float:
+        best = int(view.shares.argmax())
+        odds = float(bounded_log_odds(view.shares[best]))
+        signals = (odds, float(view.words.max()), float(view.manner[best]), unseen, 1.0)
+        return _sigmoid(sum(weight * signal for weight, signal in zip(self._signal_weights, signals, strict=True)))
+
+    def _unfamiliar(
+        self, request: RequestText, features: Features, unseen: float, familiarity: float
+    ) -> tuple[Unfamiliar, ...]:
+        unseen_limit, familiarity_limit = self._limits
         reasons: list[Unfamiliar] = []
         if features.words.size == 0:
             reasons.append("no_text")
         if request.images:
             reasons.append("images")
-        if features.words.size >= WORDS_TO_JUDGE and self.unseen_share(features) > self._unseen_limit:
+        if features.words.size >= WORDS_TO_JUDGE and unseen > unseen_limit:
             reasons.append("unseen_words")
+        if familiarity < familiarity_limit:
+            reasons.append("unlike_training")
         return tuple(reasons)
 
-    def _assemble(self, heads: list[float], unfamiliar: tuple[Unfamiliar, ...]) -> Score:
+    def _assemble(self, heads: list[float], familiarity: float, unfamiliar: tuple[Unfamiliar, ...]) -> Score:
         ease, *logs = heads
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
         best = Interval(0.0, 0.0, 0.0)
-        for tier, (slope, offset, half), log_tokens, factor in zip(
-            TIERS, self._curves[1 if unfamiliar else 0], logs, self._token_factor, strict=True
-        ):
+        for tier, (far, near), log_tokens, factor in zip(TIERS, self._curves, logs, self._token_factor, strict=True):
+            slope, offset, half = (a + familiarity * (b - a) for a, b in zip(far, near, strict=True))
             logit = slope * ease + offset
             # A stronger tier is never predicted to be worse: where the curves cross, one of them lacks data.
             best = Interval(
@@ -205,7 +233,14 @@ class Router:
             )
             quality[tier] = best
             tokens[tier] = min(max(exp(min(log_tokens, 12.0)) * factor, TOKEN_BOUNDS[0]), TOKEN_BOUNDS[1])
-        return Score(1.0 - quality["economy"].p, quality, tokens, self.version, unfamiliar)
+        return Score(1.0 - quality["economy"].p, quality, tokens, self.version, familiarity, unfamiliar)
+
+
+def bounded_log_odds(share: float | NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """log(share / (1 - share)) kept within -3..8, beyond which it says nothing more; any shape."""
+    share = np.asarray(share, dtype=np.float64)
+    odds: NDArray[np.float64] = np.clip(np.log(share / (1.0 - share + 1e-6)), -3.0, 8.0)
+    return odds
 
 
 def standardised(dense: Floats, centre: Floats, scale: Floats) -> Floats:
@@ -235,5 +270,9 @@ def _spelled(text: str, buckets: set[int]) -> dict[int, str]:
     return found
 
 
+def _sigmoid(logit: float) -> float:
+    return 1.0 / (1.0 + exp(-max(logit, -50.0)))
+
+
 def _probability(logit: float) -> float:
-    return min(max(1.0 / (1.0 + exp(-max(logit, -50.0))), FLOOR), 1.0 - FLOOR)
+    return min(max(_sigmoid(logit), FLOOR), 1.0 - FLOOR)

@@ -15,13 +15,15 @@ from router_models.evaluation.scored import Doubles, Names, Scored
 from router_models.tiers import TIERS, Tier
 
 USD_PER_MILLION: dict[Tier, float] = {"economy": 0.10, "standard": 0.80, "premium": 10.0}
+# Worth of one good answer in dollars, for the rule that takes the tier with the largest worth * p - expected cost.
+WORTHS = (0.0005, 0.002, 0.004, 0.006, 0.008, 0.012, 0.02, 0.05)
 RATIOS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 Choice = NDArray[np.int64]
 
 
 def routing_report(scored: Scored, seed: int) -> dict[str, Any]:
-    """The tier rule at several ratios against fixed tiers, random mixes, the prompt's length and the oracle.
+    """The tier rule at several ratios, and the worth rule, against fixed tiers, random mixes, length and the oracle.
 
     Only prompts with a recorded score and token count in every tier are used. `quality_as_mix` is the quality of a
     random mix of the two neighbouring fixed tiers that costs the same: the artifact earns its place when above it.
@@ -36,6 +38,9 @@ def routing_report(scored: Scored, seed: int) -> dict[str, Any]:
     }
     for ratio in RATIOS:
         rows[f"rule_{ratio}"] = _outcome(cheapest_good_enough(guess, ratio), rate, cost)
+    expected = np.stack([part.tokens[tier] * USD_PER_MILLION[tier] / 1e6 for tier in TIERS], axis=1)
+    for worth in WORTHS:
+        rows[f"worth_{worth}"] = _outcome((worth * guess - expected).argmax(axis=1), rate, cost)
     rows["oracle_0.95"] = _outcome(cheapest_good_enough(rate, 0.95), rate, cost)
     return {
         "prompts": int(complete.sum()),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from router_models.errors import TrainingDataError
 from router_models.training.fit import Names, domain_weights
@@ -16,61 +17,87 @@ CELL_PROMPTS = 25
 # Share of cells whose observed rate lies in the interval.
 COVERAGE = 0.90
 WANTED_PROMPTS = 20
+SMALLEST_SLOPE = 0.05
+# Half width in logits when no cell is large enough to measure one.
+WIDEST = 2.0
 
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """P(good answer) = sigmoid(slope * ease + offset)."""
+    """logit P(good answer) = slope * ease + offset, both moving with familiarity u from [0] at u = 0 to [1] at u = 1."""
 
-    slope: float
-    offset: float
+    slope: tuple[float, float]
+    offset: tuple[float, float]
 
-    def logit(self, ease: Doubles) -> Doubles:
+    def logit(self, ease: Doubles, familiarity: Doubles) -> Doubles:
         """Calibrated logits."""
-        return self.slope * ease + self.offset
+        slope = self.slope[0] + familiarity * (self.slope[1] - self.slope[0])
+        return slope * ease + self.offset[0] + familiarity * (self.offset[1] - self.offset[0])
 
-    def probability(self, ease: Doubles) -> Doubles:
+    def probability(self, ease: Doubles, familiarity: Doubles) -> Doubles:
         """Calibrated probabilities."""
-        result: Doubles = 1.0 / (1.0 + np.exp(-self.logit(ease)))
-        return result
+        return sigmoid(self.logit(ease, familiarity))
 
 
-def fit_curve(ease: Doubles, rate: Doubles, domains: Names) -> Curve:
-    """Platt's sigmoid fitted to rates in 0..1 (Platt 1999), domains weighted as in the heads. Raises TrainingDataError."""
+def sigmoid(logit: Doubles) -> Doubles:
+    """1 / (1 + exp(-logit))."""
+    result: Doubles = 1.0 / (1.0 + np.exp(-logit))
+    return result
+
+
+def fit_familiarity(near: Doubles, far: Doubles, domains: Names) -> Doubles:
+    """Weights (5,) of four signals and a constant: the log odds that a prompt's domain was in the training data.
+
+    `near` and `far` (N, 4) are the signals of the same prompts when only their stems, or their whole domains, were
+    left out.
+    """
+    labels = np.repeat((1, 0), len(near))
+    weights = np.tile(domain_weights(domains), 2)
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(np.concatenate((near, far)), labels, sample_weight=weights)
+    return np.append(model.coef_[0], model.intercept_[0])
+
+
+def familiarity_of(weights: Doubles, signals: Doubles) -> Doubles:
+    """Probability (N,) that a prompt with these signals is of a domain in the training data."""
+    return sigmoid(signals @ weights[:-1] + weights[-1])
+
+
+def fit_curve(ease: Doubles, familiarity: Doubles, rate: Doubles, domains: Names) -> Curve:
+    """Fit to rates in 0..1, domains weighted as in the heads (Platt 1999, with familiarity). Raises TrainingDataError."""
     if rate.size < WANTED_PROMPTS:
         raise TrainingDataError(f"{rate.size} prompts are too few to calibrate a tier; {WANTED_PROMPTS} are needed")
     weights = domain_weights(domains)
+    columns = np.stack((ease * (1 - familiarity), ease * familiarity, 1 - familiarity, familiarity), axis=1)
+    start = np.array([1.0, 1.0, 0.0, 0.0])
 
     def loss(values: Doubles) -> tuple[float, Doubles]:
-        z = np.exp(values[0]) * ease + values[1]
-        total = float(np.sum(weights * (np.logaddexp(0.0, z) - rate * z))) + 0.5 * float(values[0] ** 2)
-        error = weights * (1.0 / (1.0 + np.exp(-z)) - rate)
-        slope = float(error @ (ease * np.exp(values[0]))) + float(values[0])
-        return total, np.array([slope, float(error.sum())])
+        z = columns @ values
+        away = values - start
+        total = float(np.sum(weights * (np.logaddexp(0.0, z) - rate * z))) + 0.5 * float(away @ away)
+        return total, columns.T @ (weights * (sigmoid(z) - rate)) + away
 
-    # The slope is exp(x): positive whatever the data, so that easier never means worse.
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B")
-    return Curve(float(np.exp(found.x[0])), float(found.x[1]))
+    # Slopes stay positive whatever the data, so that easier never means worse.
+    bounds = [(SMALLEST_SLOPE, None), (SMALLEST_SLOPE, None), (None, None), (None, None)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x.tolist()
+    return Curve((found[0], found[1]), (found[2], found[3]))
 
 
-def half_width(curve: Curve, ease: Doubles, rate: Doubles, domains: Names) -> float:
+def half_width(logits: Doubles, rate: Doubles, domains: Names) -> float:
     """Half width in logits that covers COVERAGE of the cells' observed rates (split conformal over cells)."""
     misses: list[float] = []
-    logits = curve.logit(ease)
     for name in np.unique(domains):
         rows = np.flatnonzero(domains == name)
         order = rows[np.argsort(logits[rows], kind="stable")]
         for cell in np.array_split(order, 5):
             if cell.size >= CELL_PROMPTS:
                 observed = (rate[cell].sum() + 0.5) / (cell.size + 1.0)
-                expected = curve.probability(ease[cell]).mean()
+                expected = sigmoid(logits[cell]).mean()
                 misses.append(abs(np.log(observed / (1 - observed)) - np.log(expected / (1 - expected))))
     if not misses:
-        return 2.0
-    level = min(1.0, COVERAGE * (1 + 1 / len(misses)))
-    return float(np.quantile(misses, level))
+        return WIDEST
+    return float(np.quantile(misses, min(1.0, COVERAGE * (1 + 1 / len(misses)))))
 
 
 def calibration_error(probability: Doubles, rate: Doubles, bins: int = 10) -> float:

@@ -15,8 +15,8 @@ from scipy import sparse
 from sklearn.linear_model import Ridge
 
 from router_models.features import Floats
-from router_models.training.corpus import Corpus, Rows, apply_scaling, fit_scaling
-from router_models.training.recognise import Recogniser, fit_recogniser, resemblance
+from router_models.training.corpus import Corpus, Rows, apply_scaling, fit_scaling, seen_table, unseen_shares
+from router_models.training.recognise import Recognised, fit_recogniser, recognise
 
 # Ridge penalty and relative freedom of each part, chosen by error on unseen stems and unseen domains of the training
 # prompts (docs/decisions/0004-router.md).
@@ -47,6 +47,17 @@ class Fold:
 
     fit: Rows
     test: Rows
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Predictions of a head for N prompts it was fitted without, NaN where no fold held the prompt.
+
+    `value` (N,), and `signals` (N, 4) of familiarity: those of Recognised and the share of unseen words.
+    """
+
+    value: Doubles
+    signals: Doubles
 
 
 def domain_weights(domains: Names) -> Doubles:
@@ -80,10 +91,10 @@ def fit_head(hashed: sparse.csr_matrix, dense: Floats, domains: Names, target: D
     )
 
 
-def predict(head: Head, recogniser: Recogniser, hashed: sparse.csr_matrix, dense: Floats) -> Doubles:
+def predict(head: Head, recognised: Recognised, hashed: sparse.csr_matrix, dense: Floats) -> Doubles:
     """The head's value for every row; the recogniser must know the head's domains and no others."""
-    weights = resemblance(recogniser, hashed, dense)
-    own = weights @ head.offset + np.sum((weights @ head.slope) * dense, axis=1)
+    shares = recognised.shares
+    own = shares @ head.offset + np.sum((shares @ head.slope) * dense, axis=1)
     result: Doubles = hashed @ head.hashed + dense @ head.dense + head.bias + own
     return result
 
@@ -102,9 +113,10 @@ def domain_folds(domains: Names) -> Iterator[Fold]:
         yield Fold(np.flatnonzero(domains != name), np.flatnonzero(domains == name))
 
 
-def predict_unseen(corpus: Corpus, domains: Names, target: Doubles, folds: Iterator[Fold]) -> Doubles:
+def predict_unseen(corpus: Corpus, domains: Names, target: Doubles, folds: Iterator[Fold]) -> Unseen:
     """Predictions for every row from a head fitted without its fold."""
-    predicted = np.full(target.size, np.nan)
+    value = np.full(target.size, np.nan)
+    signals = np.full((target.size, 4), np.nan)
     for fold in folds:
         if fold.test.size == 0 or fold.fit.size == 0:
             continue
@@ -112,6 +124,9 @@ def predict_unseen(corpus: Corpus, domains: Names, target: Doubles, folds: Itera
         scaling = fit_scaling(known)
         columns, names = apply_scaling(known, scaling), domains[fold.fit]
         head, recogniser = fit_head(*columns, names, target[fold.fit]), fit_recogniser(*columns, names)
-        predicted[fold.test] = predict(head, recogniser, *apply_scaling(asked, scaling))
-    return predicted
-
+        columns = apply_scaling(asked, scaling)
+        recognised = recognise(recogniser, *columns)
+        value[fold.test] = predict(head, recognised, *columns)
+        unseen = unseen_shares(asked, seen_table(known))
+        signals[fold.test] = np.concatenate((recognised.signals, unseen[:, None]), axis=1)
+    return Unseen(value, signals)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from router_models.features import Floats
+from router_models.router import bounded_log_odds
 
 # Chosen by error on unseen stems and unseen domains of the training prompts (docs/decisions/0004-router.md).
 WORDS_SHARE = 40.0
@@ -56,10 +57,26 @@ def fit_recogniser(hashed: sparse.csr_matrix, dense: Floats, domains: Names) -> 
     )
 
 
-def resemblance(recogniser: Recogniser, hashed: sparse.csr_matrix, dense: Floats) -> Doubles:
-    """Weights of the domains, rows summing to one; shape (N, K)."""
-    logs = hashed @ recogniser.hashed + dense @ recogniser.linear + dense**2 @ recogniser.square + recogniser.bias
-    logs -= logs.max(axis=1, keepdims=True)
-    weights = np.exp(logs)
-    result: Doubles = weights / weights.sum(axis=1, keepdims=True)
-    return result
+@dataclass(frozen=True)
+class Recognised:
+    """For N prompts: `shares` (N, K) of the domains, rows summing to one, and `signals` (N, 3) of familiarity.
+
+    The signals are the log odds of the largest share, the strongest word evidence for any domain (WORDS_SHARE times a
+    cosine), and the dense evidence for the domain with the largest share; the same as Router computes.
+    """
+
+    shares: Doubles
+    signals: Doubles
+
+
+def recognise(recogniser: Recogniser, hashed: sparse.csr_matrix, dense: Floats) -> Recognised:
+    """Shares of the domains and signals of familiarity for scaled features."""
+    words = np.asarray(hashed @ recogniser.hashed)
+    manner = dense @ recogniser.linear + dense**2 @ recogniser.square + recogniser.bias
+    logs = words + manner
+    likely = np.exp(logs - logs.max(axis=1, keepdims=True))
+    shares = likely / likely.sum(axis=1, keepdims=True)
+    best = shares.argmax(axis=1)
+    rows = np.arange(best.size)
+    odds = bounded_log_odds(shares[rows, best])
+    return Recognised(shares, np.stack((odds, words.max(axis=1), manner[rows, best]), axis=1))

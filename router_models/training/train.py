@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from router_models.artifact import Weights, save
 from router_models.errors import TrainingDataError
 from router_models.tiers import TIERS, Tier
-from router_models.training.calibrate import calibration_error, fit_curve, half_width
+from router_models.training.calibrate import (
+    calibration_error,
+    familiarity_of,
+    fit_curve,
+    fit_familiarity,
+    half_width,
+    sigmoid,
+)
 from router_models.training.corpus import (
     Corpus,
     Rows,
@@ -43,6 +50,8 @@ NAME = "first"
 WANTED_PROMPTS = 50
 # Prompts of known domains with more unseen words than this share of them are called unfamiliar.
 UNSEEN_QUANTILE = 0.99
+# Likewise those less familiar than this share of them.
+UNFAMILIAR_QUANTILE = 0.02
 
 Doubles = NDArray[np.float64]
 
@@ -72,8 +81,10 @@ class Targets:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """Arrays of Weights that calibration fills, and its report for the card."""
+    """Arrays of Weights that calibration fills (row 0 unfamiliar, row 1 familiar), and its report for the card."""
 
+    familiarity: Doubles
+    familiarity_limit: float
     slope: Doubles
     offset: Doubles
     half_width: Doubles
@@ -136,39 +147,43 @@ def _fit_known(corpus: Corpus, scaling: Scaling, domains: Names, target: Doubles
 
 
 def _calibrate(corpus: Corpus, domains: Names, stems: Names, targets: Targets, seed: int) -> Calibrated:
-    """Familiar prompts: fitted to unseen stems and unseen domains in equal parts; unfamiliar ones: to unseen domains.
+    """Curves fitted in equal parts to prompts with only their stem, and with their whole domain, left out.
 
-    Traffic is never exactly the domains of the tables, so a curve fitted to unseen stems alone would be too sure.
+    Traffic is never exactly the domains of the tables; how far a prompt is from them (its familiarity) moves the curve.
     """
     rows = _known(targets.ease)
-    part, names = corpus.take(rows), domains[rows]
-    by_stem = predict_unseen(part, names, targets.ease[rows], stem_folds(stems[rows], seed))
-    by_domain = predict_unseen(part, names, targets.ease[rows], domain_folds(names))
+    part, names, ease = corpus.take(rows), domains[rows], targets.ease[rows]
+    near = predict_unseen(part, names, ease, stem_folds(stems[rows], seed))
+    far = predict_unseen(part, names, ease, domain_folds(names))
+    both = np.flatnonzero(~np.isnan(near.value) & ~np.isnan(far.value))
+    familiarity = fit_familiarity(near.signals[both], far.signals[both], names[both])
+    known = familiarity_of(familiarity, near.signals)
+    unknown = familiarity_of(familiarity, far.signals)
     slope, offset, half = (np.zeros((2, len(TIERS))) for _ in range(3))
     report: dict[str, Any] = {}
     for column, tier in enumerate(TIERS):
-        rate = targets.rate[tier][rows]
-        use = _known(np.where(np.isnan(by_stem) | np.isnan(by_domain), np.nan, rate))
-        near, far, rate, group = by_stem[use], by_domain[use], rate[use], names[use]
-        both = fit_curve(np.concatenate((near, far)), np.tile(rate, 2), np.tile(group, 2))
-        alone = fit_curve(far, rate, group)
-        slope[:, column] = both.slope, alone.slope
-        offset[:, column] = both.offset, alone.offset
-        half[:, column] = half_width(both, near, rate, group), half_width(alone, far, rate, group)
+        use = both[~np.isnan(targets.rate[tier][rows][both])]
+        rate, group = targets.rate[tier][rows][use], names[use]
+        values = np.concatenate((near.value[use], far.value[use]))
+        curve = fit_curve(values, np.concatenate((known[use], unknown[use])), np.tile(rate, 2), np.tile(group, 2))
+        slope[:, column], offset[:, column] = curve.slope, curve.offset
+        by_stem, by_domain = curve.logit(near.value[use], known[use]), curve.logit(far.value[use], unknown[use])
+        half[:, column] = half_width(by_domain, rate, group), half_width(by_stem, rate, group)
         report[tier] = {
             "prompts": int(use.size),
             "mean_rate": round(float(rate.mean()), 4),
-            "calibration_error_unseen_stems": round(calibration_error(both.probability(near), rate), 4),
-            "calibration_error_unseen_domains": round(calibration_error(both.probability(far), rate), 4),
-            "half_width_logits": {"familiar": round(half[0, column], 3), "unfamiliar": round(half[1, column], 3)},
+            "calibration_error_unseen_stems": round(calibration_error(sigmoid(by_stem), rate), 4),
+            "calibration_error_unseen_domains": round(calibration_error(sigmoid(by_domain), rate), 4),
+            "half_width_logits": {"unfamiliar": round(half[0, column], 3), "familiar": round(half[1, column], 3)},
         }
-    return Calibrated(slope, offset, half, report)
+    limit = float(np.quantile(known[both], UNFAMILIAR_QUANTILE))
+    return Calibrated(familiarity, limit, slope, offset, half, report)
 
 
 def _token_factor(corpus: Corpus, domains: Names, stems: Names, log_tokens: Doubles, seed: int) -> float:
     """Mean of exp(residual) on unseen stems: the log's mean is not the mean's log (Duan 1983, smearing)."""
     rows = _known(log_tokens)
-    predicted = predict_unseen(corpus.take(rows), domains[rows], log_tokens[rows], stem_folds(stems[rows], seed))
+    predicted = predict_unseen(corpus.take(rows), domains[rows], log_tokens[rows], stem_folds(stems[rows], seed)).value
     residual = (log_tokens[rows] - predicted)[~np.isnan(predicted)]
     return float(np.exp(np.clip(residual, -3.0, 3.0)).mean()) if residual.size else 1.0
 
@@ -211,7 +226,8 @@ def _assemble(
         half_width=calibrated.half_width,
         token_factor=np.array(factors),
         seen=np.packbits(seen, bitorder="little"),
-        unseen_limit=np.array([limit]),
+        familiarity=calibrated.familiarity,
+        limits=np.array([limit, calibrated.familiarity_limit]),
     )
 
 
@@ -234,4 +250,5 @@ def _card(
         "ability": {model: round(value, 3) for model, value in sorted(scale.ability.items())},
         "calibration": calibrated.report,
         "unseen_words_limit": round(limit, 4),
+        "familiarity_limit": round(calibrated.familiarity_limit, 4),
     }
