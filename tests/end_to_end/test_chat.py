@@ -25,7 +25,7 @@ SCRIPTS: dict[str, Any] = {
     "broken": {"behaviour": "flaky", "fail_every": 1},
     "busy": {"behaviour": "rate_limited", "retry_after": 7},
     "cut": {"behaviour": "cut", "reply": "one two three four five six", "break_after": 3},
-    "wrong": {"behaviour": "wrong_json"},
+    "wrong": {"behaviour": "wrong_json", "break_after": 0},
     "rude": {"behaviour": "refuse"},
     "silent": {"reply": "no usage here", "usage": "omit"},
     "tools": {"tool_call": {"name": "look_up", "arguments": '{"city": "Paris"}'}},
@@ -124,7 +124,7 @@ async def test_the_async_client_streams_too(running: Gateway) -> None:
     async with asynchronous:
         stream = await asynchronous.chat.completions.create(model="small", messages=QUESTION, stream=True)
         text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
-        completion = await asynchronous.chat.completions.create(model="auto", messages=QUESTION)
+        completion = await asynchronous.chat.completions.create(model="economy", messages=QUESTION)
     assert text == "The capital of France is Paris."
     assert completion.choices[0].message.content
 
