@@ -111,11 +111,20 @@ def events_without_transaction() -> Select[Any]:
 
 
 def transactions_without_event() -> Select[Any]:
-    """Usage transactions without their usage row, and entries without their transaction."""
+    """Usage transactions without their usage row."""
     return (
         select(ledger_transactions.c.request_id)
         .outerjoin(usage_events, usage_events.c.request_id == ledger_transactions.c.request_id)
         .where(ledger_transactions.c.kind == "usage", usage_events.c.request_id.is_(None))
+    )
+
+
+def entries_without_transaction() -> Select[Any]:
+    """Entries that no transaction holds together."""
+    return (
+        select(ledger_entries.c.transaction_id)
+        .outerjoin(ledger_transactions, ledger_transactions.c.id == ledger_entries.c.transaction_id)
+        .where(ledger_transactions.c.id.is_(None))
     )
 
 

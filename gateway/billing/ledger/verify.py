@@ -77,6 +77,7 @@ RULES = (
     ("every transaction sums to zero", queries.unbalanced_transactions),
     ("every finished request has its transaction", queries.events_without_transaction),
     ("every usage transaction has its request", queries.transactions_without_event),
+    ("every entry has its transaction", queries.entries_without_transaction),
     ("every rated line is quantity x rate", queries.wrongly_rated_lines),
     ("every request is the sum of its rated lines", queries.events_unlike_their_lines),
     ("every request is the sum of its attempts", queries.events_unlike_their_attempts),
