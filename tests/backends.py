@@ -103,13 +103,13 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def running_redis() -> Iterator[RedisServer]:
-    """A Redis of its own on a free port."""
+def running_redis(port: int | None = None) -> Iterator[RedisServer]:
+    """A Redis of its own, on a free port unless one is named."""
     binary = shutil.which("redis-server")
     if binary is None:
         missing("Redis", "apt-get install redis-server (or brew install redis)")
     with tempfile.TemporaryDirectory(prefix="penstock-redis-") as folder:
-        port = free_port()
+        port = port or free_port()
         process = subprocess.Popen(
             [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder],
             stdout=subprocess.DEVNULL,

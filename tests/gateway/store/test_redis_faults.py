@@ -1,0 +1,117 @@
+"""A Redis that is frozen, gone or not Redis: calls end within their deadline with Unavailable, and nothing is taken late."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.errors import ConfigError, Unavailable
+from gateway.store.base import Claim
+from gateway.store.memory import MemoryStore
+from gateway.store.open import open_store
+from gateway.store.redis import RedisStore
+from tests.backends import RedisServer, free_port, running_redis
+
+DEADLINE = 0.3
+CLAIM = Claim("budget", 10, 100, time.time() + 3600)
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis that a test may freeze."""
+    with running_redis() as server:
+        yield server
+
+
+async def test_a_frozen_redis_is_given_up_within_the_deadline_and_takes_nothing_when_it_wakes(
+    own_redis: RedisServer,
+) -> None:
+    store = RedisStore(own_redis.url, deadline=DEADLINE)
+    assert await store.reserve([CLAIM]) is None
+    os.kill(own_redis.process.pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        for call in (
+            store.reserve([CLAIM]),
+            store.adjust([(CLAIM, 1)]),
+            store.read(["budget"]),
+            store.restore("x", 1, None),
+        ):
+            with pytest.raises(Unavailable):
+                await call
+        assert time.monotonic() - started < 4 * (DEADLINE + 1.0)
+    finally:
+        os.kill(own_redis.process.pid, signal.SIGCONT)
+    await asyncio.sleep(0.1)
+    # The adjust may have been carried out on waking, the late reserve must not have been.
+    assert await store.read(["budget"]) in ([10], [1])
+    assert await store.reserve([CLAIM]) is None
+    await store.close()
+
+
+async def test_many_requests_at_a_frozen_redis_all_get_their_refusal_in_time(own_redis: RedisServer) -> None:
+    store = RedisStore(own_redis.url, deadline=DEADLINE)
+    await store.reserve([CLAIM])
+    os.kill(own_redis.process.pid, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        answers = await asyncio.gather(*(store.reserve([CLAIM]) for _ in range(300)), return_exceptions=True)
+        assert time.monotonic() - started < DEADLINE + 5.0
+        assert all(isinstance(answer, Unavailable) for answer in answers)
+    finally:
+        os.kill(own_redis.process.pid, signal.SIGCONT)
+    await asyncio.sleep(0.1)
+    assert await store.read(["budget"]) == [10]
+    await store.close()
+
+
+async def test_a_named_correction_may_be_repeated_after_a_freeze(own_redis: RedisServer) -> None:
+    store = RedisStore(own_redis.url, deadline=DEADLINE)
+    for _ in range(2):
+        await store.reserve([CLAIM])
+    os.kill(own_redis.process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unavailable):
+            await store.adjust([(CLAIM, 3)], once="correction")
+    finally:
+        os.kill(own_redis.process.pid, signal.SIGCONT)
+    for _ in range(2):
+        await store.adjust([(CLAIM, 3)], once="correction")
+    assert await store.read(["budget"]) == [13]
+    await store.close()
+
+
+async def test_a_redis_that_restarts_is_used_again() -> None:
+    with running_redis() as first:
+        store = RedisStore(first.url, deadline=2.0)
+        assert await store.reserve([CLAIM]) is None
+        first.process.terminate()
+        first.process.wait()
+        with pytest.raises(Unavailable, match="cannot be used"):
+            await store.reserve([CLAIM])
+    with running_redis(first.port):
+        assert await store.reserve([CLAIM]) is None
+        assert await store.read(["budget"]) == [10]
+    await store.close()
+
+
+async def test_no_redis_at_all_is_unavailable() -> None:
+    store = RedisStore(f"redis://127.0.0.1:{free_port()}/0", deadline=DEADLINE)
+    with pytest.raises(Unavailable, match="cannot be used"):
+        await store.reserve([CLAIM])
+    await store.close()
+
+
+@pytest.mark.parametrize("url", ["not a url", "http://127.0.0.1:6379", "postgresql://x"])
+def test_a_url_that_is_not_redis_is_refused_at_the_start(url: str) -> None:
+    with pytest.raises(ConfigError, match="redis://"):
+        open_store(url)
+
+
+def test_without_a_url_the_store_is_this_process() -> None:
+    assert isinstance(open_store(None), MemoryStore)
