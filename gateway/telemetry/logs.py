@@ -36,5 +36,5 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in ("alembic", "sqlalchemy", "aiohttp", "asyncio", "httpx", "uvicorn.access"):
+    for name in ("alembic", "sqlalchemy", "aiohttp", "asyncio", "httpx", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
