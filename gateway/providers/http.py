@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.catalog import Model
 from gateway.errors import (
@@ -28,6 +29,7 @@ MAX_REPLY_BYTES = 64 * 2**20
 """Most bytes of a plain reply."""
 MAX_ERROR_BYTES = 64 * 2**10
 """What is read of an error reply; the rest is dropped with the connection."""
+SHORTEST_SECRET = 8
 KEEP_ALIVE_SECONDS = 15.0
 """How long an idle connection is kept. One that the server has closed meanwhile is noticed and not used again."""
 
@@ -98,6 +100,10 @@ def who(model: Model) -> str:
 
 def translated(error: Exception, model: Model) -> ProviderError:
     """Our error for a foreign one, by the table. Raise it `from` the foreign one, so that the log has the details."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        # aiohttp keeps the request's headers in this one, our key among them, and shows them in its repr.
+        error.request_info = error.request_info._replace(headers=CIMultiDictProxy(CIMultiDict()))
+        error.args = (error.status, error.message)
     for foreign, ours, saying in ERRORS:
         if isinstance(error, foreign):
             return ours(f"{who(model)} failed: {saying.format(deadlines=model.deadlines)}.")
@@ -168,8 +174,9 @@ def error_in_reply(error: dict[str, Any], model: Model) -> ProviderError:
 
 
 def without_key(text: str, model: Model) -> str:
-    """`text` with our key at the provider blotted out."""
-    return text.replace(model.api_key, "[key]") if model.api_key else text
+    """`text` with our key at the provider blotted out. A placeholder such as "EMPTY" is no secret and may be a word."""
+    key = (model.api_key or "").strip()
+    return text.replace(key, "[key]") if len(key) >= SHORTEST_SECRET else text
 
 
 def quoted(data: bytes, model: Model) -> str:

@@ -115,7 +115,7 @@ class OpenAICompatible:
             "accept-encoding": "identity",
         }
         if model.api_key is not None:
-            headers["authorization"] = f"Bearer {model.api_key}"
+            headers["authorization"] = f"Bearer {model.api_key.strip()}"  # keys read from files end in a newline
         elif url.user is not None:
             headers["authorization"] = aiohttp.encode_basic_auth(url.user, url.password or "")
         endpoint = Endpoint(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from gateway.errors import (
@@ -13,6 +15,15 @@ from gateway.errors import (
 )
 from tests.gateway.providers.asking import KEY, Open, call, replies
 from tests.gateway.providers.raw_upstream import chunked, with_length
+
+
+def shown_by_a_log(error: BaseException | None) -> str:
+    """An error and everything that led to it, as tracebacks and careless loggers show them."""
+    shown = ""
+    while error is not None:
+        shown += "".join(traceback.format_exception(error)) + f"{error!r} {error.args} {vars(error)}"
+        error = error.__cause__ or error.__context__
+    return shown
 
 
 @pytest.mark.parametrize(
@@ -45,7 +56,9 @@ async def test_a_reply_of_the_wrong_kind_is_named_and_never_shows_our_key(
     upstream, provider, to = await opened(replies(reply, keep=False))
     with pytest.raises(error, match=words) as caught:
         await (provider.stream(call(to), include_usage=False) if streamed else provider.complete(call(to)))
-    assert KEY not in f"{caught.value} {caught.value!r} {caught.value.body()}"
+    assert (
+        KEY not in f"{caught.value!r} {caught.value.body()} {caught.value.upstream_body} {shown_by_a_log(caught.value)}"
+    )
     assert len(upstream.requests) == 1
 
 
@@ -67,3 +80,17 @@ async def test_a_stream_without_any_event_is_a_bad_reply_that_may_fall_back(
     with pytest.raises(ProviderBadReply, match=words) as caught:
         await provider.stream(call(to), include_usage=False)
     assert caught.value.try_next
+
+
+async def test_a_key_with_a_newline_from_a_file_is_sent_without_it_and_still_hidden(opened: Open) -> None:
+    reply = with_length(f"you are {KEY}".encode(), "text/plain", "500 No")
+    upstream, provider, to = await opened(replies(reply), api_key=f"{KEY}\n")
+    with pytest.raises(ProviderFailed, match=r"you are \[key\]$"):
+        await provider.complete(call(to))
+    assert upstream.requests[0].header("authorization") == f"Bearer {KEY}"
+
+
+async def test_a_placeholder_key_does_not_blot_out_words(opened: Open) -> None:
+    _, provider, to = await opened(replies(with_length(b"x marks it", "text/plain", "500 No")), api_key="x")
+    with pytest.raises(ProviderFailed, match="x marks it"):
+        await provider.complete(call(to))
