@@ -182,10 +182,10 @@ class Router:
         standard = standardised(features.dense, weights.centre, weights.scale)
         hashed = hashed_values(features, weights.idf) @ weights.hashed[features.buckets]
         words = hashed[HEADS:]
-        manner: Floats = standard @ weights.domain_linear + (standard * standard) @ weights.domain_square
-        manner = manner + weights.domain_bias
-        logs = words + manner
-        likely = np.exp(logs - logs.max())
+        manner: Floats = standard @ weights.domain_linear + standard**2 @ weights.domain_square
+        manner += weights.domain_bias
+        logs: Floats = words + manner
+        likely: Floats = np.exp(logs - logs.max()).astype(np.float32)
         return _View(hashed[:HEADS], standard, words, manner, likely / likely.sum())
 
     def _heads(self, view: _View) -> list[float]:

@@ -46,7 +46,7 @@ class Scored:
 def score_unseen(tables: Tables, router: Router) -> Scored:
     """Score the held-out prompts that repeat nothing, and those of the sets kept for evaluation (without mt_bench)."""
     every = tables.prompts
-    wanted = every["held_out"] & (every["dataset"] != "mt_bench")
+    wanted = every["held_out"] & every["graded"] & (every["dataset"] != "mt_bench")
     prompts = every[wanted & (every["dataset"].isin(EVALUATION_ONLY) | ~every["overlaps"])]
     scores = [router.score_prompt(prompt) for prompt in prompts["prompt"]]
     trained = set(every.loc[every["trainable"], "domain"])

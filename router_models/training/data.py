@@ -17,6 +17,11 @@ from router_models.training.model_tiers import canonical_model, tier_of
 
 EVALUATION_ONLY = frozenset({"mmlu_test", "gsm8k_test", "mt_bench"})
 HELD_OUT_EVERY = 5
+# Domains whose recorded scores do not say whether an answer was good; neither trained nor evaluated on.
+BADLY_GRADED = {
+    "llmrouter14/trivia_qa": "the expected answer is one arbitrary alias in odd word order (for the author of Das Kapital "
+    "'marx karl'), so right answers score 0 and models of every ability score about .2",
+}
 
 _COLUMNS = {
     "prompts": ["dataset", "prompt_id", "prompt", "category", "stem_key"],
@@ -29,9 +34,9 @@ _COLUMNS = {
 class Tables:
     """Prompts, one row each, and outcomes, one row per prompt and model.
 
-    `prompts`: dataset, prompt_id, prompt, category, stem_key, domain, held_out, overlaps (bool: repeats a prompt of
-    RouteLLM's evaluation), trainable (bool). `outcomes`: row (position in prompts), model (one spelling), tier
-    (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing).
+    `prompts`: dataset, prompt_id, prompt, category, stem_key, domain, and as booleans held_out, overlaps (repeats a
+    prompt of RouteLLM's evaluation), graded (not in BADLY_GRADED), trainable. `outcomes`: row (position in prompts),
+    model (one spelling), tier (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing).
     """
 
     prompts: pd.DataFrame
@@ -73,7 +78,8 @@ def prepare(prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFram
     prompts["domain"] = [domain_of(d, c) for d, c in zip(prompts["dataset"], prompts["category"], strict=True)]
     prompts["held_out"] = [is_held_out(d, s) for d, s in zip(prompts["dataset"], prompts["stem_key"], strict=True)]
     prompts["overlaps"] = np.array([key in repeated for key in keys]) | prompts["stem_key"].isin(tested)
-    prompts["trainable"] = ~prompts["held_out"] & ~prompts["overlaps"]
+    prompts["graded"] = ~prompts["domain"].isin(BADLY_GRADED)
+    prompts["trainable"] = ~prompts["held_out"] & ~prompts["overlaps"] & prompts["graded"]
     return Tables(prompts, _outcomes(outcomes, {key: row for row, key in enumerate(keys)}))
 
 
