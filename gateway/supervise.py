@@ -138,7 +138,6 @@ class _Child:
         self._say = say
         self._process: asyncio.subprocess.Process | None = None
         self._ready_since: float | None = None
-        self._last_line = ""
 
     async def keep(self) -> None:
         """Run the program again and again until told to stop."""
@@ -149,8 +148,7 @@ class _Child:
                 return
             ended = f"{name} ended with {_describe_exit(code)}"
             if not self.ready.is_set():
-                words = f"; its last words: {self._last_line}" if self._last_line else ""
-                raise StartupError(f"{ended} while it was starting{words}")
+                raise StartupError(f"{ended} while it was starting; its output above says why.")
             if self._ready_since is not None and time.monotonic() - self._ready_since >= STEADY_SECONDS:
                 delay = FIRST_DELAY
             self._say(name, f"{ended}; starting it again in {delay:g} s")
@@ -214,7 +212,6 @@ class _Child:
 
     def _pass_on(self, line: bytes) -> None:
         if text := line.decode(errors="replace").rstrip():
-            self._last_line = text
             self._say(self.program.name, text)
 
     async def _watch_health(self, process: asyncio.subprocess.Process) -> None:

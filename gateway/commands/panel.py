@@ -15,12 +15,12 @@ EXAMPLE = """\
   from openai import OpenAI
   client = OpenAI(base_url="{base}/v1", api_key="{key}")
   question = {{"role": "user", "content": "What is the capital of France?"}}
-  answer = client.chat.completions.create(model="auto", messages=[question])
+  answer = client.chat.completions.create(model="auto", messages=[question], temperature=0)
   print(answer.choices[0].message.content)
 
   curl {base}/v1/chat/completions -H "Authorization: Bearer {key}" \\
     -H "Content-Type: application/json" \\
-    -d '{{"model": "auto", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+    -d '{{"model": "auto", "temperature": 0, "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 """
 
 
