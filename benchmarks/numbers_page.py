@@ -67,13 +67,12 @@ def _job(result: dict[str, Any]) -> str:
 
 
 def _killed(result: dict[str, Any]) -> str:
-    row = result["rows"]["auto"]
     failed = result["failed_checks"]
-    verdict = f"Checks that failed: {', '.join(failed)}." if failed else "All checks held."
     return (
-        f"The gateway was killed three times (`kill -9` of the worker, of the supervisor, of all processes) while it answered "
-        f"{row['requests']} requests; {row['broken_replies']} replies broke off and were asked for again. Every reply that "
-        f"reached the client whole was billed exactly once: {row['bill']['requests']} requests billed. {verdict}"
+        f"{main_job.as_kill_markdown(result['rows'])}\n\nIn each row the gateway was killed three times with `kill -9`: its "
+        "worker, its supervisor, all its processes at once. What the upstream had sent as the gateway died reached no client "
+        f"and is charged to nobody. `penstock ledger verify` exited {result['ledger_verify']['exit']}. "
+        + (f"Checks that failed: {', '.join(failed)}." if failed else "All checks held.")
     )
 
 

@@ -84,13 +84,14 @@ class Server:
         return seconds
 
     def stop(self) -> None:
-        """Ask it to end, and after ten seconds end each of its processes."""
+        """Ask it to end; whatever of it still runs ten seconds later, or outlives it by two, is killed."""
         pids = self.pids()
         if self.process.poll() is None:
             self.process.terminate()
         try:
             self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
+            wait_until_gone(pids, 2)
+        except (subprocess.TimeoutExpired, ServerFailedError):
             for pid in pids:
                 _kill(pid)
             self.process.wait()

@@ -49,6 +49,26 @@ ROWS: list[tuple[str, str, str, int, dict[str, tuple[str, int | None, float | No
     ("mmlu_pro", "uncounted", "Which is a gas?", 5, {"Meta-Llama-3_1-8B-Instruct": ("Neon", None, None, 1.0)}),
 ]
 
+# Enough prompts for a small main job, answered by all tiers; every stem key that is a multiple of five is held out.
+TIERS = {"gsm8k_test": "Meta-Llama-3.1-8B-Instruct Meta-Llama-3.1-70B-Instruct claude-3-5-sonnet-20241022"}
+TIERS["mmlu_pro"] = "Meta-Llama-3_1-8B-Instruct Meta-Llama-3_1-70B-Instruct gemini-1.5-pro-002"
+for dataset in ("drift_prime", "drift_composite", "drift_counthappynumber"):
+    TIERS[dataset] = "gpt-3.5-turbo-0301 gpt-3.5-turbo-0613 gpt-4-0314"
+ROWS += [
+    (
+        dataset,
+        f"job-{place}",
+        f"Invented question {place} of {dataset}: what is {place} + {place}?",
+        20 + place % 7,
+        {
+            model: (f"{model} thinks that it is {2 * place}.", 30 + place, None, float(place % 3 > 0))
+            for model in models.split()
+        },
+    )
+    for dataset, models in TIERS.items()
+    for place in range(100)
+]
+
 
 @pytest.fixture(scope="session")
 def routing_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
