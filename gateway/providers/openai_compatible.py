@@ -5,6 +5,7 @@ Every failure is a ProviderError; no error and no repr shows our key at the prov
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,11 @@ from gateway.providers.http import (
 )
 from gateway.providers.relay import HttpSource, RelayedStream
 from gateway.providers.stream import SseReader
+
+SENT_IN_ONE_GO = 2**20
+"""Bytes of a request; a larger one (it holds images) is written in pieces, so that others get their turn in between."""
+NO_CEILING = 1e9
+"""aiohttp rounds deadlines above 5 s up to whole seconds; ours are kept as configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,8 @@ class OpenAICompatible:
             if response is not None:
                 response.close()
             if isinstance(error, FOREIGN):
-                raise self._translated(error, model, f"{seconds:g} s (`deadlines.first_token`)") from error
+                name = "first_token" if seconds == model.deadlines.first_token else "total"
+                raise self._translated(error, model, f"{seconds:g} s (`deadlines.{name}`)") from error
             raise
 
     async def close(self) -> None:
@@ -95,9 +102,10 @@ class OpenAICompatible:
 
     async def _post(self, call: Call, body: dict[str, Any]) -> aiohttp.ClientResponse:
         endpoint = self._endpoints.get(call.model.index) or self._make_endpoint(call.model)
+        data = orjson.dumps(body)
         return await self._client.session.post(
             endpoint.url,
-            data=orjson.dumps(body),
+            data=data if len(data) <= SENT_IN_ONE_GO else io.BytesIO(data),
             headers={**endpoint.headers, "x-request-id": call.request_id},
             timeout=endpoint.timeout,
             allow_redirects=False,
@@ -136,10 +144,6 @@ class OpenAICompatible:
         if isinstance(payload, dict) and isinstance(payload.get("error"), dict):
             return error_in_reply(payload["error"], model)
         return ProviderBadReply(f"{who(model)} answered {response.content_type!r} where a stream was asked for.")
-
-
-NO_CEILING = 1e9
-"""aiohttp rounds deadlines above 5 s up to whole seconds; ours are kept as configured."""
 
 
 def plain_body(call: Call) -> dict[str, Any]:

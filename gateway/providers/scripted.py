@@ -52,8 +52,9 @@ class ScriptedProvider:
         """One streamed chat completion; returns once the first event is here."""
         model = call.model
         source = self._play(call, stream_body(call))
+        seconds = min(model.deadlines.first_token, model.deadlines.total)
         try:
-            with Deadline(self._watch, min(model.deadlines.first_token, model.deadlines.total)) as deadline:
+            with Deadline(self._watch, seconds) as deadline:
                 begin = await source.begin()
                 if begin.status != 200:
                     raise error_for_status(begin.status, await source.readany(), begin.headers, model)
@@ -62,7 +63,8 @@ class ScriptedProvider:
                 await stream.first()
                 return stream
         except FOREIGN as error:
-            raise _translated(error, model, "first_token") from error
+            name = "first_token" if seconds == model.deadlines.first_token else "total"
+            raise _translated(error, model, name) from error
 
     async def close(self) -> None:
         """There is nothing to release."""

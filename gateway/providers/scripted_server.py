@@ -117,6 +117,8 @@ class ScriptedServer:
             if made.delivered is not None:
                 tally.add(made.delivered)
             return response
+        except ConnectionError:  # the client left, which the tally tells
+            return response or web.Response()
         finally:
             if response is not None and response.status != 200:
                 tally.refused += 1

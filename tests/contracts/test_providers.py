@@ -244,7 +244,7 @@ async def test_a_stream_that_breaks_at_any_chunk_hands_on_what_came_and_then_say
     [
         ({"behaviour": "hang"}, {"total": 0.2}, False, "deadlines.total"),
         ({"behaviour": "hang"}, {"first_token": 0.2}, True, "deadlines.first_token"),
-        ({"behaviour": "hang"}, {"total": 0.2}, True, "deadlines.first_token"),
+        ({"behaviour": "hang"}, {"total": 0.2}, True, "deadlines.total"),
         ({"behaviour": "slow", "first_token_seconds": 60}, {"first_token": 0.2}, True, "deadlines.first_token"),
         ({"behaviour": "slow", "per_token_seconds": 60}, {"between_tokens": 0.2}, True, "deadlines.between_tokens"),
         ({"behaviour": "slow", "per_token_seconds": 0.06}, {"total": 0.2}, True, "deadlines.total"),

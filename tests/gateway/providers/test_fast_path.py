@@ -34,6 +34,15 @@ async def test_the_request_carries_unknown_fields_the_upstreams_model_name_our_k
     }
 
 
+async def test_a_request_of_many_megabytes_arrives_whole(opened: Open) -> None:
+    upstream, provider, to = await opened(replies(with_length(COMPLETION)))
+    image = "data:image/png;base64," + "A" * 5 * 2**20
+    await provider.complete(call(to, messages=[{"role": "user", "content": image}]))
+    await provider.complete(call(to))
+    assert orjson.loads(upstream.requests[0].body)["messages"][0]["content"] == image
+    assert upstream.connections == 1
+
+
 async def test_a_stream_is_always_asked_to_report_its_usage(opened: Open) -> None:
     upstream, provider, to = await opened(replies(chunked(EVENTS)))
     await read(provider, to, stream_options={"include_usage": False, "include_obfuscation": False})
