@@ -29,7 +29,7 @@ run: $(RUN_READY) ## Install what is missing, then start the engine and the gate
 
 .PHONY: test
 test: $(TEST_READY) backends ## Install what is missing, then run the whole test suite
-	@PATH="$$PATH:$$(sh tests/backends.sh path)" $(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
 check: $(TEST_READY) ## Lint, format, types and house rules
@@ -70,7 +70,7 @@ train-router: $(TEST_READY) ## Train the router on recorded outcomes (DATA=folde
 
 .PHONY: backends
 backends: ## Install PostgreSQL, Redis and Chromium when they are missing and that is allowed, else name the command
-	@sh tests/backends.sh install
+	@sh tests/install_backends.sh
 
 .PHONY: clean
 clean: ## Remove the environment and every cache; keeps .penstock, which holds keys and the ledger

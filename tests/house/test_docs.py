@@ -26,7 +26,6 @@ from gateway.cli import penstock
 from gateway.config import Config, check_config
 from gateway.settings import SETTINGS
 from gateway.telemetry.metrics import METRICS
-from local_engine.__main__ import main as engine
 from tests.house.source import ROOT, python_files, tree
 
 ROW = re.compile(r"^\| .+ \|$", re.MULTILINE)
@@ -196,13 +195,6 @@ def test_every_command_is_documented_with_its_options() -> None:
     text = page("cli.md")
     wrong = [problem for words, command in commands(penstock) for problem in undocumented(words, command, text)]
     assert not wrong, "docs/cli.md:\n" + "\n".join(wrong)
-
-
-def test_every_command_of_the_engine_is_documented_with_its_options() -> None:
-    text = page("engine.md")
-    words = ("python -m local_engine",)
-    wrong = [problem for path, command in commands(engine, words) for problem in undocumented(path, command, text)]
-    assert not wrong, "docs/engine.md:\n" + "\n".join(wrong)
 
 
 def test_no_command_is_documented_that_does_not_exist() -> None:
