@@ -21,6 +21,8 @@ from gateway.settings import environment_for_child
 KEY = "sk-penstock-demo-key-0123456789"
 ADMIN_KEY = "sk-penstock-demo-admin-0123456789"
 PRICES = {"economy": (0.05, 0.20), "standard": (0.50, 2.00), "premium": (2.50, 10.00)}
+MIN_QUALITY = 0.7
+"""Of the best tier's quality. Lower than the default of 0.95, so that a dozen questions reach more than one tier."""
 PROMPTS = (
     ("auto", "What is the capital of France?"),
     ("auto", "Say hello in Spanish."),
@@ -71,7 +73,8 @@ def _config() -> dict[str, Any]:
         }
         for tier, (per_input, per_output) in PRICES.items()
     ]
-    return {"models": models, "keys": [{"key": KEY, "name": "demo"}]}
+    policies = {"default": {"min_quality": MIN_QUALITY}}
+    return {"models": models, "keys": [{"key": KEY, "name": "demo"}], "policies": policies}
 
 
 def _environment(folder: Path) -> dict[str, str]:
