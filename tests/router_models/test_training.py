@@ -1,0 +1,187 @@
+"""Training on a small made-up table gives a loadable, reproducible artifact that has learnt the table's pattern."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router_models import Router
+from router_models.artifact import load
+from router_models.errors import TrainingDataError
+from router_models.features import extract
+from router_models.request import RequestText
+from router_models.router import hashed_values, standardised
+from router_models.training.__main__ import main
+from router_models.training.corpus import Scaling, apply_scaling, read_corpus
+from router_models.training.data import EVALUATION_ONLY, Tables, domain_of, is_held_out, load_tables, prepare
+from router_models.training.item_response import fit_scale
+from router_models.training.model_tiers import NO_TIER, TIER_MODELS, tier_of
+from router_models.training.train import train
+
+MODELS = {"gemma-7b": 0.0, "llama-3.1-70b-instruct": 1.0, "gpt-4o-2024-08-06": 2.0}
+EASY = ("add the small numbers {} and {}", "how many apples are {} and {}")
+HARD = ("prove the conjecture about manifolds {} and {}", "derive the spectrum of operator {} and {}")
+
+
+def made_up(folder: Path, per_pattern: int = 60) -> Path:
+    """Tables of two datasets in which prompts of HARD are failed by weak models."""
+    rng = np.random.default_rng(3)
+    prompts, outcomes = [], []
+    for dataset in ("math_level5", "mmlu_pro"):
+        for pattern in (*EASY, *HARD):
+            for number in range(per_pattern):
+                text = pattern.format(number, number * 7)
+                identity = f"{pattern[:6]}-{number}"
+                stem = hashlib.sha256(f"{dataset}{text}".encode()).hexdigest()[:16]
+                prompts.append((dataset, identity, text, "maths|made-up", stem))
+                for model, ability in MODELS.items():
+                    hard = 2.5 if pattern in HARD else -1.5
+                    right = float(rng.random() < 1 / (1 + np.exp(hard - ability)))
+                    outcomes.append((dataset, identity, model, right, 300 if pattern in HARD else 40))
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ["dataset", "prompt_id", "prompt", "category", "stem_key"]
+    pd.DataFrame(prompts, columns=names).to_parquet(folder / "prompts.parquet")
+    names = ["dataset", "prompt_id", "model", "score", "out_tokens"]
+    pd.DataFrame(outcomes, columns=names).to_parquet(folder / "outcomes.parquet")
+    pd.DataFrame({"dataset": ["math_level5"], "prompt_id": ["prove -5"]}).to_parquet(
+        folder / "overlap_with_routellm_eval.parquet"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up(tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(scope="module")
+def tables(folder: Path) -> Tables:
+    return load_tables(folder)
+
+
+def test_the_command_trains_a_loadable_artifact_and_prints_its_card(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "made.npz"
+    assert main(["--data", str(folder), "--out", str(out)]) == 0
+    card = json.loads(capsys.readouterr().out)
+    router = Router.load(out)
+    assert card["artifact"] == router.version
+    assert card["prompts"] == router.card["prompts"]
+    easy = router.score_prompt("add the small numbers 91 and 12")
+    hard = router.score_prompt("prove the conjecture about manifolds 91 and 12")
+    assert hard.difficulty > easy.difficulty + 0.3
+    assert hard.expected_output_tokens["economy"] > 3 * easy.expected_output_tokens["economy"]
+    assert easy.quality["economy"].p > 0.6
+
+
+def test_the_same_tables_and_seed_give_the_same_bytes(tables: Tables, tmp_path: Path) -> None:
+    first, second = tmp_path / "1.npz", tmp_path / "2.npz"
+    assert train(tables, first, seed=5).version == train(tables, second, seed=5).version
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_training_and_serving_scale_features_alike(tables: Tables, tmp_path: Path) -> None:
+    prompts = ["add the small numbers 1 and 2", "prove it again and again", "", "東京 apples 42?"]
+    train(tables, tmp_path / "a.npz")
+    weights = load(tmp_path / "a.npz").weights
+    hashed, dense = apply_scaling(read_corpus(prompts), Scaling(weights.idf, weights.centre, weights.scale))
+    for row, prompt in enumerate(prompts):
+        features = extract(RequestText.from_prompt(prompt))
+        served = np.zeros(hashed.shape[1], dtype=np.float32)
+        served[features.buckets] = hashed_values(features, weights.idf) * weights.idf[features.buckets]
+        np.testing.assert_allclose(hashed[row].toarray()[0], served, atol=1e-6)
+        np.testing.assert_allclose(dense[row], standardised(features.dense, weights.centre, weights.scale))
+
+
+def test_held_out_and_overlapping_prompts_are_not_trained_on(tables: Tables) -> None:
+    prompts = tables.prompts
+    assert prompts.loc[prompts["held_out"], "trainable"].sum() == 0
+    assert 0.1 < prompts["held_out"].mean() < 0.3
+    repeated = prompts[(prompts["dataset"] == "math_level5") & (prompts["prompt_id"] == "prove -5")]
+    assert repeated["overlaps"].all()
+    assert not repeated["trainable"].any()
+
+
+@given(st.sampled_from(sorted(EVALUATION_ONLY)), st.integers(0, 2**64 - 1))
+def test_sets_kept_for_evaluation_are_always_held_out(dataset: str, stem: int) -> None:
+    assert is_held_out(dataset, f"{stem:016x}")
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_fifth_of_the_other_sets_is_held_out_by_stem(stem: int) -> None:
+    assert is_held_out("mmlu_pro", f"{stem:016x}") == (stem % 5 == 0)
+
+
+def test_prompts_with_a_question_of_the_evaluation_are_overlaps_even_when_unlisted() -> None:
+    columns = ["dataset", "prompt_id", "prompt", "category", "stem_key"]
+    prompts = pd.DataFrame(
+        [("gsm8k_test", "1", "q", "", "0000000000000001"), ("mmlu_pro", "1", "q", "m|x-y", "0000000000000001")], columns=columns
+    )
+    outcomes = pd.DataFrame({"dataset": [], "prompt_id": [], "model": [], "score": [], "out_tokens": []})
+    prepared = prepare(prompts, outcomes, pd.DataFrame({"dataset": [], "prompt_id": []}))
+    assert prepared.prompts["overlaps"].tolist() == [True, True]
+    assert prepared.prompts["trainable"].tolist() == [False, False]
+
+
+def test_domains_group_like_prompts() -> None:
+    assert domain_of("llmrouter14", "mbpp") == "llmrouter14/mbpp"
+    assert domain_of("mmlu_pro", "physics|stemez-Optics") == "mmlu_pro/stemez-physics"
+    assert domain_of("mmlu_pro", "chemistry|scibench-quan") == "mmlu_pro/scibench"
+    assert domain_of("drift_prime", "prime") == "drift"
+
+
+def test_no_model_stands_for_two_tiers() -> None:
+    names = [name for models in TIER_MODELS.values() for name in models] + list(NO_TIER)
+    assert len(names) == len(set(names))
+    assert tier_of("Meta-Llama-3_1-8B-Instruct") == tier_of("Meta-Llama-3.1-8B-Instruct") == "economy"
+    assert tier_of("never heard of") is None
+
+
+def test_the_item_response_scale_recovers_the_order_of_abilities_and_difficulties() -> None:
+    rng = np.random.default_rng(1)
+    hard = np.linspace(-2, 2, 80)
+    rows = [
+        (row, model, float(rng.random() < 1 / (1 + np.exp(hard[row] - ability))))
+        for row in range(80)
+        for model, ability in (("a", -1.0), ("b", 0.0), ("c", 1.0), ("d", 2.0))
+    ]
+    scale = fit_scale(pd.DataFrame(rows, columns=["row", "model", "score"]))
+    assert scale.ability["a"] < scale.ability["b"] < scale.ability["c"] < scale.ability["d"]
+    found = [scale.difficulty[row] for row in range(80)]
+    assert np.corrcoef(found, hard)[0, 1] > 0.6
+
+
+def test_a_missing_table_is_named_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "none.npz"
+    assert main(["--data", str(tmp_path), "--out", str(out)]) == 1
+    assert "prompts.parquet" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_table_without_a_column_is_refused_with_the_column(folder: Path, tmp_path: Path) -> None:
+    for name in ("prompts", "outcomes", "overlap_with_routellm_eval"):
+        (tmp_path / f"{name}.parquet").write_bytes((folder / f"{name}.parquet").read_bytes())
+    pd.read_parquet(folder / "outcomes.parquet").drop(columns="score").to_parquet(tmp_path / "outcomes.parquet")
+    with pytest.raises(TrainingDataError, match="score"):
+        load_tables(tmp_path)
+
+
+def test_a_damaged_table_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.parquet").write_bytes((folder / "prompts.parquet").read_bytes()[:500])
+    with pytest.raises(TrainingDataError, match="cannot be read"):
+        load_tables(tmp_path)
+
+
+def test_too_few_prompts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match="too few"):
+        train(load_tables(made_up(tmp_path, per_pattern=3)), tmp_path / "a.npz")
