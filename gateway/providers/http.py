@@ -136,7 +136,8 @@ def error_for_status(
     status: int, body: bytes, headers: Mapping[str, str], model: Model, *, how: str | None = None
 ) -> ProviderError:
     """Our error for an upstream's error reply. `headers` must be looked up in lower case or case-blind."""
-    said = _without_key(_error_object(body), model)
+    # Blotted out twice: before texts are cut short, and again where JSON had escaped a character of the key.
+    said = _without_key(_error_object(without_key(body.decode(errors="replace"), model)), model)
     message = str(said.get("message") or "")[:1000]
     answered = f"{who(model)} {how or f'answered {status}'}"
     quote = f": {message}" if message else "."
@@ -184,12 +185,12 @@ def quoted(data: bytes, model: Model) -> str:
     return repr(without_key(data[:4096].decode(errors="replace"), model)[:80])
 
 
-def _error_object(body: bytes) -> dict[str, Any]:
+def _error_object(body: str) -> dict[str, Any]:
     """The error in the shapes servers use: OpenAI's, a flat one, FastAPI's `detail`, or plain text."""
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
-        text = body.decode(errors="replace").strip()
+        text = body.strip()
         return {"message": text[:500]} if text and not text.startswith("<") else {}
     if not isinstance(payload, dict):
         return {"message": str(payload)[:500]}

@@ -45,6 +45,8 @@ def shown_by_a_log(error: BaseException | None) -> str:
         (with_length(b"{}", status="302 Found", extra="location: /elsewhere\r\n"), ProviderFailed, "redirect"),
         (with_length(b"{}", status="307 Same", extra="location: /elsewhere\r\n"), ProviderFailed, "redirect"),
         (with_length(KEY.encode(), status="500 No"), ProviderFailed, r"answered 500: \[key\]"),
+        (with_length(f"{'e' * 490}{KEY}".encode(), "text/plain", "500 No"), ProviderFailed, r"e\[key\]"),
+        (with_length(f'{{"error": "\\u0073{KEY[1:]}"}}'.encode(), status="500 No"), ProviderFailed, r"500: \[key\]"),
         (with_length(f'["{KEY}"]'.encode()), ProviderBadReply, r"\[key\]|where a stream"),
     ],
     ids=lambda value: value[:60].decode(errors="replace") if isinstance(value, bytes) else "",
