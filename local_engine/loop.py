@@ -22,28 +22,24 @@ _LONGEST_RETRY_AFTER = 60  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class _Added:
-    requests: tuple[Request, ...]
+class _Open:
+    """An accepted request that has not ended, and who hears of it."""
+
+    request: Request
     sink: Sink
 
 
-@dataclass(frozen=True, slots=True)
-class _Aborted:
-    requests: tuple[Request, ...]
-
-
 class EngineLoop:
-    """Owns the engine's thread. `open_requests` counts the accepted that have not ended."""
+    """Owns the engine's thread. What other threads touch is guarded by `_wake`."""
 
     def __init__(self, engine: Engine, metrics: EngineMetrics) -> None:
         self.engine = engine
         self.metrics = metrics
-        self._inbox: list[_Added | _Aborted] = []
         self._wake = threading.Condition()
+        self._open: dict[int, _Open] = {}
+        self._arrived: list[Request] = []
+        self._dropped: list[Request] = []
         self._stopping = False
-        self._sinks: dict[int, Sink] = {}
-        self._open: dict[int, Request] = {}
-        self.open_requests = 0
         self._seconds_per_request = 1.0  # running mean, for Retry-After
         self._thread = threading.Thread(target=self._run, name="engine-loop", daemon=True)
 
@@ -64,24 +60,29 @@ class EngineLoop:
         with self._wake:
             if self._stopping:
                 raise NotReady("the engine is shutting down: send the request to another instance", retry_after=1)
-            if self.open_requests + len(requests) > config.max_batch + config.max_queue:
+            if len(self._open) + len(requests) > config.max_batch + config.max_queue:
                 self.metrics.refused.inc()
-                waiting = max(1, self.open_requests - config.max_batch)
+                waiting = max(1, len(self._open) - config.max_batch)
                 seconds = 1 + int(self._seconds_per_request * waiting / config.max_batch)
                 raise QueueFull(
-                    f"{self.open_requests} requests are open, at most {config.max_batch} run and {config.max_queue} wait: "
+                    f"{len(self._open)} requests are open, at most {config.max_batch} run and {config.max_queue} wait: "
                     "try again later",
                     retry_after=min(seconds, _LONGEST_RETRY_AFTER),
                 )
-            self.open_requests += len(requests)
-            self._inbox.append(_Added(tuple(requests), sink))
+            self._open |= {request.id: _Open(request, sink) for request in requests}
+            self._arrived += requests
             self._wake.notify()
 
     def abort(self, requests: Sequence[Request]) -> None:
         """Drop the requests before the next step; ended ones are fine. Their sink hears nothing more."""
         with self._wake:
-            self._inbox.append(_Aborted(tuple(requests)))
+            self._dropped += requests
             self._wake.notify()
+
+    @property
+    def open_requests(self) -> int:
+        """Accepted requests that have not ended."""
+        return len(self._open)
 
     @property
     def alive(self) -> bool:
@@ -100,43 +101,41 @@ class EngineLoop:
     def _turn(self) -> None:
         """Take in what has arrived, then compute one step."""
         with self._wake:
-            while not (self._inbox or self._stopping or self.engine.busy):
+            while not (self._arrived or self._dropped or self._stopping or self.engine.busy):
                 self._wake.wait()
-            inbox, self._inbox = self._inbox, []
-        for item in inbox:
-            self._handle(item)
+            arrived, self._arrived = self._arrived, []
+            dropped, self._dropped = self._dropped, []
+        for request in arrived:
+            self.engine.add(request)
+        for request in dropped:
+            self.engine.abort(request)
+            if self._close(request) is not None:
+                self.metrics.observe_end(request, "abort")
+        self.metrics.observe_queue(self.engine)
         outputs = self.engine.step()
-        self.metrics.observe_step(self.engine, outputs)
+        if outputs:
+            self.metrics.observe_step(self.engine, outputs)
         for output in outputs:
             self._deliver(output)
 
-    def _handle(self, item: _Added | _Aborted) -> None:
-        for request in item.requests:
-            if isinstance(item, _Added):
-                self._sinks[request.id] = item.sink
-                self._open[request.id] = request
-                self.engine.add(request)
-            elif request.id in self._sinks:
-                self.engine.abort(request)
-                self._close(request)
-                self.metrics.observe_end(request, "abort")
-        self.metrics.observe_queue(self.engine)
-
     def _deliver(self, output: Output) -> None:
-        sink = self._sinks[output.request.id]
-        if output.finish is not None:
-            self._close(output.request)
-            self.metrics.observe_end(output.request, output.finish)
-            self._learn_duration(output.request)
+        request = output.request
+        if output.finish is None:
+            entry = self._open.get(request.id)
+        else:
+            entry = self._close(request)
+            self.metrics.observe_end(request, output.finish)
+            self._learn_duration(request)
+        if entry is None:
+            return
         try:
-            sink(output)
+            entry.sink(output)
         except RuntimeError:  # the caller's event loop is closed: nobody is left to hear it
-            log.debug("request %d has nobody to answer to", output.request.id)
+            log.debug("request %d has nobody to answer to", request.id)
 
-    def _close(self, request: Request) -> None:
-        del self._sinks[request.id], self._open[request.id]
+    def _close(self, request: Request) -> _Open | None:
         with self._wake:
-            self.open_requests -= 1
+            return self._open.pop(request.id, None)
 
     def _learn_duration(self, request: Request) -> None:
         if request.scheduled is not None and request.last_token is not None:
@@ -147,10 +146,8 @@ class EngineLoop:
         """Accept nothing more and answer every open request with `error`."""
         with self._wake:
             self._stopping = True
-            inbox, self._inbox = self._inbox, []
-        for item in inbox:
-            self._handle(item)
-        for request in [*self.engine.scheduler.running, *self.engine.scheduler.waiting]:
-            self.engine.abort(request)
-        for request in list(self._open.values()):
-            self._deliver(Output(request, "", 0, "error", error))
+            entries = list(self._open.values())
+        for entry in entries:
+            self._deliver(Output(entry.request, "", 0, "error", error))
+        for entry in entries:  # last: after a bug this may raise, and by then everybody has an answer
+            self.engine.abort(entry.request)
