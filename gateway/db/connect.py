@@ -80,6 +80,7 @@ def _sqlite(url: URL, shown: str) -> Engine:
         url.set(drivername="sqlite"),
         pool_size=POOL_SIZE,
         connect_args={} if "timeout" in url.query else {"timeout": SQLITE_BUSY_SECONDS},
+        hide_parameters=True,  # errors are logged, and rows are the customers'
         json_serializer=_to_json,
         json_deserializer=orjson.loads,
     )
@@ -109,6 +110,7 @@ def _postgresql(url: URL) -> Engine:
                 "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c timezone=UTC",
                 "application_name": "penstock",
             },
+            hide_parameters=True,
             json_serializer=_to_json,
             json_deserializer=orjson.loads,
         )

@@ -28,6 +28,8 @@ from gateway.metering.segments import Line, Segment, list_segments, read_lines, 
 from gateway.types import PROCESS_DIED, Hold, UsageEvent
 
 BATCH = 1000
+BATCH_BYTES = 8 * 1024 * 1024
+"""A batch ends with the record that reaches either: transactions stay short and memory flat."""
 POLL_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 OVERDUE_SECONDS = 60.0
@@ -111,15 +113,16 @@ class Deliverer:
 
     def _collect(self, segments: Sequence[Segment]) -> _Batch:
         assert self._delivered is not None
-        batch = _Batch()
+        batch, size = _Batch(), 0
         for segment in segments:
-            offset = self._delivered.get(segment.name, 0)
-            while len(batch.lines) < BATCH:
+            start = offset = self._delivered.get(segment.name, 0)
+            while len(batch.lines) < BATCH and size + offset - start < BATCH_BYTES:
                 lines, _ = read_lines(segment.path, offset, BATCH - len(batch.lines))
                 if not lines:
                     break
                 batch.lines += [(segment, line) for line in lines]
                 offset = batch.delivered[segment.name] = lines[-1].end
+            size += offset - start
         return batch
 
     def _deliver(self, batch: _Batch, done: Delivered) -> None:

@@ -138,19 +138,19 @@ def _usage_row(event: UsageEvent) -> dict[str, Any]:
         "request_id": event.request_id,
         "tenant": event.tenant,
         "key_id": event.key_id,
-        "key_name": _text(event.key_name),
-        "session_id": _text(event.session_id),
+        "key_name": event.key_name,
+        "session_id": event.session_id,
         "tags": event.tags,
-        "requested_model": _text(event.requested_model),
+        "requested_model": event.requested_model,
         "model": event.model,
         "provider": event.provider,
         "tier": event.tier,
         "difficulty": event.difficulty,
         "artifact": event.artifact,
-        "decision": _text(event.decision),
+        "decision": event.decision,
         "explanation": event.explanation,
         "outcome": event.outcome,
-        "error_code": _text(event.error_code),
+        "error_code": event.error_code,
         "streamed": event.streamed,
         "disconnected": event.disconnected,
         "started_at": moment(event.started_at),
@@ -178,7 +178,7 @@ def _attempt_row(request_id: str, attempt: Attempt) -> dict[str, Any]:
         "started_at": moment(attempt.started_at),
         "seconds": attempt.seconds,
         "status": attempt.status,
-        "error_code": _text(attempt.error_code),
+        "error_code": attempt.error_code,
         "estimated": attempt.usage.estimated,
         "raw_usage": attempt.raw_usage,
         "cost_pico": attempt.cost.total,
@@ -194,8 +194,8 @@ def _hold_row(writer: str, hold: Hold, state: HoldState, closed_at: float | None
         "request_id": hold.request_id,
         "tenant": hold.tenant,
         "key_id": hold.key_id,
-        "key_name": _text(hold.key_name),
-        "requested_model": _text(hold.requested_model),
+        "key_name": hold.key_name,
+        "requested_model": hold.requested_model,
         "amount_pico": hold.amount,
         "state": state,
         "writer": writer,
@@ -203,8 +203,3 @@ def _hold_row(writer: str, hold: Hold, state: HoldState, closed_at: float | None
         "expires_at": moment(hold.expires_at),
         "closed_at": moment(closed_at) if closed_at is not None else None,
     }
-
-
-def _text(value: str | None) -> str | None:
-    """PostgreSQL has no NUL in text; clients may send one."""
-    return value.replace("\0", "\ufffd") if value is not None and "\0" in value else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, insert, or_, select
+from sqlalchemy import Connection, Select, and_, case, func, or_, select
 
 from gateway.db.insert import insert_missing, insert_rows
 from gateway.db.tables import (
@@ -56,8 +56,11 @@ def insert_transactions(connection: Connection, events: Sequence[UsageEvent], no
         }
         for event in events
     ]
-    statement = insert(ledger_transactions).returning(ledger_transactions.c.request_id, ledger_transactions.c.id)
-    return dict(connection.execute(statement, rows).all())
+    insert_rows(connection, ledger_transactions, rows)
+    query = select(ledger_transactions.c.request_id, ledger_transactions.c.id).where(
+        ledger_transactions.c.request_id.in_([event.request_id for event in events])
+    )
+    return dict(connection.execute(query).all())
 
 
 def account_ids(connection: Connection, accounts: Sequence[tuple[str, str, str]]) -> dict[str, int]:
