@@ -136,10 +136,15 @@ def _speed(router: Router) -> dict[str, Any]:
 
 
 def _commit() -> str:
+    """The commit of the checkout, with -dirty when this package differs from it."""
+    place = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=place, capture_output=True, text=True, check=True)  # noqa: S603, S607
+        return done.stdout.strip()
+
     try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        place = Path(__file__).parent
-        return subprocess.run(command, cwd=place, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
