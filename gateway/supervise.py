@@ -53,13 +53,20 @@ class Program:
 
 
 class Supervisor:
-    """Runs programs until SIGINT, SIGTERM or SIGHUP. `stages` are started together and stopped one after the other."""
+    """Runs programs until SIGINT, SIGTERM or SIGHUP. `stages` are started together and stopped one after the other.
 
-    def __init__(self, stages: Sequence[Sequence[Program]], say: Say) -> None:
+    `on_child_ready` is called with a child's name when it is ready for the first time.
+    """
+
+    def __init__(
+        self, stages: Sequence[Sequence[Program]], say: Say, on_child_ready: Callable[[str], None] = lambda name: None
+    ) -> None:
         self._guardian = Guardian()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._stages = [[_Child(each, self._guardian, self._stop, say) for each in stage] for stage in stages]
+        self._stages = [
+            [_Child(each, self._guardian, self._stop, say, on_child_ready) for each in stage] for stage in stages
+        ]
 
     async def run(self, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
         """Start everything, call `on_ready` when all are ready, and return when all have stopped.
@@ -130,12 +137,15 @@ class Guardian:
 class _Child:
     """One program over all its restarts."""
 
-    def __init__(self, program: Program, guardian: Guardian, stop: asyncio.Event, say: Say) -> None:
+    def __init__(
+        self, program: Program, guardian: Guardian, stop: asyncio.Event, say: Say, on_ready: Callable[[str], None]
+    ) -> None:
         self.program = program
         self.ready = asyncio.Event()
         self._guardian = guardian
         self._stop = stop
         self._say = say
+        self._on_ready = on_ready
         self._process: asyncio.subprocess.Process | None = None
         self._ready_since: float | None = None
 
@@ -238,7 +248,9 @@ class _Child:
         _kill_group(process.pid)
 
     def _is_ready(self) -> None:
-        self.ready.set()
+        if not self.ready.is_set():
+            self.ready.set()
+            self._on_ready(self.program.name)
         if self._ready_since is None:
             self._ready_since = time.monotonic()
 

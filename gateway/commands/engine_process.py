@@ -15,7 +15,7 @@ from gateway.commands.data_folder import DataFolder
 from gateway.commands.listen import free_port
 from gateway.errors import StartupError
 from gateway.settings import environment_for_child
-from gateway.supervise import Program
+from gateway.supervise import Guardian, Program
 
 GRACE = 10.0
 """Seconds. The gateway has stopped before, so no answer is open any more."""
@@ -53,14 +53,22 @@ def plan_engine(bundled: Bundled, folder: DataFolder) -> EnginePlan:
 def fetch_weights(name: str, folder: DataFolder) -> Path:
     """Bring the weights to this machine; progress bars and reasons for failing appear on the terminal as they come."""
     command = [sys.executable, "-m", "local_engine", "fetch", name, "--weights-dir", str(folder.weights), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)  # noqa: S603
-    if done.returncode != 0:
+    guardian = Guardian()
+    guardian.start()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)  # noqa: S603
+    try:
+        guardian.add(process.pid)
+        output, _ = process.communicate()
+        guardian.remove(process.pid)
+    finally:
+        guardian.close()  # after Ctrl-C, or when this process is killed, a download that goes on is killed
+    if process.returncode != 0:
         raise StartupError(
             f"the weights {name!r} of the bundled engine are not on this machine and could not be fetched; "
             "the message above says why. Give `weights` in the configuration the path of a .gguf file or a model "
             "folder, or start without the engine: --no-engine."
         )
-    return Path(json.loads(done.stdout)["path"])
+    return Path(json.loads(output)["path"])
 
 
 def check_engine_installed() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from rich.console import Console
-from rich.status import Status
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from gateway.commands.configuration import ENGINE_KEY
@@ -83,7 +83,7 @@ def run_until_stopped(
         on_ready()
 
     async def run() -> None:
-        await Supervisor(stages, log.say).run(ready, listener.close)
+        await Supervisor(stages, log.say, log.child_ready).run(ready, listener.close)
 
     try:
         asyncio.run(run())
@@ -92,16 +92,18 @@ def run_until_stopped(
 
 
 class Log:
-    """`name | line` on standard error, names aligned and coloured; on a terminal a spinner until everything has started."""
+    """`name | line` on standard error, names aligned and coloured; on a terminal, bars until everything has started."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._console = Console(stderr=True)
         self._width = max(map(len, names), default=0)
         self._colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
-        self._status: Status | None = None
+        self._bars: Progress | None = None
         if self._console.is_terminal:
-            self._status = self._console.status(f"starting {', '.join(names)}")
-            self._status.start()
+            columns = (TextColumn("starting {task.description}"), BarColumn(), TimeElapsedColumn())
+            self._bars = Progress(*columns, console=self._console, transient=True)
+            self._tasks = {name: self._bars.add_task(name.ljust(self._width), total=None) for name in names}
+            self._bars.start()
 
     def say(self, name: str, line: str) -> None:
         """Print one line of a child."""
@@ -109,8 +111,13 @@ class Log:
         with suppress(OSError):  # a terminal that is gone must not stop the supervision
             self._console.print(prefix.append(f" | {line}", style="default"), soft_wrap=True)
 
+    def child_ready(self, name: str) -> None:
+        """Fill its bar. How far a child is before that is not known, so the bar only moves."""
+        if self._bars is not None:
+            self._bars.update(self._tasks[name], total=1, completed=1)
+
     def started(self) -> None:
-        """Take the spinner away."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        """Take the bars away."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None

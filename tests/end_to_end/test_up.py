@@ -209,6 +209,28 @@ def test_missing_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "penstock.db").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_download_ends_with_the_up_that_wanted_it(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+    config = tmp_path / "penstock.yaml"
+    config.write_text(
+        "models: [{name: a, tier: economy, engine: bundled, weights: an/id, price: {input: 1, output: 1}}]"
+    )
+    with socket.socket() as silent_hub:
+        silent_hub.bind(("127.0.0.1", 0))
+        silent_hub.listen()
+        silent_hub.settimeout(60)
+        environment = {"PENSTOCK_DATA_DIR": str(tmp_path / "data"), "PENSTOCK_PORT": "0"}
+        environment["HF_ENDPOINT"] = f"http://127.0.0.1:{silent_hub.getsockname()[1]}"
+        running = start("-m", "gateway", "up", "--config", str(config), environment=environment)
+        connection, _ = silent_hub.accept()
+        with connection:
+            children = list(Up(running, "", "").children())
+            assert len(children) == 2  # the download and its guardian
+            running.send(number)
+            assert running.finish(30) != 0
+            assert gone(children)
+
+
 def test_weights_that_are_damaged_end_the_start_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.gguf").write_bytes(b"GGUF and then nothing")
     config = tmp_path / "penstock.yaml"
