@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 
 from benchmarks import job_ledger, job_prompts, recorded_answers, results_file
-from benchmarks.job_books import PICO_PER_USD, Bill, Books, reported_bill, total
+from benchmarks.job_books import PICO_PER_USD, Bill, Billed, Books, reported_bill, total
 from benchmarks.job_client import Arm, Signals, run_arm
 from benchmarks.job_gateway import KILLS, PRICES, Gateway
 from benchmarks.processes import ServerFailedError, free_port, start
@@ -36,17 +36,21 @@ from benchmarks.results_file import ROOT
 
 @dataclass(frozen=True)
 class Job:
-    """What a run leaves: the books of every arm, what `penstock ledger verify` printed, and its exit status."""
+    """What a run leaves: the books of every arm, what `penstock ledger verify` printed, and its exit status.
+
+    `strays` are requests in the books that belong to no arm's key.
+    """
 
     books: list[Books]
+    strays: list[Billed]
     verified: dict[str, Any]
     verify_exit: int
 
 
 def arms_of(floors: list[float], kill: bool) -> list[Arm]:
     """`auto` as the policy has it and at each floor; without kills also one arm per fixed tier, to compare with."""
-    auto = [Arm("auto", "auto"), *(Arm(f"auto-{floor:g}", "auto", floor) for floor in floors)]
-    return auto + ([] if kill else [Arm(f"always-{tier}", tier) for tier in TIER_MODELS])
+    auto = [Arm("auto", "auto"), *(Arm(f"auto_at_{100 * floor:.0f}", "auto", floor) for floor in floors)]
+    return auto + ([] if kill else [Arm(f"always_{tier}", tier) for tier in TIER_MODELS])
 
 
 @contextlib.contextmanager
@@ -113,7 +117,8 @@ def run_job(args: argparse.Namespace, prompts: list[Prompt]) -> Job:
             )
             for place, arm in enumerate(arms)
         ]
-        return Job(books, verified, gateway.command("ledger", "verify").returncode)
+        strays = [one for one in billed if one.key_name not in gateway.keys]
+        return Job(books, strays, verified, gateway.command("ledger", "verify").returncode)
 
 
 def upstream_replies(root: str) -> list[dict[str, Any]]:
@@ -137,8 +142,7 @@ def row_of(books: Books, recorded: RecordedAnswers) -> dict[str, Any]:
         "requests": len(finished),
         "share": {model: round(asked[model] / len(finished), 4) for model in TIER_MODELS},
         "accuracy": round(sum(scores) / len(scores), 4),
-        "cost_usd": bill.cost / PICO_PER_USD,
-        "charge_usd": bill.charge / PICO_PER_USD,
+        "cost_usd_per_1000": round(1000 * bill.cost / PICO_PER_USD / len(finished), 4),
         "bill": asdict(bill),
         "upstream_delivered": asdict(books.delivered()),
         "broken_replies": len(books.arm.broken),
@@ -148,25 +152,25 @@ def row_of(books: Books, recorded: RecordedAnswers) -> dict[str, Any]:
     }
 
 
-def as_markdown(rows: dict[str, dict[str, Any]]) -> str:
-    """The table for the README. Costs are what the provider asks, per 1,000 requests.
+def add_chance(rows: dict[str, dict[str, Any]]) -> None:
+    """To every row of `auto`: what its shares would give if prompts were dealt to tiers by chance, knowing nothing."""
+    for name, row in rows.items():
+        if name.startswith("auto"):
+            row["by_chance"] = {
+                kind: round(sum(part * rows[f"always_{tier}"][kind] for tier, part in row["share"].items()), 4)
+                for kind in ("accuracy", "cost_usd_per_1000")
+            }
 
-    The last two columns are what the row's shares would give if prompts were dealt to tiers by chance: a router that
-    knows nothing.
-    """
+
+def as_markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """The table for the README. Costs are what the provider asks, per 1,000 requests."""
     lines = ["| | small / medium / large | accuracy | USD per 1,000 | accuracy by chance | USD by chance |"]
     lines.append("|---|---|---|---|---|---|")
     for name, row in rows.items():
         shares = " / ".join(f"{100 * part:.0f} %" for part in row["share"].values())
-        cells = [name, shares, f"{100 * row['accuracy']:.1f} %", f"{1000 * row['cost_usd'] / row['requests']:.3f}"]
-        if name.startswith("auto"):
-            chance = {
-                kind: sum(part * rows[f"always-{tier}"][kind] for tier, part in row["share"].items())
-                for kind in ("accuracy", "cost_usd")
-            }
-            cells += [f"{100 * chance['accuracy']:.1f} %", f"{1000 * chance['cost_usd'] / row['requests']:.3f}"]
-        else:
-            cells += ["", ""]
+        cells = [name.replace("_", " "), shares, f"{100 * row['accuracy']:.1f} %", f"{row['cost_usd_per_1000']:.3f}"]
+        chance = row.get("by_chance")
+        cells += [f"{100 * chance['accuracy']:.1f} %", f"{chance['cost_usd_per_1000']:.3f}"] if chance else ["", ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -179,7 +183,13 @@ def as_kill_markdown(rows: dict[str, dict[str, Any]]) -> str:
     lines.append("|---|---|---|---|---|")
     for name, row in rows.items():
         once = "all" if row["checks"]["every finished reply is billed exactly once"] else "NOT all"
-        cells = [name, str(row["requests"]), once, str(row["broken_replies"]), str(row["delivered_to_nobody"])]
+        cells = [
+            name.replace("_", " "),
+            str(row["requests"]),
+            once,
+            str(row["broken_replies"]),
+            str(row["delivered_to_nobody"]),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -215,13 +225,18 @@ def main() -> int:
     except (FileNotFoundError, ValueError, ServerFailedError) as error:
         parser.exit(1, f"{error}\n")
     rows = {books.arm.name: row_of(books, recorded) for books in job.books}
+    if not args.kill:
+        add_chance(rows)
     failed = [f"{name}: {check}" for name, row in rows.items() for check, holds in row["checks"].items() if not holds]
+    if total(one.bill for one in job.strays) != Bill(requests=len(job.strays)):
+        failed.append("a request of no arm's key was billed")
     failed += [] if job.verify_exit == 0 else ["penstock ledger verify"]
     numbers = {
         "prompts": Counter(prompt.dataset for prompt in prompts),
         "prices_usd_per_1m": PRICES,
         "tier_models": TIER_MODELS,
         "rows": rows,
+        "requests_of_no_arm": Counter(one.outcome for one in job.strays),
         "ledger_verify": {"exit": job.verify_exit, **job.verified},
         "failed_checks": failed,
     }
