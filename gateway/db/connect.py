@@ -107,6 +107,11 @@ def _postgresql(url: URL) -> Engine:
             pool_pre_ping=True,
             connect_args={
                 "connect_timeout": CONNECT_SECONDS,
+                # A server that vanished without a word is noticed; a frozen one still answers for its kernel.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 20_000,
                 "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c timezone=UTC",
                 "application_name": "penstock",
             },

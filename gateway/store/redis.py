@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from gateway.errors import ConfigError, Unavailable
 from gateway.store.base import ONCE_SECONDS, Claim, Refused
 
-DEADLINE_SECONDS = 0.5
+DEADLINE_SECONDS = 1.0
 CONNECTIONS = 64
 PREFIX = "{penstock}:"
 """The hash tag keeps all keys of a call in one slot, as a Redis cluster demands of a script."""
