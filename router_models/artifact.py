@@ -175,9 +175,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return header, stored
 
 
-def _checked(
-    path: Path, key: str, stored: dict[str, NDArray[Any]], shape: tuple[int, ...], kind: str
-) -> NDArray[Any]:
+def _checked(path: Path, key: str, stored: dict[str, NDArray[Any]], shape: tuple[int, ...], kind: str) -> NDArray[Any]:
     array = stored.get(key)
     if array is None or array.shape != shape:
         raise _corrupt(path, f"{key!r} has shape {None if array is None else array.shape!r}, expected {shape!r}")

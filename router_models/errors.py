@@ -1,12 +1,12 @@
 """Every error of the router, as one tree; all of them are raised while loading or training, none while scoring.
 
-    RouterError
-    ├── ArtifactError                 the artifact file cannot be used
-    │   ├── ArtifactNotFoundError     no such file
-    │   ├── ArtifactCorruptError      truncated, not an artifact, altered, or with parts of a wrong shape
-    │   ├── ArtifactVersionError      written in a format this release does not read
-    │   └── FeatureMismatchError      trained with other features than the ones that serve
-    └── TrainingDataError             the tables for training are missing, incomplete or too small
+RouterError
+├── ArtifactError                 the artifact file cannot be used
+│   ├── ArtifactNotFoundError     no such file
+│   ├── ArtifactCorruptError      truncated, not an artifact, altered, or with parts of a wrong shape
+│   ├── ArtifactVersionError      written in a format this release does not read
+│   └── FeatureMismatchError      trained with other features than the ones that serve
+└── TrainingDataError             the tables for training are missing, incomplete or too small
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Scores how hard a request is, in under a millisecond with numpy alone; scoring never raises, bad artifacts never load.
 
-    router = Router.load()
-    score = router.score_prompt("What is 2+2?")
-    score.difficulty, score.quality["economy"].p, score.expected_output_tokens["premium"]
+router = Router.load()
+score = router.score_prompt("What is 2+2?")
+score.difficulty, score.quality["economy"].p, score.expected_output_tokens["premium"]
 """
 
 from __future__ import annotations

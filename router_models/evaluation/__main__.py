@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -23,6 +20,7 @@ from router_models.artifact import BUNDLED
 from router_models.errors import RouterError
 from router_models.evaluation.baselines import BagOfWords, length, oracle, subject_gain
 from router_models.evaluation.calibration import quality_report, token_report
+from router_models.evaluation.origin import origin
 from router_models.evaluation.paired import load_pairs
 from router_models.evaluation.routellm import PairedOutcomes, gap_recovered
 from router_models.evaluation.routing import routing_report
@@ -62,10 +60,8 @@ def evaluate(folder: Path, router: Router, seed: int) -> dict[str, Any]:
     means = domain_means(tables)
     seen, unseen = scored.take(scored.seen_domain), scored.take(~scored.seen_domain)
     return {
+        **origin(),
         "artifact": router.version,
-        "command": "python -m router_models.evaluation --data DIR --json FILE",
-        "commit": _commit(),
-        "machine": _machine(),
         "routellm": _routellm(folder, tables, router, seed),
         "quality": {
             "seen_domains": {tier: quality_report(seen, tier, means[tier]) for tier in TIERS},
@@ -133,29 +129,6 @@ def _speed(router: Router) -> dict[str, Any]:
             times.append(1e6 * (time.perf_counter() - start))
         report[name] = {"p50": round(float(np.median(times)), 1), "p99": round(float(np.quantile(times, 0.99)), 1)}
     return report
-
-
-def _commit() -> str:
-    """The commit of the checkout, with -dirty when this package differs from it."""
-    place = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=place, capture_output=True, text=True, check=True)  # noqa: S603, S607
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _machine() -> dict[str, Any]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    except OSError:
-        model = platform.processor() or "unknown"
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "numpy": np.__version__}
 
 
 if __name__ == "__main__":

@@ -51,7 +51,9 @@ def token_report(scored: Scored, tier: Tier) -> dict[str, Any]:
         "recorded_mean": round(float(used.mean()), 1),
         "predicted_mean": round(float(expected.mean()), 1),
         "median_factor": round(float(np.exp(np.median(np.abs(np.log(expected / np.maximum(used, 1.0)))))), 3),
-        "median_factor_of_mean": round(float(np.exp(np.median(np.abs(np.log(used.mean() / np.maximum(used, 1.0)))))), 3),
+        "median_factor_of_mean": round(
+            float(np.exp(np.median(np.abs(np.log(used.mean() / np.maximum(used, 1.0)))))), 3
+        ),
     }
 
 

@@ -27,12 +27,10 @@ def load_pairs(folder: Path, tables: Tables) -> list[PairedOutcomes]:
     return [_pairs(name, tables.prompts, outcomes[outcomes["dataset"] == name], excluded) for name in SETS]
 
 
-def _pairs(
-    name: str, prompts: pd.DataFrame, outcomes: pd.DataFrame, excluded: set[tuple[str, str]]
-) -> PairedOutcomes:
+def _pairs(name: str, prompts: pd.DataFrame, outcomes: pd.DataFrame, excluded: set[tuple[str, str]]) -> PairedOutcomes:
     mine = prompts[prompts["dataset"] == name].set_index("prompt_id")
-    question = outcomes["prompt_id"].str.replace(r"-t2$", "-t1", regex=True) if name == "mt_bench" else (
-        outcomes["prompt_id"]
+    question = (
+        outcomes["prompt_id"].str.replace(r"-t2$", "-t1", regex=True) if name == "mt_bench" else (outcomes["prompt_id"])
     )
     means = outcomes.assign(question=question).groupby(["question", "model"])["score"].mean().unstack()
     means = means.rename(columns=SPELLED).dropna()

@@ -18,7 +18,9 @@ from router_models.training.train import train
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m router_models.training", description="Train the router's artifact.")
+    parser = argparse.ArgumentParser(
+        prog="python -m router_models.training", description="Train the router's artifact."
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of prompts, outcomes and overlaps (parquet)")
     parser.add_argument("--out", type=Path, default=BUNDLED, help="artifact to write (default: the bundled one)")
     parser.add_argument("--seed", type=int, default=0, help="draws the folds of the calibration (default: 0)")

@@ -110,7 +110,9 @@ def _table(address: str) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m router_models.training.sources", description="Fetch public tables.")
+    parser = argparse.ArgumentParser(
+        prog="python -m router_models.training.sources", description="Fetch public tables."
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write the tables to")
     parser.add_argument("--routellm", default=ROUTELLM, help="address of a RouteLLM checkout")
     chosen = parser.parse_args(arguments)

@@ -141,7 +141,9 @@ def test_an_unfamiliar_prompt_has_wider_intervals_than_the_same_prompt_without_t
     assert not known.out_of_distribution
     assert unknown.familiarity == 0.0
     for tier in TIERS:
-        assert unknown.quality[tier].high - unknown.quality[tier].low > known.quality[tier].high - known.quality[tier].low
+        assert (
+            unknown.quality[tier].high - unknown.quality[tier].low > known.quality[tier].high - known.quality[tier].low
+        )
 
 
 def test_tool_only_messages_are_scored_by_their_text() -> None:

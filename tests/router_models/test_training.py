@@ -123,7 +123,8 @@ def test_a_fifth_of_the_other_sets_is_held_out_by_stem(stem: int) -> None:
 def test_prompts_with_a_question_of_the_evaluation_are_overlaps_even_when_unlisted() -> None:
     columns = ["dataset", "prompt_id", "prompt", "category", "stem_key"]
     prompts = pd.DataFrame(
-        [("gsm8k_test", "1", "q", "", "0000000000000001"), ("mmlu_pro", "1", "q", "m|x-y", "0000000000000001")], columns=columns
+        [("gsm8k_test", "1", "q", "", "0000000000000001"), ("mmlu_pro", "1", "q", "m|x-y", "0000000000000001")],
+        columns=columns,
     )
     outcomes = pd.DataFrame({"dataset": [], "prompt_id": [], "model": [], "score": [], "out_tokens": []})
     prepared = prepare(prompts, outcomes, pd.DataFrame({"dataset": [], "prompt_id": []}))
@@ -159,9 +160,7 @@ def test_the_item_response_scale_recovers_the_order_of_abilities_and_difficultie
     assert np.corrcoef(found, hard)[0, 1] > 0.6
 
 
-def test_a_missing_table_is_named_and_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_table_is_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "none.npz"
     assert main(["--data", str(tmp_path), "--out", str(out)]) == 1
     assert "prompts.parquet" in capsys.readouterr().err
