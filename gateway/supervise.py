@@ -26,10 +26,10 @@ from gateway.errors import StartupError
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
 STEADY_SECONDS = 30.0
-STARTING_POLL, RUNNING_POLL, POLL_TIMEOUT = 0.1, 5.0, 5.0
+STARTING_POLL, POLL_TIMEOUT = 0.1, 5.0
 WORD_EVERY = 15.0
-MISSED_POLLS = 12
-"""A watched child that does not answer this many polls in a row (about a minute) is hung, and is killed."""
+MISSED_POLLS = 6
+"""A watched child that misses this many polls in a row is hung, and is killed."""
 NOT_STARTED = 127
 
 Say = Callable[[str, str], None]
@@ -40,7 +40,8 @@ Say = Callable[[str, str], None]
 class Program:
     """One child: what to run, how to see that it is ready (status 200 at `ready_url`), how long it may take to stop.
 
-    `watched` children must go on answering at `ready_url`. `descriptors` are inherited open files.
+    With `watch_seconds` it must go on answering there: it is asked this often and has this long to answer. `descriptors`
+    are inherited open files.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Program:
     environment: dict[str, str] = field(repr=False)
     descriptors: tuple[int, ...] = ()
     ready_url: str | None = None
-    watched: bool = False
+    watch_seconds: float | None = None
     grace: float = 10.0
 
 
@@ -229,21 +230,22 @@ class _Child:
         if self.program.ready_url is None:
             self._is_ready()
             return
-        missed, next_word = 0, time.monotonic() + WORD_EVERY
+        missed, pause, next_word = 0, STARTING_POLL, time.monotonic() + WORD_EVERY
         async with httpx.AsyncClient(timeout=POLL_TIMEOUT, trust_env=False) as client:
             while missed < MISSED_POLLS:
                 trouble = await _trouble(client, self.program.ready_url)
                 if trouble is None:
                     missed = 0
                     self._is_ready()
-                    if not self.program.watched:
+                    if self.program.watch_seconds is None:
                         return
+                    pause = client.timeout = self.program.watch_seconds
                 elif self._ready_since is not None:
                     missed += 1
                 elif time.monotonic() >= next_word:
                     next_word += WORD_EVERY
                     self._say(self.program.name, f"is still starting: {trouble}")
-                await asyncio.sleep(STARTING_POLL if self._ready_since is None else RUNNING_POLL)
+                await asyncio.sleep(pause)
         self._say(self.program.name, f"is hung and is killed: {trouble}")
         _kill_group(process.pid)
 

@@ -20,6 +20,8 @@ from gateway.supervise import Guardian, Program
 GRACE = 10.0
 """Seconds. The gateway has stopped before, so no answer is open any more."""
 
+WATCH_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
@@ -44,7 +46,7 @@ def plan_engine(bundled: Bundled, folder: DataFolder) -> EnginePlan:
         command=command,
         environment=environment_for_child(**{ENGINE_KEY: key, "PYTHONUNBUFFERED": "1"}),
         ready_url=f"http://127.0.0.1:{port}/health",
-        watched=True,
+        watch_seconds=WATCH_SECONDS,
         grace=GRACE,
     )
     return EnginePlan(program, f"http://127.0.0.1:{port}/v1", key)

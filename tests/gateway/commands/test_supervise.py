@@ -138,6 +138,22 @@ def test_it_is_ready_only_when_the_health_address_answers_200(start: Start) -> N
     assert "slow | answers 200" in running.lines
 
 
+def test_a_watched_child_that_stops_answering_is_killed_and_started_again(start: Start) -> None:
+    port = free_port()
+    code = SLOW_TO_ANSWER.format(port=port).replace("import http", "import os; print('pid', os.getpid())\nimport http")
+    child = {"name": "one", "code": code, "ready_url": f"http://127.0.0.1:{port}/health", "watch_seconds": 0.2}
+    running = supervise(start, [child])
+    pid = pid_in(running.wait_for("one | pid"))
+    running.wait_for("READY")
+    os.kill(pid, signal.SIGSTOP)
+    assert "gives no answer (ReadTimeout)" in running.wait_for("one | is hung and is killed")
+    running.wait_for("ended with SIGKILL; starting it again")
+    running.wait_for("one | answers 200")
+    running.send(signal.SIGTERM)
+    assert running.finish() == 0
+    assert not alive(pid)
+
+
 def test_a_child_that_ignores_the_signal_is_killed_after_its_grace_period(start: Start) -> None:
     running = supervise(start, [{"name": "deaf", "code": STUBBORN, "grace": 0.5}])
     pid = pid_in(running.wait_for("deaf | pid"))
