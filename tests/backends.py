@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,20 @@ class PostgresServer:
     def execute(self, statement: str) -> None:
         with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True) as connection:
             connection.execute(statement)  # type: ignore[call-overload]
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of the server, as a hanging machine does, and let them go on afterwards."""
+        with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres") as connection:
+            rows = connection.execute("SELECT pid FROM pg_stat_activity").fetchall()
+        processes = [self.process.pid, *(pid for (pid,) in rows)]
+        for pid in processes:
+            _signal(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                _signal(pid, signal.SIGCONT)
 
 
 @dataclass(frozen=True)
@@ -161,6 +175,11 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], None], not_yet: 
             if process.poll() is not None or time.monotonic() > gives_up_at:
                 raise
             time.sleep(0.05)
+
+
+def _signal(pid: int, how: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, how)
 
 
 def _stop(process: subprocess.Popen[bytes], how: signal.Signals) -> None:

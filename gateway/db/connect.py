@@ -15,7 +15,9 @@ from gateway.errors import ConfigError, StartupError
 
 POOL_SIZE = 5
 CONNECT_SECONDS = 5
-STATEMENT_SECONDS = 60
+GRACE_SECONDS = 1.0
+DEADLINE_SECONDS = 60.0
+"""How long one statement may take. The server ends it then; a server that is frozen is given up shortly after."""
 SQLITE_BUSY_SECONDS = 10
 
 
@@ -41,8 +43,8 @@ class Database:
         self.engine.dispose()
 
 
-def connect(url: str) -> Database:
-    """Prepare a database; the folder of a SQLite file is created.
+def connect(url: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> Database:
+    """Prepare a database; the folder of a SQLite file is created. `deadline_seconds` bounds each statement in PostgreSQL.
 
     Raises ConfigError for a URL that is neither SQLite nor PostgreSQL, StartupError when the folder cannot be written.
     """
@@ -57,7 +59,7 @@ def connect(url: str) -> Database:
     if kind == "sqlite":
         return Database(_sqlite(parsed, shown), shown)
     if kind in ("postgresql", "postgres"):
-        return Database(_postgresql(parsed.set(drivername="postgresql+psycopg")), shown)
+        return Database(_postgresql(parsed.set(drivername="postgresql+psycopg"), deadline_seconds), shown)
     raise ConfigError(f"the database {shown!r} is neither SQLite nor PostgreSQL; those two are supported.")
 
 
@@ -97,9 +99,9 @@ def _sqlite(url: URL, shown: str) -> Engine:
     return engine
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, deadline_seconds: float) -> Engine:
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             pool_size=POOL_SIZE,
             max_overflow=0,
@@ -107,12 +109,7 @@ def _postgresql(url: URL) -> Engine:
             pool_pre_ping=True,
             connect_args={
                 "connect_timeout": CONNECT_SECONDS,
-                # A server that vanished without a word is noticed; a frozen one still answers for its kernel.
-                "keepalives_idle": 10,
-                "keepalives_interval": 5,
-                "keepalives_count": 3,
-                "tcp_user_timeout": 20_000,
-                "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c timezone=UTC",
+                "options": f"-c statement_timeout={round(deadline_seconds * 1000)} -c timezone=UTC",
                 "application_name": "penstock",
             },
             hide_parameters=True,
@@ -123,6 +120,15 @@ def _postgresql(url: URL) -> Engine:
         raise ConfigError(
             "PostgreSQL is configured and its driver is not installed: run pip install 'penstock[postgres]'."
         ) from None
+    from gateway.db.deadline import PatientConnection
+
+    @event.listens_for(engine, "do_connect")
+    def open_connection(_dialect: object, _record: object, parts: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        connection = PatientConnection.connect(*parts, **options)
+        connection.patience = deadline_seconds + GRACE_SECONDS
+        return connection
+
+    return engine
 
 
 def _to_json(value: object) -> str:

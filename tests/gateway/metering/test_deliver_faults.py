@@ -15,13 +15,14 @@ from sqlalchemy import func, select
 
 from gateway.billing.ledger import verify
 from gateway.db.connect import Database, connect
+from gateway.db.migrate import migrate
 from gateway.db.tables import ledger_transactions, usage_events
 from gateway.db.transaction import snapshot, transaction
 from gateway.errors import Unavailable
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.types import UsageEvent
-from tests.backends import PostgresServer
+from tests.backends import PostgresServer, running_postgres
 from tests.usage import event, hold_of
 
 RUN_DELIVERER = """
@@ -121,3 +122,25 @@ def test_the_process_drains_and_exits_on_sigterm(database: Database, database_ur
         os.kill(process.pid, signal.SIGCONT)
         assert process.wait(30) == 0
     assert count(database) == 2
+
+
+def test_a_frozen_database_is_given_up_in_time_and_everything_is_delivered_when_it_wakes(spool_folder: Path) -> None:
+    with running_postgres() as server:
+        server.execute("CREATE DATABASE frozen")
+        database = connect(server.url("frozen"), deadline_seconds=0.3)
+        migrate(database)
+        deliverer = Deliverer(spool_folder, database)
+        write(spool_folder, event())
+        assert deliverer.deliver_once().events == 1
+        write(spool_folder, event())
+        with server.frozen():
+            started = time.monotonic()
+            with pytest.raises(Unavailable):
+                deliverer.deliver_once()
+            assert time.monotonic() - started < 20
+        assert deliverer.deliver_once().events == 1
+        checked = verify(database, spool_folder)
+        assert checked.ok, checked.problems
+        assert checked.usage_events == 2
+        deliverer.close()
+        database.close()
