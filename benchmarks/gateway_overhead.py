@@ -48,7 +48,7 @@ def rows_of(built: list[Peer], loads: list[Load]) -> list[dict[str, Any]]:
             floor = [load for load in loads if (load.peer, load.connections) == ("relay", connections)]
             kinds = ("requests_per_s", "p50_ms", "p90_ms", "p99_ms")
             one = {kind: round(statistics.median(getattr(load, kind) for load in mine), 3) for kind in kinds}
-            if floor:
+            if floor and peer.name != "direct":
                 pairs = zip(mine, floor, strict=True)
                 ratios = [mine_now.requests_per_s / relay_now.requests_per_s for mine_now, relay_now in pairs]
                 one["of_relay"] = round(statistics.median(ratios), 3)

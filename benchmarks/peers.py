@@ -157,8 +157,8 @@ def install() -> None:
 
 
 def nginx_version() -> str:
-    """The version of the upstream."""
-    return subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip().rpartition("/")[2]
+    """The upstream and its version, as it names itself: nginx/1.22.1."""
+    return subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr.strip().rpartition(" ")[2]
 
 
 def _litellm_version() -> str:

@@ -39,7 +39,9 @@ def commit_facts() -> dict[str, Any]:
 
 def command_line() -> str:
     """The command as it was given; folders outside the repository are shortened to their last name."""
-    module = getattr(sys.modules["__main__"].__spec__, "name", "")
+    # Run as a file it has no spec; it is recorded as the module it is.
+    spec = sys.modules["__main__"].__spec__
+    module = spec.name if spec else f"benchmarks.{Path(sys.argv[0]).stem}"
     return shlex.join(_without_place(argument) for argument in ["python", "-m", module, *sys.argv[1:]])
 
 
