@@ -86,7 +86,7 @@ class Deadlines(Section):
     """How long one upstream call may take, seconds."""
 
     connect: float = Field(5.0, gt=0, description="Until the connection is open.")
-    first_token: float = Field(60.0, gt=0, description="Until the first byte of the reply's body.")
+    first_token: float = Field(60.0, gt=0, description="Until the first event of a stream.")
     between_tokens: float = Field(30.0, gt=0, description="Between two chunks of a stream.")
     total: float = Field(600.0, gt=0, description="From start to end.")
 

@@ -29,6 +29,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PENSTOCK_LOG_LEVEL", "info", "debug, info, warning or error."),
     Setting("DATABASE_URL", None, "SQLite or PostgreSQL; overrides `database` in penstock.yaml."),
     Setting("REDIS_URL", None, "Shared store for limits and budgets; overrides `redis` in penstock.yaml."),
+    Setting("PENSTOCK_ENGINE_API_KEY", None, "Key between gateway and bundled engine; `penstock up` makes one at each start."),
     Setting("OPENAI_API_KEY", None, "With it, `penstock up` adds a premium tier at OpenAI to its built-in configuration."),
     Setting("OPENAI_BASE_URL", "https://api.openai.com/v1", "Where that premium tier is reached."),
 )  # fmt: skip

@@ -173,8 +173,8 @@ class Hold:
     amount: int
     created_at: float
     expires_at: float
-    key_name: str = ""
-    requested_model: str = ""
+    key_name: str
+    requested_model: str
 
 
 @dataclass(frozen=True, slots=True)

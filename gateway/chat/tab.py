@@ -71,9 +71,17 @@ class Tab:
             self._held = max(self._held, worst.amount)
             expires = now + model.deadlines.total + HOLD_SECONDS_BEYOND
             caller = self.caller
-            self._services.spool.hold(
-                Hold(self.request.request_id, caller.tenant, caller.key_id, self._held, now, expires)
+            hold = Hold(
+                request_id=self.request.request_id,
+                tenant=caller.tenant,
+                key_id=caller.key_id,
+                amount=self._held,
+                created_at=now,
+                expires_at=expires,
+                key_name=caller.key_name,
+                requested_model=self.request.model,
             )
+            self._services.spool.hold(hold)
 
     def note(
         self,
