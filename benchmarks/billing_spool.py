@@ -1,9 +1,9 @@
-"""Measures the money path: atomic reserve, spool append, and delivery to SQL with ledger. Prints and writes JSON.
+"""Measures the money path: atomic claims, spool appends, delivery to SQL with its ledger; prints JSON.
 
-    python benchmarks/billing_spool.py [--events 20000] [--database URL ...] [--out benchmarks/results/billing_spool.json]
+    python -m benchmarks.billing_spool [--events 20000] [--postgresql] [--write]
 
-Delivery is measured into SQLite, and into every --database given (PostgreSQL: an empty database). CPU times are of this
-process; for PostgreSQL the server's own work comes on top, in its own process.
+Delivery goes into SQLite and, with --postgresql, into a server that is started for it. CPU of the deliverer and of the
+server's processes is counted apart. --write keeps the numbers in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
+import os
+import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.results_file import machine_facts, write
 from gateway.billing.budgets import budget_claims
 from gateway.billing.cost import rate_usage
 from gateway.billing.ledger import verify
@@ -127,49 +126,68 @@ def append_to_spool(folder: Path, events: int) -> dict[str, float]:
     }
 
 
-def deliver(folder: Path, url: str, events: int) -> dict[str, Any]:
+def deliver(folder: Path, url: str, events: int, server: int | None) -> dict[str, Any]:
     """Events per second into a database, ledger included, and whether the books are right afterwards."""
     database = connect(url)
     migrate(database)
     deliverer = Deliverer(folder, database)
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu, served, wall = time.process_time(), _cpu_of(server), time.perf_counter()
     done = deliverer.deliver_once()
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    cpu, served, wall = time.process_time() - cpu, _cpu_of(server) - served, time.perf_counter() - wall
     deliverer.close()
     checked = verify(database, folder)
     result = {
         "database": database.engine.dialect.name,
-        "events": done.events,
         "events_per_second": round(done.events / wall),
-        "events_per_cpu_second": round(done.events / cpu),
+        "deliverer_cpu_us_per_event": round(cpu / done.events * 1e6, 1),
+        "server_cpu_us_per_event": round(served / done.events * 1e6, 1),
+        "events_per_cpu_second": round(done.events / (cpu + served)),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "books_ok": checked.ok and done.events == events,
     }
     database.close()
     return result
 
 
+def _cpu_of(server: int | None) -> float:
+    """CPU seconds of a process and its children so far (Linux)."""
+    ticks = 0
+    for folder in Path("/proc").iterdir() if server is not None else ():
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if folder.name == str(server) or fields[1] == str(server):
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Run everything and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=20_000)
-    parser.add_argument("--database", action="append", default=[], help="PostgreSQL URL of an empty database")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--postgresql", action="store_true", help="deliver into PostgreSQL, too (its binaries must be here)"
+    )
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/billing_spool.json")
     options = parser.parse_args()
-    results: dict[str, Any] = {"claim_reserve_adjust_cpu_us": asyncio.run(reserve_and_adjust(5_000)), "delivery": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for url in [f"sqlite:///{folder}/bench.db", *options.database]:
-            spool = Path(folder) / f"spool{len(results['delivery'])}"
-            results["spool"] = append_to_spool(spool, options.events)
-            results["delivery"].append(deliver(spool, url, options.events))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    results["machine"] = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
-    results["commit"] = commit.stdout.strip()
-    results["command"] = f"python benchmarks/billing_spool.py --events {options.events}"
-    text = json.dumps(results, indent=2)
-    print(text)
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n", encoding="utf-8")
+    facts = machine_facts()
+    numbers: dict[str, Any] = {"claim_reserve_adjust_cpu_us": asyncio.run(reserve_and_adjust(5_000)), "delivery": []}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        targets: list[tuple[str, int | None]] = [(f"sqlite:///{folder / 'bench.db'}", None)]
+        if options.postgresql:
+            from tests.backends import running_postgres
+
+            server = stack.enter_context(running_postgres())
+            server.execute("CREATE DATABASE bench")
+            targets.append((server.url("bench"), server.process.pid))
+        for number, (url, process) in enumerate(targets):
+            numbers["spool"] = append_to_spool(folder / f"spool{number}", options.events)
+            numbers["delivery"].append(deliver(folder / f"spool{number}", url, options.events, process))
+    print(json.dumps(numbers, indent=2))
+    if options.write:
+        write("billing_spool", numbers, facts)
 
 
 if __name__ == "__main__":

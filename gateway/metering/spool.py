@@ -129,6 +129,7 @@ class Spool:
         if self._backlog:
             logger.critical("%d usage records could not be written to the spool and are lost", len(self._backlog))
         os.close(self._file)
+        self._file = -1  # so that a late record fails instead of landing in a file that got the same number
         os.close(self._lock_file)
 
     def _append(self, line: bytes) -> None:
