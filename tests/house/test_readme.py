@@ -31,9 +31,10 @@ def test_the_example_answers(tmp_path: Path) -> None:
 
 
 def value_at(document: Any, path: str) -> float:
-    """The number at a dotted path; a whole number steps into a list."""
+    """The number at a dotted path; in a list a step names the entry that says it of itself, as in `rows.penstock.p50_ms`."""
     for step in path.split("."):
-        document = document[int(step)] if isinstance(document, list) else document[step]
+        entries = document if isinstance(document, list) else []
+        document = next((entry for entry in entries if step in entry.values()), None) or document[step]
     return float(document)
 
 
