@@ -25,6 +25,8 @@ from router_models.router import Router
 
 logger = logging.getLogger(__name__)
 CORRECTION_SECONDS = 1.0
+DATABASE_SECONDS = 5
+"""A request waits for the database only when its key is new, and then not long."""
 MAX_CORRECTIONS = 100_000
 
 
@@ -34,16 +36,19 @@ class Corrections:
 
     store: Store
     metrics: Metrics
-    waiting: list[list[tuple[Claim, int]]] = field(default_factory=list)
+    waiting: list[tuple[str, list[tuple[Claim, int]]]] = field(default_factory=list)
     _task: asyncio.Task[None] | None = None
 
-    async def apply(self, changes: list[tuple[Claim, int]]) -> None:
-        """Correct the counters, now or as soon as the store is back. The ledger does not depend on it."""
+    async def apply(self, request_id: str, changes: list[tuple[Claim, int]]) -> None:
+        """Correct the counters, now or as soon as the store is back. The ledger does not depend on it.
+
+        The request's id makes the correction count once, should a first try have arrived without an answer.
+        """
         try:
-            await self.store.adjust(changes)
+            await self.store.adjust(changes, once=request_id)
         except Unavailable:
             if len(self.waiting) < MAX_CORRECTIONS:
-                self.waiting.append(changes)
+                self.waiting.append((request_id, changes))
             self.metrics.set("penstock_uncorrected_holds", len(self.waiting))
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._retry())
@@ -51,8 +56,9 @@ class Corrections:
     async def _retry(self) -> None:
         while self.waiting:
             await asyncio.sleep(CORRECTION_SECONDS)
+            request_id, changes = self.waiting[0]
             try:
-                await self.store.adjust(self.waiting[0])
+                await self.store.adjust(changes, once=request_id)
             except Unavailable:
                 continue
             self.waiting.pop(0)
@@ -93,7 +99,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     except ArtifactError as error:
         raise StartupError(f"The router's trained artifact cannot be used: {error}") from error
     metrics = Metrics()
-    database = connect(database_url(settings, catalog))
+    database = connect(database_url(settings, catalog), deadline_seconds=DATABASE_SECONDS)
     store = open_store(settings.redis_url or catalog.redis)
     spool = Spool.open(settings.data_dir / "spool")
     keys = KeyRing(catalog, database)

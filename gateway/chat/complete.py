@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.chat.attempts import Answered, ask_candidates
 from gateway.chat.facts import Facts, read_facts
@@ -92,12 +93,28 @@ def decide(
 async def settle_plain(answered: Answered, completion: Completion, tab: Tab) -> Reply:
     """Meter a whole reply; the spool has it before the door sends the first byte."""
     model = answered.candidate.model
-    characters = sum(
-        len(message.get("content") or "")
-        for choice in completion.payload["choices"]
-        if isinstance(message := choice.get("message"), dict)
+    written, reasoned = (0, 0) if completion.raw_usage is not None else count_characters(completion.payload)
+    tab.note(
+        model,
+        answered.started,
+        "ok",
+        raw_usage=completion.raw_usage,
+        output_characters=written,
+        reasoning_characters=reasoned,
     )
-    tab.note(model, answered.started, "ok", raw_usage=completion.raw_usage, output_characters=characters)
     event = await tab.close("completed")
     headers = decision_headers(tab, answered.candidate) | price_headers(tab, event)
     return Reply(headers, completion.body, None, tab)
+
+
+def count_characters(payload: dict[str, Any]) -> tuple[int, int]:
+    """Characters the model wrote, and how many of them are reasoning: for the estimate when no usage was reported."""
+    written = reasoned = 0
+    for choice in payload["choices"]:
+        message = choice["message"]
+        reasoning = len(message.get("reasoning_content") or message.get("reasoning") or "")
+        calls = message.get("tool_calls") or ()
+        arguments = sum(len((call.get("function") or {}).get("arguments") or "") for call in calls)
+        written += len(message.get("content") or "") + reasoning + arguments
+        reasoned += reasoning
+    return written, reasoned

@@ -128,7 +128,7 @@ class Tab:
         self._services.spool.settle(event)
         self._services.metrics.record(event)
         if self._budget_claims or self._rate_claims:
-            await self._services.corrections.apply(self._corrections(event))
+            await self._services.corrections.apply(event.request_id, self._corrections(event))
         return event
 
     def saved(self, event: UsageEvent) -> int:
