@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from gateway.chat.attempts import Answered, ask_candidates
 from gateway.chat.facts import Facts, read_facts
 from gateway.chat.headers import decision_headers, price_headers
@@ -112,9 +114,13 @@ def count_characters(payload: dict[str, Any]) -> tuple[int, int]:
     written = reasoned = 0
     for choice in payload["choices"]:
         message = choice["message"]
-        reasoning = len(message.get("reasoning_content") or message.get("reasoning") or "")
-        calls = message.get("tool_calls") or ()
-        arguments = sum(len((call.get("function") or {}).get("arguments") or "") for call in calls)
-        written += len(message.get("content") or "") + reasoning + arguments
+        reasoning = _length(message.get("reasoning_content") or message.get("reasoning"))
+        calls = message.get("tool_calls")
+        tools = len(orjson.dumps(calls)) if calls else 0
+        written += _length(message.get("content")) + reasoning + tools
         reasoned += reasoning
     return written, reasoned
+
+
+def _length(text: object) -> int:
+    return len(text) if isinstance(text, str) else 0
