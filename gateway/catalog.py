@@ -6,20 +6,32 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from gateway import config as shape
 from gateway.errors import ConfigError
-from gateway.money import parse_price, parse_usd, with_markup
+from gateway.money import parse_price, parse_usd
 from gateway.settings import read_secret
-from gateway.types import METERS, TIERS, Budget, LimitKind, Meter, PriceList, RateLimit, Tier
+from gateway.types import METERS, PARENTS, TIERS, Budget, LimitKind, Meter, PriceList, RateLimit, Tier
 
 BUNDLED = "bundled"
 
 
 @dataclass(frozen=True, slots=True)
+class BookEntry:
+    """Where in the price book a model's prices stand; `provider` is None when only one may have the name."""
+
+    model: str
+    provider: str | None
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """One deployment of a model: where it is, what it can do, what it costs at its provider."""
+    """One deployment of a model: where it is, what it can do, what it costs at its provider.
+
+    It has either the prices of the configuration or an entry of the price book.
+    """
 
     name: str
     index: int
@@ -29,7 +41,8 @@ class Model:
     base_url: str | None
     api_key: str | None = field(repr=False)
     weights: str | None
-    price: PriceList
+    price: PriceList | None
+    book: BookEntry | None
     capabilities: frozenset[str] | None
     context: int | None
     max_output: int
@@ -41,13 +54,12 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Who is billed, and its own price list per model (indexed as Catalog.models)."""
+    """Who is billed, and at what markup on the providers' prices."""
 
     name: str
     budget: Budget | None
     policy: str
     markup_percent: Decimal
-    prices: tuple[PriceList, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +115,10 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         if groups[model.name][0].tier != model.tier:
             raise ConfigError(f"{where}: model {model.name!r} is declared in two tiers; give its deployments one tier.")
     policies = {"default": shape.Policy(), **config.policies}
-    tenants = {entry.name: _tenant(entry, models, policies, where) for entry in config.tenants}
+    tenants = {entry.name: _tenant(entry, policies, where) for entry in config.tenants}
     if len(tenants) != len(config.tenants):
         raise ConfigError(f"{where}: two tenants have the same name; names must be unique.")
-    tenants.setdefault("default", _tenant(shape.Tenant(name="default"), models, policies, where))
+    tenants.setdefault("default", _tenant(shape.Tenant(name="default"), policies, where))
     keys = tuple(_key(entry, index, tenants, groups, where, secret) for index, entry in enumerate(config.keys))
     if len({key.hash for key in keys}) != len(keys):
         raise ConfigError(f"{where}: two entries under `keys` have the same secret; every key must be different.")
@@ -150,7 +162,8 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         base_url=base_url.rstrip("/") if base_url else None,
         api_key=_secret(entry.api_key, f"{label}: api_key", secret) if entry.api_key else None,
         weights=entry.weights,
-        price=_price(entry.price, label),
+        price=_price(entry.price, label) if entry.price != "book" else None,
+        book=_book(entry, label),
         capabilities=frozenset(entry.capabilities) if entry.capabilities is not None else None,
         context=entry.context,
         max_output=entry.max_output,
@@ -161,11 +174,16 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
     )
 
 
-def _price(entry: shape.Price | Literal["book"], label: str) -> PriceList:
-    if entry == "book":
-        raise ConfigError(
-            f"{label}: `price: book` needs the price book, which this version does not have; give the prices."
-        )
+def _book(entry: shape.Model, label: str) -> BookEntry | None:
+    if entry.price != "book":
+        if entry.book is not None:
+            raise ConfigError(f"{label}: `book` says where in the price book the price stands; write `price: book`.")
+        return None
+    where = entry.book or shape.Book()
+    return BookEntry(where.model or entry.model or entry.name, where.provider, where.region)
+
+
+def _price(entry: shape.Price, label: str) -> PriceList:
     given = {name: getattr(entry, name) for name in type(entry).model_fields}
     timed = given["gpu_second"] is not None
     for name in ("input", "output"):
@@ -174,21 +192,15 @@ def _price(entry: shape.Price | Literal["book"], label: str) -> PriceList:
     given["input"] = given["input"] if given["input"] is not None else Decimal(0)
     given["output"] = given["output"] if given["output"] is not None else Decimal(0)
     given["gpu_second"] = given["gpu_second"] if timed else Decimal(0)
-    parents: dict[Meter, tuple[str, ...]] = {
-        "input": ("input",),
-        "cache_read": ("cached_input", "input"),
-        "cache_write_5m": ("cache_write", "input"),
-        "cache_write_1h": ("cache_write_1h", "cache_write", "input"),
-        "audio_input": ("audio_input", "input"),
-        "image_input": ("image_input", "input"),
-        "output": ("output",),
-        "reasoning": ("reasoning", "output"),
-        "audio_output": ("audio_output", "output"),
-        "gpu_seconds": ("gpu_second",),
+    names: dict[Meter, str] = {
+        "cache_read": "cached_input",
+        "cache_write_5m": "cache_write",
+        "gpu_seconds": "gpu_second",
     }
     rates: dict[Meter, int] = {}
     for meter in METERS:
-        name = next(name for name in parents[meter] if given[name] is not None)
+        chain = (names.get(each, each) for each in (meter, *PARENTS.get(meter, ())))
+        name = next(name for name in chain if given[name] is not None)
         try:
             rates[meter] = parse_price(given[name], f"price.{name}")
         except ValueError as error:
@@ -205,19 +217,12 @@ def _budget(entry: shape.Budget | None, scope: str, label: str) -> Budget | None
         raise ConfigError(f"{label}: {error}.") from None
 
 
-def _tenant(entry: shape.Tenant, models: tuple[Model, ...], policies: dict[str, shape.Policy], where: str) -> Tenant:
+def _tenant(entry: shape.Tenant, policies: dict[str, shape.Policy], where: str) -> Tenant:
     label = f"{where}: tenant {entry.name!r}"
     if entry.policy not in policies:
         raise ConfigError(f"{label}: policy {entry.policy!r} does not exist. Known: {', '.join(sorted(policies))}.")
-    markup = entry.price_plan.markup_percent
-    prices = tuple(
-        PriceList(
-            {meter: with_markup(rate, markup) for meter, rate in model.price.rates.items()},
-            source=f"{model.price.source} +{markup}%" if markup else model.price.source,
-        )
-        for model in models
-    )
-    return Tenant(entry.name, _budget(entry.budget, f"tenant:{entry.name}", label), entry.policy, markup, prices)
+    budget = _budget(entry.budget, f"tenant:{entry.name}", label)
+    return Tenant(entry.name, budget, entry.policy, entry.price_plan.markup_percent)
 
 
 def _key(

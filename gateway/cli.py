@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "config_check:config",
     "migrate": "migrate:migrate",
     "keys": "keys:keys",
+    "prices": "prices:prices",
     "usage": "usage:usage",
     "ledger": "ledger:ledger",
     "router": "router:router",

@@ -82,6 +82,16 @@ class Price(Section):
     gpu_second: Usd | None = Field(None, description="USD per second of own engine time; token prices default to 0.")
 
 
+class Book(Section):
+    """Where in the price book a model's price stands."""
+
+    model: str | None = Field(
+        None, min_length=1, description="Name in the price book; the upstream's name when absent."
+    )
+    provider: str | None = Field(None, min_length=1, description="Whose price; needed when several have the name.")
+    region: str = Field("", description="Region whose prices count before those for everywhere.")
+
+
 class Deadlines(Section):
     """How long one upstream call may take, seconds."""
 
@@ -119,7 +129,8 @@ class Model(Section):
     model: str | None = Field(None, description="The upstream's name of the model; `name` when absent.")
     base_url: str | None = Field(None, description="Where the provider's API is, ending in /v1.")
     api_key: str | None = Field(None, description="The provider's key, normally `env:NAME`.")
-    price: Price | Literal["book"] = Field(description="USD per 1M tokens.")
+    price: Price | Literal["book"] = Field(description="USD per 1M tokens, or `book` for those of the price book.")
+    book: Book | None = Field(None, description="For `price: book`: where in the book.")
     capabilities: tuple[Literal["tools", "json_schema", "vision", "audio"], ...] | None = Field(
         None, description="What it can do; unrestricted when absent."
     )

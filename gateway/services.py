@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gateway.billing.budgets import restore_budgets
+from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError, Unavailable
@@ -82,6 +83,7 @@ class Services:
     spool: Spool
     corrections: Corrections
     keys: KeyRing
+    prices: PriceBook
     providers: Providers
     scorer: Scorer
     metrics: Metrics
@@ -104,6 +106,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     spool = Spool.open(settings.data_dir / "spool")
     keys = KeyRing(catalog, database)
     await keys.open()
+    prices = PriceBook(catalog, database)
+    await prices.open()
     await restore_budgets(store, database, keys.budgets(), time.time())
     providers = build_providers(catalog, engine_url)
     await providers.open()
@@ -117,6 +121,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         spool=spool,
         corrections=Corrections(store, metrics),
         keys=keys,
+        prices=prices,
         providers=providers,
         scorer=scorer,
         metrics=metrics,
@@ -127,6 +132,7 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     closing: Sequence[object] = await asyncio.gather(
         services.keys.close(),
+        services.prices.close(),
         services.providers.close(),
         services.corrections.close(),
         services.store.close(),

@@ -15,6 +15,25 @@ Meter = Literal[
 ]  # fmt: skip
 METERS: tuple[Meter, ...] = get_args(Meter)
 
+PARENTS: dict[Meter, tuple[Meter, ...]] = {
+    "cache_read": ("input",),
+    "cache_write_5m": ("input",),
+    "cache_write_1h": ("cache_write_5m", "input"),
+    "audio_input": ("input",),
+    "image_input": ("input",),
+    "reasoning": ("output",),
+    "audio_output": ("output",),
+}
+"""What a meter without a price of its own costs: what the first of these costs that has one."""
+
+Book = Literal["provider", "tenant"]
+"""provider: what a provider asks (cost); tenant: what a tenant pays at a fixed price of its own (charge)."""
+BOOKS: tuple[Book, ...] = get_args(Book)
+
+ServiceTier = Literal["default", "batch", "flex", "priority"]
+"""How fast a provider promises to serve; the reply says which one it was."""
+SERVICE_TIERS: tuple[ServiceTier, ...] = get_args(ServiceTier)
+
 Mode = Literal["quick", "standard", "deep"]
 """How much an `auto` request wants spent: the cheapest tier, what the question deserves, the best tier."""
 
@@ -82,6 +101,47 @@ class PriceList:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceSheet:
+    """Every price list of one model. Which one counts is known from the reply: the service tier that it was served in, and
+    its input tokens, as a context tier reprices the whole request.
+
+    `steps` has, per service tier, (least input tokens, list) in ascending order, the first from 0; `default` is always there.
+    """
+
+    steps: dict[str, tuple[tuple[int, PriceList], ...]]
+
+    @classmethod
+    def flat(cls, price: PriceList) -> PriceSheet:
+        """One list for everything."""
+        return cls({"default": ((0, price),)})
+
+    @property
+    def plain(self) -> PriceList:
+        """The list of a short request in the default service tier."""
+        return self.steps["default"][0][1]
+
+    def at(self, input_tokens: int, service_tier: str | None = None) -> PriceList:
+        """The list of a reply. A service tier without prices of its own costs what the default one costs."""
+        steps = self.steps.get(service_tier or "default") or self.steps["default"]
+        if len(steps) == 1:
+            return steps[0][1]
+        return next(price for least, price in reversed(steps) if input_tokens >= least)
+
+    def dearest(self, most_input_tokens: int, requested_tier: str | None = None) -> PriceList:
+        """The most that every meter can cost, for a hold: a reply may come in the tier asked for or in the default one.
+
+        Who asks for none, or for `auto`, may be served in any.
+        """
+        if len(self.steps) == 1 and len(self.steps["default"]) == 1:
+            return self.plain
+        tiers = {"default", requested_tier} if requested_tier in self.steps else set(self.steps)
+        lists = [
+            price for tier in tiers for least, price in self.steps[tier or "default"] if least <= most_input_tokens
+        ]
+        return PriceList({meter: max(price.rates[meter] for price in lists) for meter in METERS}, "dearest")
+
+
+@dataclass(frozen=True, slots=True)
 class RatedLine:
     """One meter of one attempt in money: quantity x rate = amount, rounded once."""
 
@@ -93,10 +153,11 @@ class RatedLine:
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """A usage under a price list. `total` is the sum of the lines, nothing is rounded after them."""
+    """A usage under a price list, named by `source`. `total` is the sum of the lines, nothing is rounded after them."""
 
     lines: tuple[RatedLine, ...]
     total: int
+    source: str = ""
 
     def amount(self, meter: Meter) -> int:
         """Pico-USD of one meter, zero when there was none of it."""
@@ -158,6 +219,8 @@ class Attempt:
     raw_usage: dict[str, Any] | None
     cost: Rated
     charge: Rated
+    service_tier: str | None = None
+    """What the reply said it was served in; it decides the price."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.catalog import Catalog, build_catalog
 from gateway.config import check_config
+from gateway.types import PriceSheet
 
 PRICE = {"input": 1, "output": 2}
 
@@ -21,3 +22,8 @@ def model(name: str, tier: str = "economy", **changes: Any) -> dict[str, Any]:
 def catalog(*models: dict[str, Any], **sections: Any) -> Catalog:
     """A catalog of these models and sections."""
     return build_catalog(check_config({"models": list(models), **sections}, "test.yaml"), "test.yaml")
+
+
+def sheets(built: Catalog) -> tuple[PriceSheet, ...]:
+    """The price sheets of a catalog whose models all have their prices in the configuration."""
+    return tuple(PriceSheet.flat(each.price) for each in built.models if each.price is not None)

@@ -58,7 +58,9 @@ async def admin_page() -> HTMLResponse:
 
 @api.get("/models")
 async def models(request: Request) -> list[dict[str, Any]]:
-    """Every deployment with its tier, place and provider price in USD per million units."""
+    """Every deployment with its tier, place and provider price of now in USD per million units."""
+    services = services_of(request)
+    costs = services.prices.current().costs
     return [
         {
             "name": model.name,
@@ -66,10 +68,10 @@ async def models(request: Request) -> list[dict[str, Any]]:
             "provider": model.provider,
             "upstream_model": model.upstream_model,
             "context": model.context,
-            "price": {meter: rate / PICO_PER_USD for meter, rate in model.price.rates.items()},
-            "price_source": model.price.source,
+            "price": {meter: rate / PICO_PER_USD for meter, rate in cost.plain.rates.items()} if cost else None,
+            "price_source": cost.plain.source if cost else None,
         }
-        for model in services_of(request).catalog.models
+        for model, cost in zip(services.catalog.models, costs, strict=True)
     ]
 
 

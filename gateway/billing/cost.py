@@ -12,4 +12,4 @@ def rate_usage(usage: Usage, price: PriceList) -> Rated:
         RatedLine(meter, quantity, price.rate(meter), amount_for(quantity, price.rate(meter)))
         for meter, quantity in usage.quantities()
     )
-    return Rated(lines, sum(line.amount for line in lines))
+    return Rated(lines, sum(line.amount for line in lines), price.source)

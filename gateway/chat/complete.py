@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.billing.prices.book import Prices
 from gateway.chat.attempts import Answered, ask_candidates
 from gateway.chat.facts import Facts, read_facts
 from gateway.chat.headers import decision_headers, price_headers
@@ -38,8 +39,9 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     asked = resolve_model(request, caller, services.catalog)
     facts = read_facts(request)
     score = score_difficulty(request, facts, services)
-    decision = decide(request, caller, asked, facts, score, services)
-    tab = Tab(request, caller, facts, decision, services)
+    prices = services.prices.current()
+    decision = decide(request, caller, asked, facts, score, prices, services)
+    tab = Tab(request, caller, facts, decision, prices, services)
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
     except PenstockError as error:
@@ -59,13 +61,21 @@ def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> 
 
 
 def decide(
-    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, score: Score, services: Services
+    request: ChatRequest,
+    caller: Caller,
+    asked: Asked,
+    facts: Facts,
+    score: Score,
+    prices: Prices,
+    services: Services,
 ) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
     policy = services.catalog.policies[caller.policy]
     options = request.options
     ask = Ask(
         models=asked.models,
+        prices=prices.costs,
+        service_tier=facts.service_tier,
         auto=asked.auto,
         mode=asked.mode,
         tier=asked.tier,
@@ -101,6 +111,7 @@ async def settle_plain(answered: Answered, completion: Completion, tab: Tab) -> 
         answered.started,
         "ok",
         raw_usage=completion.raw_usage,
+        service_tier=completion.payload.get("service_tier"),
         output_characters=written,
         reasoning_characters=reasoned,
     )

@@ -29,6 +29,8 @@ class Facts:
     input_least: int
     input_most: int
     output_tokens: int
+    service_tier: str | None
+    """The provider's service tier that the request asks for; the reply says which one it got."""
 
 
 def read_facts(request: ChatRequest) -> Facts:
@@ -52,6 +54,7 @@ def read_facts(request: ChatRequest) -> Facts:
         needs.add("json_schema")
     prompt = measure_prompt(body)
     media = prompt.images + prompt.audio
+    service_tier = body.get("service_tier")
     return Facts(
         needs=frozenset(needs),
         tools=tools,
@@ -61,4 +64,5 @@ def read_facts(request: ChatRequest) -> Facts:
         input_least=prompt.text // LONGEST_TOKEN,
         input_most=prompt.text + media,
         output_tokens=body.get("max_completion_tokens") or body.get("max_tokens") or 0,
+        service_tier=service_tier if isinstance(service_tier, str) else None,
     )

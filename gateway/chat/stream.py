@@ -48,6 +48,7 @@ async def relay(tab: Tab, answered: Answered) -> AsyncIterator[bytes]:
             "ok" if failure is None else "cut",
             error_code=failure.code if failure else None,
             raw_usage=stream.raw_usage,
+            service_tier=stream.service_tier,
             output_characters=stream.output_characters,
             reasoning_characters=stream.reasoning_characters,
         )

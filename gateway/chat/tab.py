@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from gateway.billing.budgets import budget_claims
 from gateway.billing.cost import rate_usage
+from gateway.billing.prices.book import Prices
 from gateway.catalog import Model
 from gateway.chat.facts import Facts
 from gateway.chat.request import ChatRequest
@@ -24,7 +25,7 @@ from gateway.routing.explain import explain_decision
 from gateway.services import Services
 from gateway.store.base import Claim
 from gateway.store.windows import parse_counter
-from gateway.types import Attempt, Caller, Hold, Outcome, PriceList, Usage, UsageEvent
+from gateway.types import Attempt, Caller, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
 HOLD_SECONDS_BEYOND = 60.0
 """A hold outlives the longest its call may take by this much; afterwards it counts as orphaned."""
@@ -34,7 +35,13 @@ class Tab:
     """One request's account, open from the hold until `close`."""
 
     def __init__(
-        self, request: ChatRequest, caller: Caller, facts: Facts, decision: Decision, services: Services
+        self,
+        request: ChatRequest,
+        caller: Caller,
+        facts: Facts,
+        decision: Decision,
+        prices: Prices,
+        services: Services,
     ) -> None:
         self.request = request
         self.caller = caller
@@ -44,6 +51,7 @@ class Tab:
         self.disconnected = False
         self.first_byte: float | None = None
         self.upstream_seconds = 0.0
+        self._prices = prices
         self._services = services
         self._budget_claims: list[Claim] = []
         self._rate_claims: list[Claim] = []
@@ -57,7 +65,8 @@ class Tab:
         """
         now = time.time()
         model = candidate.model
-        worst = worst_case(self.request.body, model, self._charged(model), self.facts.prompt)
+        charged = self._charged(model).dearest(self.facts.input_most, self.facts.service_tier)
+        worst = worst_case(self.request.body, model, charged, self.facts.prompt)
         more = worst.amount - self._held
         claims = budget_claims(self.caller, more, now) if more > 0 else []
         rates = [] if self._rate_claims else rate_claims(self.caller, worst.tokens, self.request.request_id, now)
@@ -91,17 +100,25 @@ class Tab:
         *,
         error_code: str | None = None,
         raw_usage: dict[str, Any] | None = None,
+        service_tier: object = None,
         output_characters: int = 0,
         reasoning_characters: int = 0,
     ) -> Attempt:
-        """Keep one upstream call: `started` on the monotonic clock; usage as reported, or estimated when it was cut."""
+        """Keep one upstream call: `started` on the monotonic clock; usage as reported, or estimated when it was cut.
+
+        `service_tier` is what the reply says; some providers say it in the usage. It decides the price with the input tokens.
+        """
         seconds = time.perf_counter() - started
         usage = Usage()
         if raw_usage is not None:
             usage = normalise(raw_usage)
         elif status != "error":
             usage = estimate_usage(self.facts.prompt.text, output_characters, reasoning_characters)
-        if model.price.rates["gpu_seconds"] and not usage.gpu_seconds:
+        tier = service_tier or (raw_usage or {}).get("service_tier")
+        tier = tier if isinstance(tier, str) else None
+        cost = self._prices.cost(model).at(usage.input_total, tier)
+        charge = self._charged(model).at(usage.input_total, tier)
+        if (cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]) and not usage.gpu_seconds:
             usage = dataclasses.replace(usage, gpu_seconds=round(seconds * 1_000_000))
         attempt = Attempt(
             number=len(self.attempts) + 1,
@@ -114,8 +131,9 @@ class Tab:
             error_code=error_code,
             usage=usage,
             raw_usage=raw_usage,
-            cost=rate_usage(usage, model.price),
-            charge=rate_usage(usage, self._charged(model)),
+            cost=rate_usage(usage, cost),
+            charge=rate_usage(usage, charge),
+            service_tier=tier,
         )
         self.attempts.append(attempt)
         return attempt
@@ -135,16 +153,16 @@ class Tab:
         """Pico-USD not spent: the same tokens at the dearest deployment that could have answered, less the charge."""
         if self.request.model.partition(":")[0] != "auto" or not event.attempts:
             return 0
-        usage = event.attempts[-1].usage
+        last = event.attempts[-1]
         names = {candidate.model.name for candidate in self.decision.candidates}
         names |= {rejected.model for rejected in self.decision.rejected if rejected.qualified}
-        models = [model for model in self._services.catalog.models if model.name in names]
-        return max(0, max(rate_usage(usage, self._charged(model)).total for model in models) - event.charge)
+        catalog, costs = self._services.catalog, self._prices.costs
+        models = [model for model in catalog.models if model.name in names and costs[model.index] is not None]
+        lists = [self._charged(model).at(last.usage.input_total, last.service_tier) for model in models]
+        return max(0, max(rate_usage(last.usage, price).total for price in lists) - event.charge)
 
-    def _charged(self, model: Model) -> PriceList:
-        tenants = self._services.catalog.tenants
-        tenant = tenants.get(self.caller.tenant) or tenants["default"]
-        return tenant.prices[model.index]
+    def _charged(self, model: Model) -> PriceSheet:
+        return self._prices.charge(self.caller.tenant, model)
 
     def _corrections(self, event: UsageEvent) -> list[tuple[Claim, int]]:
         """What every claim turned out to be: money as charged, tokens as used, requests as they were."""

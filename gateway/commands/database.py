@@ -11,6 +11,7 @@ from gateway.errors import StartupError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.catalog import Catalog
     from gateway.db.connect import Database
 
 
@@ -37,6 +38,15 @@ def prepare_database(url: str, *, may_migrate: bool) -> str:
     with database_at(url) as database:
         migrate(database) if may_migrate else check_schema(database)
         return database.url
+
+
+def check_prices(catalog: Catalog, url: str) -> None:
+    """Refuse a configuration with a model that the price book does not price: ConfigError says which and what to do."""
+    from gateway.billing.prices.book import PriceBook
+
+    if any(model.book is not None for model in catalog.models):
+        with database_at(url) as database:
+            PriceBook(catalog, database).load()
 
 
 @contextmanager

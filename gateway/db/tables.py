@@ -139,6 +139,9 @@ attempts = Table(
     Column("raw_usage", JSON(none_as_null=True)),
     Column("cost_pico", BigInteger, nullable=False),
     Column("charge_pico", BigInteger, nullable=False),
+    Column("service_tier", Text),
+    Column("cost_source", Text),
+    Column("charge_source", Text),
 )
 
 rated_lines = Table(

@@ -183,6 +183,9 @@ def _attempt_row(request_id: str, attempt: Attempt) -> dict[str, Any]:
         "raw_usage": attempt.raw_usage,
         "cost_pico": attempt.cost.total,
         "charge_pico": attempt.charge.total,
+        "service_tier": attempt.service_tier,
+        "cost_source": attempt.cost.source,
+        "charge_source": attempt.charge.source,
     }
     for bucket in BUCKETS:
         row[bucket] = getattr(attempt.usage, bucket)

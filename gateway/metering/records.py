@@ -80,25 +80,29 @@ def _attempt_values(attempt: Attempt) -> dict[str, Any]:
     values["usage"] = dict(zip(_USAGE, _of_usage(attempt.usage), strict=True))
     values["cost"] = [_of_line(line) for line in attempt.cost.lines]
     values["charge"] = [_of_line(line) for line in attempt.charge.lines]
+    values["price_sources"] = (attempt.cost.source, attempt.charge.source)
     return values
 
 
 def _event(values: dict[str, Any]) -> UsageEvent:
-    attempts = tuple(
-        Attempt(**{
-            **attempt,
-            "usage": Usage(**attempt["usage"]),
-            "cost": _rated(attempt["cost"]),
-            "charge": _rated(attempt["charge"]),
-        })
-        for attempt in values["attempts"]
-    )  # fmt: skip
+    attempts = tuple(_attempt(attempt) for attempt in values["attempts"])
     return UsageEvent(**{**values, "tags": tuple(values["tags"]), "attempts": attempts})
 
 
-def _rated(lines: list[list[Any]]) -> Rated:
+def _attempt(values: dict[str, Any]) -> Attempt:
+    # Records of the first version do not name their prices.
+    cost_source, charge_source = values.pop("price_sources", ("", ""))
+    return Attempt(**{
+        **values,
+        "usage": Usage(**values["usage"]),
+        "cost": _rated(values["cost"], cost_source),
+        "charge": _rated(values["charge"], charge_source),
+    })  # fmt: skip
+
+
+def _rated(lines: list[list[Any]], source: str) -> Rated:
     made = tuple(RatedLine(*line) for line in lines)
-    return Rated(made, sum(line.amount for line in made))
+    return Rated(made, sum(line.amount for line in made), source)
 
 
 def _without_free_text(record: Hold | UsageEvent) -> Hold | UsageEvent:
@@ -113,7 +117,7 @@ def _without_free_text(record: Hold | UsageEvent) -> Hold | UsageEvent:
         decision=_plain(record.decision),
         error_code=_plain(record.error_code) if record.error_code is not None else None,
         explanation={},
-        attempts=tuple(replace(attempt, raw_usage=None) for attempt in record.attempts),
+        attempts=tuple(replace(attempt, raw_usage=None, service_tier=None) for attempt in record.attempts),
     )
 
 

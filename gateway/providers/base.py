@@ -51,6 +51,11 @@ class EventStream(Protocol):
         ...
 
     @property
+    def service_tier(self) -> str | None:
+        """The service tier that the upstream says it served in, which decides the price; None when it says nothing."""
+        ...
+
+    @property
     def finish_reasons(self) -> dict[int, str]:
         """The finish reason of every choice that has one, by the choice's index."""
         ...

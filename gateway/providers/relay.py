@@ -94,6 +94,11 @@ class RelayedStream:
         return self._reader.reasoning_characters
 
     @property
+    def service_tier(self) -> str | None:
+        """The service tier that the events name."""
+        return self._reader.service_tier
+
+    @property
     def finish_reasons(self) -> dict[int, str]:
         """The finish reason of every choice that has one."""
         return self._reader.finish_reasons

@@ -37,6 +37,8 @@ class Script:
     """`name` and `arguments` of a tool call that takes the answer's place."""
     tokens: Tokens = field(default_factory=Tokens)
     usage: Literal["report", "omit"] = "report"
+    service_tier: str | None = None
+    """What the reply says about the tier it was served in."""
     framing: Literal["length", "chunked"] = "length"
     """How a plain reply is delimited on the wire."""
     first_token_seconds: float = 0.0
@@ -80,7 +82,7 @@ def read_script(document: object, where: str) -> Script:
         _number(values, name, (int,), where)
     if not 300 <= values.get("status", 500) <= 599:
         raise ConfigError(f"{where}.status is {values['status']!r}: give the status of a failure, 300 to 599.")
-    for name in ("reply", "reasoning"):
+    for name in ("reply", "reasoning", "service_tier"):
         if name in values and not isinstance(values[name], str):
             raise ConfigError(f"{where}.{name} is {values[name]!r}: give a text.")
     call = values.get("tool_call")

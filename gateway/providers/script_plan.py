@@ -140,6 +140,8 @@ class _Answer:
             cached=script.tokens.cached,
         )
         head = {"id": f"chatcmpl-scripted-{call_number}", "created": CREATED, "model": body.get("model")}
+        if script.service_tier is not None:
+            head["service_tier"] = script.service_tier
         wanted = isinstance(options, dict) and bool(options.get("include_usage")) and script.usage == "report"
         return cls(head, message, tuple(deltas), finish, choices or 1, delivered, wanted)
 

@@ -48,6 +48,7 @@ class SseReader:
         "output_characters",
         "raw_usage",
         "reasoning_characters",
+        "service_tier",
     )
 
     def __init__(self, *, keep_usage: bool, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
@@ -63,6 +64,7 @@ class SseReader:
         self.raw_usage: dict[str, Any] | None = None
         self.output_characters = 0
         self.reasoning_characters = 0
+        self.service_tier: str | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take what arrived; return the complete events in it, as they were written. Once done or failed, nothing."""
@@ -166,6 +168,8 @@ class SseReader:
         usage = event.get("usage")
         if isinstance(usage, dict):
             self.raw_usage = usage
+        if tier := event.get("service_tier"):
+            self.service_tier = tier
         choices = event.get("choices")
         if not choices:
             return self._keep_usage or not usage

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from gateway.catalog import Model
-from gateway.types import Mode
+from gateway.types import Mode, PriceSheet
 
 
 class Interval(Protocol):
@@ -58,6 +58,10 @@ class Ask:
     """One request's conditions. `models` are the deployments its name stands for."""
 
     models: tuple[Model, ...]
+    prices: Sequence[PriceSheet | None]
+    """What the providers ask, by the models' index; None for a model that has no price now."""
+    service_tier: str | None
+    """The provider's service tier that the request asks for."""
     auto: bool
     mode: Mode
     tier: str | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from gateway.catalog import Model
 from gateway.money import amount_for
 from gateway.routing.ask import Ask, Candidate, Decision, Rejected, Score
-from gateway.types import TIERS
+from gateway.types import TIERS, PriceList, PriceSheet
 
 DEFAULT_OUTPUT_TOKENS = 256
 """Expected answer length where no router model has an opinion."""
@@ -21,7 +21,11 @@ def decide_route(ask: Ask, score: Score | None) -> Decision:
     possible: list[Candidate] = []
     rejected: list[Rejected] = []
     for model in ask.models:
-        candidate = _candidate(model, ask, score)
+        sheet = ask.prices[model.index]
+        if sheet is None:
+            rejected.append(Rejected(model.name, model.tier, "it has no price in the price book"))
+            continue
+        candidate = _candidate(model, sheet, ask, score)
         reason = _obstacle(model, candidate, ask)
         if reason is None:
             possible.append(candidate)
@@ -64,22 +68,24 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     return Decision(_limited(ordered, ask), (*rejected, *below), reason, floor, score)
 
 
-def _candidate(model: Model, ask: Ask, score: Score | None) -> Candidate:
+def _candidate(model: Model, sheet: PriceSheet, ask: Ask, score: Score | None) -> Candidate:
     # The trained model knows three tiers; deep is at least as good as premium.
     tier = "premium" if model.tier == "deep" else model.tier
     quality = score.quality[tier].p if score is not None else None
     expected = score.expected_output_tokens[tier] if score is not None else DEFAULT_OUTPUT_TOKENS
     most = ask.output_tokens or model.max_output
+    likely = sheet.at(ask.input_tokens, ask.service_tier)
+    dearest = sheet.dearest(ask.input_tokens_most, ask.service_tier)
     return Candidate(
         model=model,
         quality=quality,
-        expected_cost=_price(model, ask.input_tokens, min(round(expected), most) * ask.choices),
-        worst_cost=_price(model, ask.input_tokens_most, most * ask.choices),
+        expected_cost=_price(likely, ask.input_tokens, min(round(expected), most) * ask.choices),
+        worst_cost=_price(dearest, ask.input_tokens_most, most * ask.choices),
     )
 
 
-def _price(model: Model, input_tokens: int, output_tokens: int) -> int:
-    rates = model.price.rates
+def _price(price: PriceList, input_tokens: int, output_tokens: int) -> int:
+    rates = price.rates
     return amount_for(input_tokens, rates["input"]) + amount_for(output_tokens, rates["output"])
 
 

@@ -23,15 +23,6 @@ def test_an_absent_price_is_its_parents_price() -> None:
     assert rates["gpu_seconds"] == 0
 
 
-def test_a_markup_is_exact_in_the_tenants_price_and_leaves_the_providers_price_alone() -> None:
-    built = catalog(
-        model("m", price={"input": 0.07, "output": 0.3}),
-        tenants=[{"name": "acme", "price_plan": {"markup_percent": 12.5}}],
-    )
-    assert built.tenants["acme"].prices[0].rates["input"] == 78_750_000_000
-    assert built.tenants["default"].prices[0].rates == built.models[0].price.rates
-
-
 def test_the_same_name_twice_is_one_group() -> None:
     built = catalog(model("m"), model("m", weight=3), model("other"))
     assert [deployment.weight for deployment in built.groups["m"]] == [1, 3]
@@ -55,7 +46,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"models": [model("m", price={"input": float("nan"), "output": 1})]}, "price.input"),
     ({"models": [model("m", price={"input": 2_500_000, "output": 1})]}, "not plausible"),
     ({"models": [model("m", price={"input": "0.0000000000001", "output": 1})]}, "more than 12 decimals"),
-    ({"models": [model("m", price="book")]}, "price book"),
+    ({"models": [model("m", book={"model": "x"})]}, "write `price: book`"),
+    ({"models": [model("m", price="book", book={"modle": "x"})]}, "did you mean 'model'?"),
     ({"models": [model("m", provider="acme-ai")]}, "provider 'acme-ai' is not known"),
     ({"models": [model("m", provider="openai", base_url="api.openai.com")]}, "must start with http"),
     ({"models": [{"name": "m", "tier": "economy", "price": {"input": 1, "output": 1}}]}, "give either `engine`"),

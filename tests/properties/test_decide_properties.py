@@ -11,7 +11,7 @@ from gateway.catalog import Catalog
 from gateway.routing.ask import Ask
 from gateway.routing.decide import decide_route
 from gateway.types import TIERS
-from tests.builders import catalog, model
+from tests.builders import catalog, model, sheets
 from tests.gateway.routing.test_decide import FixedScore, P
 
 prices = st.integers(min_value=0, max_value=50)
@@ -46,8 +46,11 @@ def scores(draw: st.DrawFn) -> FixedScore:
 @st.composite
 def asks(draw: st.DrawFn) -> Ask:
     least = draw(st.integers(min_value=0, max_value=1200))
+    built = draw(catalogs())
     return Ask(
-        models=draw(catalogs()).models,
+        models=built.models,
+        prices=sheets(built),
+        service_tier=None,
         auto=draw(st.booleans()),
         mode=draw(st.sampled_from(["quick", "standard", "deep"])),
         tier=draw(st.none() | st.sampled_from(TIERS)),

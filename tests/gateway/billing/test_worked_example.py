@@ -9,9 +9,10 @@ from pathlib import Path
 
 from gateway.billing.cost import rate_usage
 from gateway.billing.ledger import entries_of
+from gateway.billing.prices.choose import marked_up
 from gateway.metering.normalise import normalise
 from gateway.money import format_usd
-from tests.builders import catalog, model
+from tests.builders import catalog, model, sheets
 from tests.usage import attempt, event
 
 PAGE = (Path(__file__).parents[3] / "docs" / "billing.md").read_text(encoding="utf-8")
@@ -24,7 +25,9 @@ def test_the_worked_example_is_what_the_code_computes() -> None:
     )
     [raw] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
     usage = normalise(json.loads(raw))
-    cost, charge = (rate_usage(usage, price) for price in (made.models[0].price, made.tenants["acme"].prices[0]))
+    [asked] = sheets(made)
+    paid = marked_up(asked, made.tenants["acme"].markup_percent).plain
+    cost, charge = rate_usage(usage, asked.plain), rate_usage(usage, paid)
     for line, charged in zip(cost.lines, charge.lines, strict=True):
         amounts = f"{format_usd(line.rate)} | {format_usd(line.amount)} | {format_usd(charged.amount)}"
         assert f"| {line.meter} | {line.quantity} | {amounts} |" in PAGE
@@ -32,7 +35,7 @@ def test_the_worked_example_is_what_the_code_computes() -> None:
     assert f"| total | {total} | | {format_usd(cost.total)} | {format_usd(charge.total)} |" in PAGE
     for account, amount in entries_of(event(attempt(1, usage, model="gpt", cost=cost, charge=charge))).items():
         assert f"| `{account.name}` | {amount} |" in PAGE
-    twice = rate_usage(replace(usage, input=usage.input_total), made.tenants["acme"].prices[0]).total
+    twice = rate_usage(replace(usage, input=usage.input_total), paid).total
     lost = charge.total - charge.amount("reasoning")
     assert f"twice would have charged {format_usd(twice)} USD" in PAGE
     assert f"losing the reasoning tokens, {format_usd(lost)} USD" in PAGE

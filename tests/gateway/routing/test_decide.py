@@ -8,7 +8,7 @@ from typing import Any
 from gateway.catalog import Catalog
 from gateway.routing.ask import Ask
 from gateway.routing.decide import decide_route
-from tests.builders import catalog, model
+from tests.builders import catalog, model, sheets
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ THREE = catalog(
 def ask(built: Catalog, **changes: Any) -> Ask:
     plain = Ask(
         models=built.models,
+        prices=sheets(built),
+        service_tier=None,
         auto=True,
         mode="standard",
         tier=None,
