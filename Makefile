@@ -102,4 +102,5 @@ $(RUN_READY): $(RECIPES) | $(BIN)/python
 
 $(TEST_READY): $(RUN_READY)
 	$(INSTALL) -e '.[dev]'
+	$(INSTALL) --no-deps litellm  # for its price map; nothing of it is imported
 	@touch $@

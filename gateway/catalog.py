@@ -180,7 +180,7 @@ def _book(entry: shape.Model, label: str) -> BookEntry | None:
             raise ConfigError(f"{label}: `book` says where in the price book the price stands; write `price: book`.")
         return None
     where = entry.book or shape.Book()
-    return BookEntry(where.model or entry.model or entry.name, where.provider, where.region)
+    return BookEntry(where.model or entry.model or entry.name, where.provider, where.region or "")
 
 
 def _price(entry: shape.Price, label: str) -> PriceList:

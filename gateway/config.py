@@ -89,7 +89,7 @@ class Book(Section):
         None, min_length=1, description="Name in the price book; the upstream's name when absent."
     )
     provider: str | None = Field(None, min_length=1, description="Whose price; needed when several have the name.")
-    region: str = Field("", description="Region whose prices count before those for everywhere.")
+    region: str | None = Field(None, min_length=1, description="Region whose prices count before those for everywhere.")
 
 
 class Deadlines(Section):
