@@ -121,9 +121,9 @@ class PriceBook:
                 fixed = resolve(by_name["tenant", tenant.name, model.name], at, region)
                 sheets.append(fixed or (marked_up(cost, tenant.markup_percent) if cost is not None else None))
             charges[tenant.name] = tuple(sheets)
-        for model, cost in zip(self._catalog.models, costs, strict=True):
-            if cost is None:
-                logger.error("model %r has no price in the price book and will not be asked", model.name)
+        for model, before, cost in zip(self._catalog.models, self._prices.costs, costs, strict=False):
+            if before is not None and cost is None:
+                logger.error("model %r has no price in the price book any more and will not be asked", model.name)
         self._prices = Prices(costs, charges)
         change = next_change(self._rows, at)
         self._changes_at = change.timestamp() if change is not None else float("inf")

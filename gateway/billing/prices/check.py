@@ -40,13 +40,13 @@ def check_book(database: Database, catalog: Catalog | None, now: datetime) -> li
         elif reason := implausible(price.meter, price.rate):
             problems.append(Problem("implausible", f"row {price.id} ({price.model} by {price.owner}): {reason}"))
     if catalog is not None:
-        problems += _unpriced(database, catalog)
+        problems += _unpriced(database, catalog, now)
         problems += _incomplete(database, catalog, now)
     return problems
 
 
-def _unpriced(database: Database, catalog: Catalog) -> list[Problem]:
-    book = PriceBook(catalog, database)
+def _unpriced(database: Database, catalog: Catalog, now: datetime) -> list[Problem]:
+    book = PriceBook(catalog, database, now.timestamp)
     book.renew()
     return [Problem("unpriced", message) for message in book.unpriced()]
 

@@ -39,7 +39,9 @@ def test_a_price_in_the_wrong_unit_is_not(meter: Meter, usd: float, hint: str) -
 def compared(old: list[Price], new: list[Price]) -> dict[str, list[str]]:
     found = compare({row.key: row for row in old}, new)
     return {
-        name: [f"{(difference.new or difference.old).meter} {difference.percent}" for difference in getattr(found, name)]  # type: ignore[union-attr]
+        name: [
+            f"{(difference.new or difference.old).meter} {difference.percent}" for difference in getattr(found, name)
+        ]  # type: ignore[union-attr]
         for name in ("added", "changed", "removed", "kept")
     }
 
