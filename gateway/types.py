@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 Tier = Literal["economy", "standard", "premium", "deep"]
@@ -109,6 +109,7 @@ class PriceSheet:
     """
 
     steps: dict[str, tuple[tuple[int, PriceList], ...]]
+    _dearest: dict[tuple[tuple[str, ...], int], PriceList] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def flat(cls, price: PriceList) -> PriceSheet:
@@ -134,11 +135,13 @@ class PriceSheet:
         """
         if len(self.steps) == 1 and len(self.steps["default"]) == 1:
             return self.plain
-        tiers = {"default", requested_tier} if requested_tier in self.steps else set(self.steps)
-        lists = [
-            price for tier in tiers for least, price in self.steps[tier or "default"] if least <= most_input_tokens
-        ]
-        return PriceList({meter: max(price.rates[meter] for price in lists) for meter in METERS}, "dearest")
+        tiers = ("default", requested_tier) if requested_tier in self.steps else tuple(self.steps)
+        lists = [price for tier in tiers for least, price in self.steps[tier] if least <= most_input_tokens]
+        known = self._dearest.get((tiers, len(lists)))
+        if known is None:
+            known = PriceList({meter: max(price.rates[meter] for price in lists) for meter in METERS}, "dearest")
+            self._dearest[tiers, len(lists)] = known
+        return known
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ from gateway.types import Attempt, Caller, Hold, Outcome, PriceSheet, Usage, Usa
 
 HOLD_SECONDS_BEYOND = 60.0
 """A hold outlives the longest its call may take by this much; afterwards it counts as orphaned."""
+LONGEST_TIER = 64
+"""Characters of a service tier's name; what is longer is none."""
 
 
 class Tab:
@@ -115,7 +117,7 @@ class Tab:
         elif status != "error":
             usage = estimate_usage(self.facts.prompt.text, output_characters, reasoning_characters)
         tier = service_tier or (raw_usage or {}).get("service_tier")
-        tier = tier if isinstance(tier, str) else None
+        tier = tier if isinstance(tier, str) and len(tier) <= LONGEST_TIER else None
         cost = self._prices.cost(model).at(usage.input_total, tier)
         charge = self._charged(model).at(usage.input_total, tier)
         if (cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]) and not usage.gpu_seconds:

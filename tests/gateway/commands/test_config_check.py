@@ -31,6 +31,12 @@ def test_a_right_configuration_is_shown_with_its_models_and_no_secret(tmp_path: 
     assert "0123456789" not in done.stdout + done.stderr
 
 
+def test_a_price_from_the_book_is_shown_as_such(tmp_path: Path) -> None:
+    text = "models: [{name: m, tier: economy, provider: scripted, price: book, book: {model: x/m}}]"
+    done = penstock("config", "check", written(tmp_path, text), "--json")
+    assert json.loads(done.stdout)["models"][0]["input_usd_per_million"] == "book"
+
+
 def test_json_is_one_document(tmp_path: Path) -> None:
     done = penstock("config", "check", written(tmp_path, GOOD), "--json", environment=SECRETS)
     document = json.loads(done.stdout)

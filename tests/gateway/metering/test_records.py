@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from zlib import crc32
 
+import orjson
 import pytest
 
 from gateway.metering.records import CorruptRecord, decode, encode
-from gateway.types import Usage
+from gateway.types import Usage, UsageEvent
 from tests.usage import attempt, event, hold_of
 
 
@@ -20,6 +22,18 @@ def test_a_finished_request_comes_back_with_every_attempt_and_rated_line() -> No
     failed = attempt(1, Usage(), status="error", error_code="provider_failed", raw_usage=None)
     finished = event(failed, attempt(2, Usage(input=7, reasoning=3, gpu_seconds=1_500_000, estimated=True)))
     assert decode(encode(finished)) == finished
+
+
+def test_a_record_of_the_version_that_did_not_name_its_prices_is_still_read() -> None:
+    finished = event(attempt(service_tier="flex"))
+    values = orjson.loads(encode(finished)[11:])
+    for each in values["attempts"]:
+        del each["price_sources"], each["service_tier"]
+    text = orjson.dumps(values)
+    read = decode(b"S %08x %b\n" % (crc32(text, crc32(b"S ")), text))
+    assert isinstance(read, UsageEvent)
+    assert (read.charge, read.attempts[0].charge.lines) == (finished.charge, finished.attempts[0].charge.lines)
+    assert (read.attempts[0].charge.source, read.attempts[0].service_tier) == ("", None)
 
 
 def test_a_record_is_one_line_whatever_is_in_it() -> None:
@@ -43,8 +57,6 @@ def test_lines_that_are_no_records_are_refused(line: bytes) -> None:
 
 
 def test_fields_of_another_version_are_refused_rather_than_guessed() -> None:
-    from zlib import crc32
-
     text = b'{"request_id":"r","amount":5}'
     with pytest.raises(CorruptRecord, match="fields do not make a record"):
         decode(b"H %08x %b\n" % (crc32(text, crc32(b"H ")), text))
