@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from gateway import config as shape
 from gateway.errors import ConfigError
-from gateway.money import parse_price, parse_usd
+from gateway.money import implausible, parse_price, parse_usd
 from gateway.settings import read_secret
 from gateway.types import METERS, PARENTS, TIERS, Budget, LimitKind, Meter, PriceList, RateLimit, Tier
 
@@ -205,6 +205,8 @@ def _price(entry: shape.Price, label: str) -> PriceList:
             rates[meter] = parse_price(given[name], f"price.{name}")
         except ValueError as error:
             raise ConfigError(f"{label}: {error}.") from None
+        if problem := implausible(meter, rates[meter]):
+            raise ConfigError(f"{label}: price.{name}: {problem}.")
     return PriceList(rates, source="penstock.yaml")
 
 

@@ -14,6 +14,12 @@ MAX_USD = Decimal(9_000_000)
 MAX_PRICE_USD = Decimal(100_000)
 """Sanity limit for a price per million units. The dearest token sold today costs about 600 USD per million."""
 
+PLAUSIBLE_TOKENS = (Decimal("0.0005"), Decimal(2500))
+"""USD per million tokens that somebody asks today, with room on both sides; a price typed in the wrong unit is outside."""
+
+PLAUSIBLE_GPU_SECOND = (Decimal("0.000001"), Decimal(1))
+"""USD per second of an engine."""
+
 
 def parse_usd(value: object, what: str) -> int:
     """Turn a decimal USD amount (number or string) into pico-USD.
@@ -48,6 +54,17 @@ def parse_price(value: object, what: str) -> int:
     if rate > MAX_PRICE_USD * PICO_PER_USD:
         raise ValueError(f"{what} is {value!r} USD per million, which is not plausible: prices are USD per 1M tokens")
     return rate
+
+
+def implausible(meter: str, rate: int) -> str | None:
+    """Why a rate looks like a price in the wrong unit, None when it does not. Free is plausible."""
+    low, high = PLAUSIBLE_GPU_SECOND if meter == "gpu_seconds" else PLAUSIBLE_TOKENS
+    usd = Decimal(rate) / PICO_PER_USD
+    if rate == 0 or low <= usd <= high:
+        return None
+    unit = "second" if meter == "gpu_seconds" else "million tokens"
+    hint = "a price per token is a million times smaller" if usd < low else "it may be of another unit or currency"
+    return f"{format_usd(rate)} USD per {unit} is not plausible for {meter}, only {low} to {high} are: {hint}"
 
 
 def amount_for(quantity: int, rate: int) -> int:

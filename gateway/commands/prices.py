@@ -171,8 +171,7 @@ def _price(
 
 def _rate(meter: Meter, usd: str) -> int:
     """The rate of a price as typed. Raises ConfigError for what is no price, or one in the wrong unit."""
-    from gateway.billing.prices.change import implausible
-    from gateway.money import parse_price
+    from gateway.money import implausible, parse_price
 
     try:
         rate = parse_price(usd, "--usd-per-million")

@@ -45,6 +45,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"models": [model("m", price={"input": -1, "output": 1})]}, "must not be negative"),
     ({"models": [model("m", price={"input": float("nan"), "output": 1})]}, "price.input"),
     ({"models": [model("m", price={"input": 2_500_000, "output": 1})]}, "not plausible"),
+    ({"models": [model("m", price={"input": 0.0000025, "output": 1})]}, "a price per token is a million times smaller"),
+    ({"models": [model("m", price={"gpu_second": 3600})]}, "3600 USD per second is not plausible"),
     ({"models": [model("m", price={"input": "0.0000000000001", "output": 1})]}, "more than 12 decimals"),
     ({"models": [model("m", book={"model": "x"})]}, "write `price: book`"),
     ({"models": [model("m", price="book", book={"modle": "x"})]}, "did you mean 'model'?"),

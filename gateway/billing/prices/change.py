@@ -1,4 +1,4 @@
-"""Changing the book by rule (pure): where a new price goes in time, what is plausible, how a seed differs from the book."""
+"""Changing the book by rule (pure): where a new price goes in time, and how a seed differs from what is there."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from gateway.billing.prices.choose import Key, Price
-from gateway.money import PICO_PER_USD, format_usd
-from gateway.types import Meter
 
 BY_HAND = "penstock prices set"
 """The source of rows that a person made; `sync` leaves them alone."""
-
-_TOKENS = (Decimal("0.0005"), Decimal(2500))
-_GPU = (Decimal("0.000001"), Decimal(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +66,6 @@ def place(known: Iterable[Price], valid_from: datetime) -> Placement:
             assert price.id is not None, "rows of the book have an id"
             ends.append((price.id, valid_from))
     return Placement(tuple(ends), min(later, default=None))
-
-
-def implausible(meter: Meter, rate: int) -> str | None:
-    """Why a rate looks like a price in the wrong unit, None when it does not. Free is plausible."""
-    low, high = _GPU if meter == "gpu_seconds" else _TOKENS
-    usd = Decimal(rate) / PICO_PER_USD
-    if rate == 0 or low <= usd <= high:
-        return None
-    unit = "second" if meter == "gpu_seconds" else "million tokens"
-    hint = "a price per token is a million times smaller" if usd < low else "it may be of another unit or currency"
-    return f"{format_usd(rate)} USD per {unit} is not plausible for {meter}, only {low} to {high} are: {hint}"
 
 
 def fingerprint(price: Price) -> str:

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.billing.prices.book import PriceBook
-from gateway.billing.prices.change import implausible
 from gateway.billing.prices.choose import Price, resolve
 from gateway.billing.prices.queries import find_overlapping, odd_rows, prices_of, prices_since
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
+from gateway.money import implausible
 from gateway.types import BOOKS, METERS, SERVICE_TIERS
 
 Kind = Literal["unpriced", "implausible", "overlapping", "unreadable", "incomplete"]

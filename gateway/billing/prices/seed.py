@@ -19,10 +19,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
-from gateway.billing.prices.change import implausible
 from gateway.billing.prices.choose import Price
 from gateway.errors import ConfigError
-from gateway.money import UNITS_PER_PRICE, parse_price
+from gateway.money import UNITS_PER_PRICE, implausible, parse_price
 from gateway.types import Meter, ServiceTier
 
 DISTRIBUTION = "litellm"

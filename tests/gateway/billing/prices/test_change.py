@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from gateway.billing.prices.change import BY_HAND, compare, fingerprint, implausible
+from gateway.billing.prices.change import BY_HAND, compare, fingerprint
 from gateway.billing.prices.choose import Price
+from gateway.money import implausible
 from gateway.types import Meter
 from tests.pricing import PICO, price
 
