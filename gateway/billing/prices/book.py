@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from gateway.billing.prices.choose import Price, marked_up, next_change, resolve
+from gateway.billing.prices.choose import EVERYWHERE, Price, marked_up, next_change, resolve
 from gateway.billing.prices.queries import model_names, prices_of
 from gateway.catalog import BookEntry, Catalog, Model
 from gateway.db.connect import Database
@@ -24,6 +24,9 @@ from gateway.errors import ConfigError
 from gateway.types import PriceSheet
 
 logger = logging.getLogger(__name__)
+
+Rows = dict[tuple[str, str, str], list[Price]]
+"""Rows by book, owner and model."""
 
 REFRESH_SECONDS = 2.0
 """How long a change that begins at once may take to arrive. One that was made before begins in its moment."""
@@ -109,18 +112,20 @@ class PriceBook:
     def _resolve(self) -> None:
         """Make the prices of now out of the rows, and note when they change next."""
         at = moment(self._clock())
-        by_name: dict[tuple[str, str, str], list[Price]] = defaultdict(list)
+        rows: Rows = defaultdict(list)
         for row in self._rows:
-            by_name[row.book, row.owner, row.model].append(row)
-        costs = tuple(self._cost(model, at) for model in self._catalog.models)
-        charges = {}
-        for tenant in self._catalog.tenants.values():
-            sheets: list[PriceSheet | None] = []
-            for model, cost in zip(self._catalog.models, costs, strict=True):
-                region = model.book.region if model.book is not None else ""
-                fixed = resolve(by_name["tenant", tenant.name, model.name], at, region)
-                sheets.append(fixed or (marked_up(cost, tenant.markup_percent) if cost is not None else None))
-            charges[tenant.name] = tuple(sheets)
+            rows[row.book, row.owner, row.model].append(row)
+        costs = tuple(self._cost(model, rows, at) for model in self._catalog.models)
+        # Tenants are many and markups few.
+        tenants = self._catalog.tenants.values()
+        marked = {
+            percent: tuple(marked_up(cost, percent) if cost is not None else None for cost in costs)
+            for percent in {tenant.markup_percent for tenant in tenants}
+        }
+        fixed = {owner for book, owner, _ in rows if book == "tenant"}
+        charges = {tenant.name: marked[tenant.markup_percent] for tenant in tenants}
+        for name in fixed & charges.keys():
+            charges[name] = self._fixed(name, charges[name], rows, at)
         for model, before, cost in zip(self._catalog.models, self._prices.costs, costs, strict=False):
             if before is not None and cost is None:
                 logger.error("model %r has no price in the price book any more and will not be asked", model.name)
@@ -128,14 +133,25 @@ class PriceBook:
         change = next_change(self._rows, at)
         self._changes_at = change.timestamp() if change is not None else float("inf")
 
-    def _cost(self, model: Model, at: datetime) -> PriceSheet | None:
+    def _cost(self, model: Model, rows: Rows, at: datetime) -> PriceSheet | None:
         if model.book is None:
             assert model.price is not None, "a model has its prices or an entry of the book"
             return PriceSheet.flat(model.price)
-        entry = model.book
-        owner = self._owner(entry)
-        rows = [row for row in self._rows if (row.book, row.owner, row.model) == ("provider", owner, entry.model)]
-        return resolve(rows, at, entry.region)
+        owner = self._owner(model.book)
+        if owner is None:
+            return None
+        return resolve(rows.get(("provider", owner, model.book.model), ()), at, model.book.region)
+
+    def _fixed(
+        self, tenant: str, marked: tuple[PriceSheet | None, ...], rows: Rows, at: datetime
+    ) -> tuple[PriceSheet | None, ...]:
+        """What a tenant with fixed prices pays: those where it has them, else the cost with its markup."""
+        sheets = list(marked)
+        for model in self._catalog.models:
+            region = model.book.region if model.book is not None else EVERYWHERE
+            fixed = resolve(rows.get(("tenant", tenant, model.name), ()), at, region)
+            sheets[model.index] = fixed or sheets[model.index]
+        return tuple(sheets)
 
     def _owner(self, entry: BookEntry) -> str | None:
         """Whose prices count: the provider that is named, else the only one that sells the model."""

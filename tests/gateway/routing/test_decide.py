@@ -8,6 +8,7 @@ from typing import Any
 from gateway.catalog import Catalog
 from gateway.routing.ask import Ask
 from gateway.routing.decide import decide_route
+from gateway.types import PriceList, PriceSheet
 from tests.builders import catalog, model, sheets
 
 
@@ -71,6 +72,30 @@ def names(decision: Any) -> list[str]:
 
 def test_an_easy_question_goes_to_the_cheapest_tier_with_the_dearer_ones_behind_it() -> None:
     assert names(decide_route(ask(THREE), score(0.9, 0.92, 0.93))) == ["small", "medium", "large"]
+
+
+def test_a_model_without_a_price_is_rejected_with_that_reason() -> None:
+    small, medium, _ = sheets(THREE)
+    decision = decide_route(ask(THREE, prices=(small, medium, None)), score(0.3, 0.6, 0.9))
+    assert names(decision) == ["medium"]
+    assert [rejected.reason for rejected in decision.rejected if rejected.model == "large"] == [
+        "it has no price in the price book"
+    ]
+
+
+def test_the_service_tier_that_is_asked_for_decides_what_a_candidate_is_expected_to_cost() -> None:
+    small, medium, large = sheets(THREE)
+    flex = PriceList({meter: rate // 100 for meter, rate in large.plain.rates.items()}, "flex")
+    dear = PriceList({meter: rate * 2 for meter, rate in large.plain.rates.items()}, "priority")
+    tiered = PriceSheet({**large.steps, "flex": ((0, flex),), "priority": ((0, dear),)})
+    plain, asked = (
+        decide_route(ask(THREE, prices=(small, medium, tiered), service_tier=tier), score(0.9, 0.92, 0.93)).candidates
+        for tier in (None, "flex")
+    )
+    assert asked[0].model.name == "large"
+    assert plain[0].model.name == "small"
+    costs = {candidate.model.name: candidate.worst_cost for candidate in plain}
+    assert costs["large"] == 2 * {candidate.model.name: candidate.worst_cost for candidate in asked}["large"]
 
 
 def test_a_hard_question_goes_to_the_tier_that_keeps_the_floor_and_never_falls_below_it() -> None:
