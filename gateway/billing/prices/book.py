@@ -180,7 +180,7 @@ class PriceBook:
                 f"Add it with `penstock prices set {entry.model} --meter METER --usd-per-million X`."
             )
         known = model_names(self._database)
-        near = [name for name in known if name.endswith(f"/{entry.model}")][:3]
+        near = sorted((name for name in known if name.endswith(f"/{entry.model}")), key=len)[:3]
         near = near or difflib.get_close_matches(entry.model, known, n=3, cutoff=0.8)
         hint = f" Near: {', '.join(map(repr, near))}; name one with `book: {{model: ...}}`." if near else ""
         return (

@@ -139,7 +139,7 @@ def test_the_book_is_asked_by_the_names_that_the_configuration_gives(database: D
     ("rows", "book", "message"),
     [
         ([], {}, "has no price of 'm' that is valid now"),
-        (pair(1, 2, model="xai/m"), {}, "Near: 'xai/m'"),
+        ([*pair(1, 2, model="azure_ai/m"), *pair(1, 2, model="xai/m")], {}, "Near: 'xai/m', 'azure_ai/m'"),
         (pair(1, 2, model="gpt-4o-mini"), {"model": "gpt-4o-mimi"}, "Near: 'gpt-4o-mini'"),
         ([price("input", 1)], {}, "lacks a price of 'm' for input or output"),
         (pair(1, 2, valid_from=START + HOUR), {}, "lacks a price of 'm' for input or output that is valid now"),
