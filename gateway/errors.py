@@ -1,9 +1,9 @@
 """Every way to say no, as one tree; status, type and code live in the class and one handler renders them.
 
 PenstockError
-├── InvalidRequest (400) ─ InvalidJson, InvalidValue, UnknownOption, ContextTooLong, BodyTooLarge (413)
+├── InvalidRequest (400) ─ InvalidJson, InvalidValue, UnknownOption, ContextTooLong, BodyTooLarge (413), BodyTooSlow (408)
 ├── Unauthenticated (401) ─ MissingKey, InvalidKey, RevokedKey
-├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed
+├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed, UnknownTenant
 ├── NotFound (404) ─ UnknownModel, UnknownRoute, MethodNotAllowed (405)
 ├── LimitExceeded (429) ─ BudgetExceeded
 ├── NoCandidate (503)
@@ -80,6 +80,13 @@ class BodyTooLarge(InvalidRequest):
     code = "request_too_large"
 
 
+class BodyTooSlow(InvalidRequest):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class Unauthenticated(PenstockError):
     """No valid key."""
 
@@ -124,6 +131,12 @@ class TierNotAllowed(Forbidden):
     """The key's scope does not include the tier."""
 
     code = "tier_not_allowed"
+
+
+class UnknownTenant(Forbidden):
+    """The key's tenant is no longer in the configuration, so nobody can be billed."""
+
+    code = "unknown_tenant"
 
 
 class NotFound(PenstockError):

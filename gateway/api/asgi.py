@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from gateway.errors import BodyTooLarge
+from gateway.errors import BodyTooLarge, BodyTooSlow
+
+BODY_SECONDS = 120.0
+"""Longest that a request body may take to arrive."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -64,10 +68,18 @@ class Exchange:
 
 
 async def read_body(exchange: Exchange, limit: int) -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, ClientGone when it never came."""
+    """The whole body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, BodyTooSlow, or ClientGone."""
     declared = exchange.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read(exchange, limit)
+    except TimeoutError:
+        raise BodyTooSlow(f"The request body did not arrive within {BODY_SECONDS:.0f} s. Send it again.") from None
+
+
+async def _read(exchange: Exchange, limit: int) -> bytes:
     body = bytearray()
     while True:
         message = await exchange.receive()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 from gateway.chat.attempts import Answered, ask_candidates
 from gateway.chat.facts import Facts, read_facts
 from gateway.chat.headers import decision_headers, price_headers
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import Asked, resolve_model
-from gateway.chat.stream import relay
+from gateway.chat.stream import Relay
 from gateway.chat.tab import Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
+from gateway.limits.estimate import Estimate, worst_case
 from gateway.providers.base import Completion
 from gateway.routing.ask import Ask, Decision, Score
 from gateway.routing.decide import decide_route
@@ -29,7 +27,7 @@ class Reply:
 
     headers: dict[str, str]
     body: bytes | None
-    events: AsyncIterator[bytes] | None
+    events: Relay | None
     tab: Tab
 
 
@@ -38,19 +36,20 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     asked = resolve_model(request, caller, services.catalog)
     facts = read_facts(request)
     score = score_difficulty(request, facts, services)
-    decision = decide(request, caller, asked, facts, score, services)
-    tab = Tab(request, caller, facts, decision, services)
+    worst = bound_costs(request, caller, asked, facts, services)
+    decision = decide(request, caller, asked, facts, score, worst, services)
+    tab = Tab(request, caller, facts, decision, worst, services)
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
+        if isinstance(answered.reply, Completion):
+            return await settle_plain(answered, answered.reply, tab)
     except PenstockError as error:
         await tab.close("failed", error)
         raise
     except BaseException:
         await tab.close("interrupted")
         raise
-    if isinstance(answered.reply, Completion):
-        return await settle_plain(answered, answered.reply, tab)
-    return Reply(decision_headers(tab, answered.candidate), None, relay(tab, answered), tab)
+    return Reply(decision_headers(tab, answered.candidate), None, Relay(tab, answered), tab)
 
 
 def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
@@ -58,8 +57,24 @@ def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> 
     return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
 
 
+def bound_costs(
+    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, services: Services
+) -> dict[int, Estimate]:
+    """The most a call to each model can be charged, by the model's index: what a cost cap is checked with, and held."""
+    return {
+        model.index: worst_case(request.body, model, services.charged(caller, model), facts.prompt)
+        for model in asked.models
+    }
+
+
 def decide(
-    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, score: Score, services: Services
+    request: ChatRequest,
+    caller: Caller,
+    asked: Asked,
+    facts: Facts,
+    score: Score,
+    worst: dict[int, Estimate],
+    services: Services,
 ) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
     policy = services.catalog.policies[caller.policy]
@@ -74,9 +89,9 @@ def decide(
         needs=facts.needs,
         input_tokens=facts.input_likely,
         input_tokens_least=facts.input_least,
-        input_tokens_most=facts.input_most,
         output_tokens=facts.output_tokens,
         choices=request.body.get("n") or 1,
+        worst_costs=tuple(worst[model.index].amount for model in asked.models),
         min_quality=options.min_quality if options.min_quality is not None else policy.min_quality,
         objective=policy.objective,
         max_cost=options.max_cost,
@@ -116,7 +131,7 @@ def count_characters(payload: dict[str, Any]) -> tuple[int, int]:
         message = choice["message"]
         reasoning = _length(message.get("reasoning_content") or message.get("reasoning"))
         calls = message.get("tool_calls")
-        tools = len(orjson.dumps(calls)) if calls else 0
+        tools = len(str(calls)) if calls else 0
         written += _length(message.get("content")) + reasoning + tools
         reasoned += reasoning
     return written, reasoned

@@ -27,7 +27,6 @@ class Facts:
     prompt: PromptSize
     input_likely: int
     input_least: int
-    input_most: int
     output_tokens: int
 
 
@@ -41,7 +40,7 @@ def read_facts(request: ChatRequest) -> Facts:
     for message in request.messages:
         content = message.get("content")
         if isinstance(content, list):
-            kinds = {part.get("type") for part in content}
+            kinds = {kind for part in content if isinstance(kind := part.get("type"), str)}
             if kinds & VISION_PARTS:
                 needs.add("vision")
             if kinds & AUDIO_PARTS:
@@ -59,6 +58,5 @@ def read_facts(request: ChatRequest) -> Facts:
         prompt=prompt,
         input_likely=prompt.text // BYTES_PER_TOKEN + media,
         input_least=prompt.text // LONGEST_TOKEN,
-        input_most=prompt.text + media,
-        output_tokens=body.get("max_completion_tokens") or body.get("max_tokens") or 0,
+        output_tokens=max(body.get("max_completion_tokens") or 0, body.get("max_tokens") or 0),
     )

@@ -14,14 +14,16 @@ from gateway.types import TIERS
 
 DEFAULT_OUTPUT_TOKENS = 256
 """Expected answer length where no router model has an opinion."""
+TOKENS_PER_GPU_SECOND = 50
+"""How fast an engine that is billed by time is expected to write one answer."""
 
 
 def decide_route(ask: Ask, score: Score | None) -> Decision:
     """Order the candidates for one request. An empty `candidates` means that no deployment satisfies the conditions."""
     possible: list[Candidate] = []
     rejected: list[Rejected] = []
-    for model in ask.models:
-        candidate = _candidate(model, ask, score)
+    for model, worst_cost in zip(ask.models, ask.worst_costs, strict=True):
+        candidate = _candidate(model, worst_cost, ask, score)
         reason = _obstacle(model, candidate, ask)
         if reason is None:
             possible.append(candidate)
@@ -64,7 +66,7 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     return Decision(_limited(ordered, ask), (*rejected, *below), reason, floor, score)
 
 
-def _candidate(model: Model, ask: Ask, score: Score | None) -> Candidate:
+def _candidate(model: Model, worst_cost: int, ask: Ask, score: Score | None) -> Candidate:
     # The trained model knows three tiers; deep is at least as good as premium.
     tier = "premium" if model.tier == "deep" else model.tier
     quality = score.quality[tier].p if score is not None else None
@@ -74,13 +76,18 @@ def _candidate(model: Model, ask: Ask, score: Score | None) -> Candidate:
         model=model,
         quality=quality,
         expected_cost=_price(model, ask.input_tokens, min(round(expected), most) * ask.choices),
-        worst_cost=_price(model, ask.input_tokens_most, most * ask.choices),
+        worst_cost=worst_cost,
     )
 
 
 def _price(model: Model, input_tokens: int, output_tokens: int) -> int:
     rates = model.price.rates
-    return amount_for(input_tokens, rates["input"]) + amount_for(output_tokens, rates["output"])
+    engine_time = output_tokens * 1_000_000 // TOKENS_PER_GPU_SECOND if rates["gpu_seconds"] else 0
+    return (
+        amount_for(input_tokens, rates["input"])
+        + amount_for(output_tokens, rates["output"])
+        + amount_for(engine_time, rates["gpu_seconds"])
+    )
 
 
 def _obstacle(model: Model, candidate: Candidate, ask: Ask) -> str | None:
@@ -106,9 +113,14 @@ def _below(candidate: Candidate, reason: str) -> Rejected:
 
 
 def _cheapest_first(candidates: list[Candidate], ask: Ask) -> list[Candidate]:
-    """By tier-independent expected cost; deployments of one group that cost the same share the load."""
-    spread = _spread(candidates, ask.spread)
-    return sorted(spread, key=lambda candidate: (candidate.expected_cost, TIERS.index(candidate.model.tier)))
+    """By expected cost, then tier; those that are first together share the load."""
+
+    def rank(candidate: Candidate) -> tuple[int, int]:
+        return candidate.expected_cost, TIERS.index(candidate.model.tier)
+
+    ordered = sorted(candidates, key=rank)
+    together = [candidate for candidate in ordered if rank(candidate) == rank(ordered[0])]
+    return _spread(together, ask.spread) + ordered[len(together) :]
 
 
 def _spread(candidates: list[Candidate], spread: int) -> list[Candidate]:

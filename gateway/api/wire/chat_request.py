@@ -16,6 +16,8 @@ from gateway.types import TIERS, Mode
 OPTIONS = ("mode", "tier", "max_cost_usd", "min_quality", "strategy", "samples", "session_id", "tags", "cache")
 OPTION_HEADERS = {f"x-penstock-{name.replace('_', '-')}".encode(): name for name in OPTIONS}
 MAX_N = 128
+MAX_TOKENS = 10_000_000
+"""More than any model writes; keeps every hold within 64 bits."""
 MAX_TAGS = 20
 MAX_LABEL = 200
 
@@ -41,7 +43,7 @@ def parse_chat_request(
     if not isinstance(stream, bool):
         _refuse("stream", stream, "true or false")
     for name in ("max_tokens", "max_completion_tokens"):
-        _whole(body, name, least=1)
+        _whole(body, name, least=1, most=MAX_TOKENS)
     _whole(body, "n", least=1, most=MAX_N)
     return ChatRequest(
         request_id=request_id,
