@@ -24,7 +24,18 @@ class ClientGone(Exception):
 class Exchange:
     """One request and its answer. `received_at` is seconds since the epoch, `started` the same moment, monotonic."""
 
-    __slots__ = ("_send", "headers", "method", "path", "receive", "received_at", "request_id", "started", "status")
+    __slots__ = (
+        "_send",
+        "error_code",
+        "headers",
+        "method",
+        "path",
+        "receive",
+        "received_at",
+        "request_id",
+        "started",
+        "status",
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, received_at: float, started: float
@@ -37,6 +48,7 @@ class Exchange:
         self.received_at = received_at
         self.started = started
         self.status: int | None = None
+        self.error_code: str | None = None
         self._send = send
 
     def header(self, name: bytes) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.chat.request import ChatRequest
-from gateway.limits.estimate import PromptSize, measure_prompt
+from gateway.limits.estimate import TOKENS_PER_REQUEST, PromptSize, measure_prompt
 
 BYTES_PER_TOKEN = 4
 LONGEST_TOKEN = 16
@@ -29,6 +29,11 @@ class Facts:
     input_least: int
     output_tokens: int
 
+    @property
+    def prompt_characters(self) -> int:
+        """About how long the prompt's text is, for an estimate when an upstream did not count."""
+        return self.prompt.text - TOKENS_PER_REQUEST
+
 
 def read_facts(request: ChatRequest) -> Facts:
     """Read capabilities and sizes from a checked request."""
@@ -47,7 +52,7 @@ def read_facts(request: ChatRequest) -> Facts:
                 needs.add("audio")
     if tools:
         needs.add("tools")
-    if json_schema:
+    if json_schema or (isinstance(response_format, dict) and response_format.get("type") == "json_object"):
         needs.add("json_schema")
     prompt = measure_prompt(body)
     media = prompt.images + prompt.audio

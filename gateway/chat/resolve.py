@@ -39,6 +39,11 @@ def resolve_model(request: ChatRequest, caller: Caller, catalog: Catalog) -> Ask
             raise InvalidValue(
                 f"model is {name!r} but penstock.tier is {tier!r}; give one of them.", param="penstock.tier"
             )
+        if not catalog.models_in(name):
+            tiers = sorted({model.tier for model in catalog.models}, key=TIERS.index)
+            raise UnknownModel(
+                f"No model is configured in the tier {name!r}. There is: {', '.join(tiers)}.", param="model"
+            )
         named = caller.models is None or name in caller.models
         return Asked(catalog.models_in(name), tier=name, allowed_models=None if named else _names(caller))
     group = catalog.groups.get(name)

@@ -113,7 +113,7 @@ class Tab:
         if raw_usage is not None:
             usage = normalise(raw_usage)
         elif status != "error":
-            usage = estimate_usage(self.facts.prompt.text, output_characters, reasoning_characters)
+            usage = estimate_usage(self.facts.prompt_characters, output_characters, reasoning_characters)
         reached = error_code != ProviderUnreachable.code
         if model.price.rates["gpu_seconds"] and not usage.gpu_seconds and reached:
             usage = dataclasses.replace(usage, gpu_seconds=round(seconds * 1_000_000))

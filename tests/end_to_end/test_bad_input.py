@@ -41,8 +41,9 @@ CASES: list[tuple[dict[str, Any], int, str]] = [
     ({"json": {**GOOD, "penstock": {"colour": "red"}}}, 400, "unknown_option"),
     ({"json": {**GOOD, "messages": [{"role": "user", "content": "x" * 50_000}]}}, 400, "context_length_exceeded"),
     ({"json": {**GOOD, "messages": [{"role": "user", "content": "x" * 150_000}]}}, 413, "request_too_large"),
-    ({"json": {**GOOD, "model": "premium"}}, 503, "no_candidate"),
-    ({"json": {**GOOD, "penstock": {"max_cost_usd": 0}}}, 503, "no_candidate"),
+    ({"json": {**GOOD, "model": "premium"}}, 404, "model_not_found"),
+    ({"json": {**GOOD, "model": "auto", "penstock": {"tier": "premium"}}}, 400, "no_candidate"),
+    ({"json": {**GOOD, "penstock": {"max_cost_usd": 0}}}, 400, "no_candidate"),
 ]
 
 
@@ -57,6 +58,13 @@ def test_bad_input_is_a_clear_error_in_the_openai_shape(
     assert len(error["message"]) > 20
     assert reply.headers["x-request-id"].startswith("req_")
     assert post(running, json=GOOD).status_code == 200
+
+
+def test_a_mistyped_option_header_is_refused_instead_of_ignored(running: Gateway) -> None:
+    headers = {**AUTH, "x-penstock-max-cost": "0.01"}
+    reply = httpx.post(f"{running.base_url}/chat/completions", headers=headers, json=GOOD, timeout=30)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "unknown_option")
+    assert "x-penstock-max-cost-usd" in reply.json()["error"]["message"]
 
 
 def test_strange_but_legal_bodies_are_answered_and_leave_no_slot_taken(running: Gateway) -> None:
