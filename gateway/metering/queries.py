@@ -74,11 +74,16 @@ def settle_holds(connection: Connection, settled: Sequence[tuple[str, UsageEvent
     insert_or_update(connection, holds, rows, ("state", "closed_at", "amount_pico"))
 
 
+def lock_holds(connection: Connection, request_ids: Sequence[str]) -> None:
+    """Wait for a deliverer of another host that is just closing one of these holds (SQLite has one writer anyway)."""
+    connection.execute(select(holds.c.request_id).where(holds.c.request_id.in_(request_ids)).with_for_update())
+
+
 def abandoned_holds(
     connection: Connection, *, writer: str | None = None, ended_before: float | None = None, at_most: int
 ) -> list[Hold]:
-    """Open holds of a writer that is gone, or that ended before a moment."""
-    query = select(holds).where(holds.c.state == "open").limit(at_most)
+    """Open holds of a writer that is gone, or that ended before a moment; without those that somebody is just closing."""
+    query = select(holds).where(holds.c.state == "open").limit(at_most).with_for_update(skip_locked=True)
     if writer is not None:
         query = query.where(holds.c.writer == writer)
     if ended_before is not None:
