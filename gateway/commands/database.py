@@ -1,4 +1,4 @@
-"""The database as commands use it: opened, at the code's version, and closed again."""
+"""The database as commands use it: opened, at the code's version, caught up with the spool, and closed again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from gateway.errors import StartupError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.commands.data_folder import DataFolder
     from gateway.db.connect import Database
 
 
@@ -37,6 +40,19 @@ def prepare_database(url: str, *, may_migrate: bool) -> str:
     with database_at(url) as database:
         migrate(database) if may_migrate else check_schema(database)
         return database.url
+
+
+def deliver_leftovers(folder: DataFolder, url: str) -> None:
+    """Bring to the database what an unclean end left in the spool, before the gateway rebuilds its budgets from it.
+
+    Call it with the data folder locked and nothing started. Raises StartupError when it cannot be done.
+    """
+    from gateway.metering.catch_up import deliver_everything
+    from gateway.metering.segments import list_segments
+
+    if list_segments(folder.spool):
+        click.echo("penstock: delivering the usage that the last run left in the spool", err=True)
+        deliver_everything(folder.spool, url)
 
 
 @contextmanager

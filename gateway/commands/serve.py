@@ -31,7 +31,7 @@ def serve(
     """
     from gateway.commands.configuration import check_engine, check_workers, database_url, load_catalog
     from gateway.commands.data_folder import lock_data_folder, open_data_folder
-    from gateway.commands.database import prepare_database
+    from gateway.commands.database import deliver_leftovers, prepare_database
     from gateway.commands.listen import base_url, listen
     from gateway.commands.serving import deliverer_program, run_until_stopped, worker_programs
 
@@ -45,6 +45,7 @@ def serve(
     listener = listen(settings.host, settings.port)
     settings = replace(settings, data_dir=folder.path, database_url=url, port=listener.getsockname()[1])
     prepare_database(url, may_migrate=url.startswith("sqlite"))
+    deliver_leftovers(folder, url)
     for warning in catalog.warnings:
         click.echo(f"penstock: warning: {warning}", err=True)
     address = base_url(listener)

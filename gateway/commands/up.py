@@ -31,7 +31,7 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     """
     from gateway.commands.configuration import bundled_engine, check_engine, check_workers, database_url, load_catalog
     from gateway.commands.data_folder import lock_data_folder, open_data_folder
-    from gateway.commands.database import prepare_database
+    from gateway.commands.database import deliver_leftovers, prepare_database
     from gateway.commands.engine_process import plan_engine
     from gateway.commands.listen import base_url, listen
     from gateway.commands.panel import Panel
@@ -52,6 +52,7 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     check_workers(settings, catalog, url)
     plan = plan_engine(bundled, folder) if bundled is not None else None
     prepare_database(url, may_migrate=True)
+    deliver_leftovers(folder, url)
     admin_key_file = None if settings.admin_key else folder.admin_key
     settings = replace(settings, database_url=url, admin_key=settings.admin_key or _admin_key(folder))
     panel = Panel(base_url(listener), folder, catalog, _first_key(folder, url, catalog), admin_key_file)
