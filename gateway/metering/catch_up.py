@@ -9,8 +9,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from gateway.db.connect import Database, connect
 from gateway.db.transaction import snapshot
 from gateway.errors import StartupError, Unavailable
@@ -33,7 +31,7 @@ def deliver_everything(folder: Path, database_url: str, seconds: float = PATIENC
             _insist(deliverer, database, seconds)
         finally:
             deliverer.close()
-    except SQLAlchemyError as error:
+    except queries.DatabaseError as error:
         reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
         raise StartupError(
             f"the database {database.url} does not take the usage in the spool {str(folder)!r}: {reason}. "

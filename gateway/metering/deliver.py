@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy.exc import DataError, IntegrityError
-
 from gateway.billing.ledger import post
 from gateway.db.connect import Database, connect
 from gateway.db.transaction import transaction
@@ -38,8 +36,6 @@ OVERDUE_SECONDS = 60.0
 """An open hold that ended this long ago is closed even if its writer lives; should it settle later, the settle wins."""
 OVERDUE_EVERY_SECONDS = 5.0
 LOCK_SECONDS = 10.0
-REFUSED = (DataError, IntegrityError, ValueError, OverflowError, TypeError)
-"""What is wrong with the record itself. A table or a right that is missing is not: it would bury every record there is."""
 logger = logging.getLogger(__name__)
 
 
@@ -134,7 +130,7 @@ class Deliverer:
         assert self._delivered is not None
         try:
             counts = self._write(batch)
-        except REFUSED as error:
+        except queries.REFUSED as error:
             if len(batch.lines) > 1:
                 for segment, line in batch.lines:
                     self._deliver(_Batch([(segment, line)], {segment.name: line.end}), done)

@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from gateway.db.insert import insert_missing, insert_or_update, insert_rows
 from gateway.db.tables import attempts, dead_letters, holds, moment, spool_checkpoints, usage_events
 from gateway.types import Attempt, Hold, HoldState, UsageEvent, usage_fields
 
 BUCKETS = usage_fields()
+REFUSED = (DataError, IntegrityError, ValueError, OverflowError, TypeError)
+"""What is wrong with a record itself. A table or a right that is missing is not: it would bury every record there is."""
+DatabaseError = SQLAlchemyError
+"""Whatever else a statement may raise."""
 
 
 def known_requests(connection: Connection, request_ids: Sequence[str]) -> dict[str, str | None]:
