@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from gateway.catalog import Catalog, Model
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
 from gateway.keys.authenticate import KeyRing
+from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
 from gateway.routing.ask import Scorer
@@ -67,6 +69,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     spool = Spool.open(settings.data_dir / "spool")
     keys = KeyRing(catalog, connect(url, deadline_seconds=LOOK_UP_SECONDS))
     await keys.open()
+    # Budgets are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
+    await asyncio.to_thread(wait_until_delivered, settings.data_dir / "spool", database)
     await restore_budgets(store, database, keys.budgets(), time.time())
     providers = build_providers(catalog, engine_url)
     await providers.open()
