@@ -51,11 +51,6 @@ class Services:
         return self.catalog.tenants[caller.tenant].prices[model.index]
 
 
-def database_url(settings: Settings, catalog: Catalog) -> str:
-    """DATABASE_URL, else the configuration's, else SQLite in the data folder."""
-    return settings.database_url or catalog.database or f"sqlite:///{settings.data_dir / 'penstock.db'}"
-
-
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
     """Build and start every part. Raises StartupError or ConfigError that says what to do."""
     try:
@@ -63,14 +58,14 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     except ArtifactError as error:
         raise StartupError(f"The router's trained artifact cannot be used: {error}") from error
     metrics = Metrics()
-    url = database_url(settings, catalog)
+    url = settings.database(catalog.database)
     database = connect(url)
     store = open_store(settings.redis_url or catalog.redis)
-    spool = Spool.open(settings.data_dir / "spool")
+    spool = Spool.open(settings.spool)
     keys = KeyRing(catalog, connect(url, deadline_seconds=LOOK_UP_SECONDS))
     await keys.open()
     # Budgets are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
-    await asyncio.to_thread(wait_until_delivered, settings.data_dir / "spool", database)
+    await asyncio.to_thread(wait_until_delivered, settings.spool, database)
     await restore_budgets(store, database, keys.budgets(), time.time())
     providers = build_providers(catalog, engine_url)
     await providers.open()

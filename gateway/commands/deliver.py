@@ -22,4 +22,4 @@ def deliver() -> None:
     os.nice(NICENESS)
     settings = settings_with()
     configure_logging(settings.log_level)
-    run_deliverer(settings.data_dir / "spool", configured_database_url(settings))
+    run_deliverer(settings.spool, configured_database_url(settings))

@@ -29,7 +29,7 @@ def serve(
     An SQLite database is migrated at the start; a PostgreSQL database that is behind is refused until
     `penstock migrate` has run. Ends cleanly on SIGTERM or Ctrl-C: running streams are finished and settled.
     """
-    from gateway.commands.configuration import check_engine, check_workers, database_url, load_catalog
+    from gateway.commands.configuration import check_engine, check_workers, load_catalog
     from gateway.commands.data_folder import lock_data_folder, open_data_folder
     from gateway.commands.database import deliver_leftovers, prepare_database
     from gateway.commands.listen import base_url, listen
@@ -38,7 +38,7 @@ def serve(
     settings = settings_with(config=config, host=host, port=port, workers=workers, data_dir=data_dir)
     catalog = load_catalog(settings)
     check_engine(catalog, engine_url)
-    url = database_url(settings, catalog.database)
+    url = settings.database(catalog.database)
     check_workers(settings, catalog, url)
     folder = open_data_folder(settings.data_dir)
     lock_data_folder(folder)
