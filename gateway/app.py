@@ -12,7 +12,7 @@ from gateway.api import admin, health, models
 from gateway.api.chat import chat_completions
 from gateway.api.errors import install_error_handlers
 from gateway.catalog import Catalog
-from gateway.errors import ConfigError, StartupError
+from gateway.errors import ConfigError, StartupError, Unavailable
 from gateway.middleware import Front, HotRoute
 from gateway.services import close_services, open_services
 from gateway.settings import Settings
@@ -20,7 +20,7 @@ from gateway.settings import Settings
 HOT_ROUTES: dict[str, HotRoute] = {"/v1/chat/completions": chat_completions}
 """Served without a framework. Each authenticates its caller first."""
 
-OPEN_ROUTES = frozenset({*health.PATHS, "/metrics", "/admin"})
+OPEN_ROUTES = frozenset({*health.PATHS, "/metrics", "/admin", "/admin/api/openapi.json"})
 """The only routes that need neither a key nor the admin key: they show no tenant's data."""
 
 
@@ -31,7 +31,7 @@ def create_app(settings: Settings, catalog: Catalog, engine_url: str | None = No
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             services = await open_services(settings, catalog, engine_url)
-        except (ConfigError, StartupError) as error:
+        except (ConfigError, StartupError, Unavailable) as error:
             front.failure = error
             raise
         app.state.services = front.services = services

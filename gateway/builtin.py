@@ -25,6 +25,7 @@ def built_in_config(settings: Settings, *, engine: bool) -> dict[str, Any]:
                 "engine": "bundled",
                 "weights": "smollm2-135m-instruct",
                 "price": {"input": 0.01, "output": 0.02},
+                "capabilities": [],
                 "context": 8192,
                 "max_output": 1024,
                 # A CPU may be slow and the engine queues requests: waiting is better than failing.

@@ -122,6 +122,8 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
     keys = tuple(_key(entry, index, tenants, groups, where, secret) for index, entry in enumerate(config.keys))
     if len({key.hash for key in keys}) != len(keys):
         raise ConfigError(f"{where}: two entries under `keys` have the same secret; every key must be different.")
+    if not models:
+        warnings.append("no models are configured: every request will be refused. Add some under `models`.")
     if config.cache:
         warnings.append("`cache` is read but not acted on yet: this version has no answer cache.")
     return Catalog(

@@ -17,6 +17,10 @@ Usd = Annotated[Decimal, BeforeValidator(lambda value: repr(value) if isinstance
 """A decimal amount. YAML floats are read by their shortest text, which is what was typed."""
 
 
+PRINTABLE = r"^[\x21-\x7e]+$"
+"""Names that appear in headers and addresses: visible ASCII, no spaces."""
+
+
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values are never changed after reading."""
 
@@ -119,7 +123,7 @@ class Retries(Section):
 class Model(Section):
     """A model at a place, with its price. The same name twice is one load-balanced group."""
 
-    name: str = Field(min_length=1, max_length=200, description="What clients ask for.")
+    name: str = Field(min_length=1, max_length=200, pattern=PRINTABLE, description="What clients ask for.")
     tier: Tier = Field(description="economy, standard, premium or deep.")
     engine: str | None = Field(None, description="`bundled`, or the base URL of a self-hosted server ending in /v1.")
     weights: str | None = Field(None, description="For `engine: bundled`: a known name, a path or a hub id.")

@@ -1,12 +1,12 @@
 """Every way to say no, as one tree; status, type and code live in the class and one handler renders them.
 
 PenstockError
-├── InvalidRequest (400) ─ InvalidJson, InvalidValue, UnknownOption, ContextTooLong, BodyTooLarge (413)
+├── InvalidRequest (400) ─ InvalidJson, InvalidValue, UnknownOption, ContextTooLong, NoCandidate,
+│                          BodyTooLarge (413), BodyTooSlow (408)
 ├── Unauthenticated (401) ─ MissingKey, InvalidKey, RevokedKey
-├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed
+├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed, UnknownTenant
 ├── NotFound (404) ─ UnknownModel, UnknownRoute, MethodNotAllowed (405)
 ├── LimitExceeded (429) ─ BudgetExceeded
-├── NoCandidate (503)
 ├── Unavailable (503)
 └── ProviderError (502) ─ ProviderUnreachable, ProviderTimeout (504), ProviderRateLimited (429), ProviderRejected (its own),
                           ProviderFailed, ProviderBadReply, StreamCut
@@ -80,6 +80,13 @@ class BodyTooLarge(InvalidRequest):
     code = "request_too_large"
 
 
+class BodyTooSlow(InvalidRequest):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class Unauthenticated(PenstockError):
     """No valid key."""
 
@@ -124,6 +131,12 @@ class TierNotAllowed(Forbidden):
     """The key's scope does not include the tier."""
 
     code = "tier_not_allowed"
+
+
+class UnknownTenant(Forbidden):
+    """The key's tenant is no longer in the configuration, so nobody can be billed."""
+
+    code = "unknown_tenant"
 
 
 class NotFound(PenstockError):
@@ -171,14 +184,10 @@ class BudgetExceeded(LimitExceeded):
         super().__init__(message, headers={"x-should-retry": "false", **(headers or {})})
 
 
-class NoCandidate(PenstockError):
+class NoCandidate(InvalidRequest):
     """No configured model satisfies the request's hard conditions (scope, capabilities, tier, cost cap)."""
 
-    status = 503
     code = "no_candidate"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class Unavailable(PenstockError):
@@ -259,7 +268,7 @@ class ProviderBadReply(ProviderError):
 
 
 class ProviderRejected(ProviderError):
-    """The upstream says that the request itself is wrong (400, 404, 413, 422); its status and error are passed on."""
+    """The upstream says that the request itself is wrong (400, 413, 422); its status and error are passed on."""
 
     status = 400
     type = "invalid_request_error"

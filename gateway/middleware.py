@@ -79,6 +79,8 @@ class Front:
         if logger.isEnabledFor(level):
             milliseconds = round((time.perf_counter() - exchange.started) * 1000, 3)
             fields = {"request_id": exchange.request_id, "status": exchange.status, "ms": milliseconds}
+            if exchange.error_code is not None:
+                fields["code"] = exchange.error_code
             logger.log(level, "%s %s", exchange.method, exchange.path, extra=fields)
 
 
@@ -87,5 +89,6 @@ async def refuse(exchange: Exchange, error: PenstockError, services: Services) -
     services.metrics.add("penstock_refused_total", (error.code,))
     if exchange.status is not None:
         return
+    exchange.error_code = error.code
     headers = {"x-penstock-request-id": exchange.request_id, **error.headers}
     await exchange.send_json(error.http_status, orjson.dumps(error.body()), headers)

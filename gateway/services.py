@@ -5,71 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 from gateway.billing.budgets import restore_budgets
 from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
-from gateway.errors import StartupError, Unavailable
+from gateway.errors import StartupError
 from gateway.keys.authenticate import KeyRing
+from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
 from gateway.routing.ask import Scorer
 from gateway.settings import Settings
-from gateway.store.base import Claim, Store
+from gateway.store.base import Store
+from gateway.store.corrections import Corrections
 from gateway.store.open import open_store
 from gateway.telemetry.metrics import Metrics
 from router_models.errors import ArtifactError
 from router_models.router import Router
 
 logger = logging.getLogger(__name__)
-CORRECTION_SECONDS = 1.0
-DATABASE_SECONDS = 5
+LOOK_UP_SECONDS = 5
 """A request waits for the database only when its key is new, and then not long."""
-MAX_CORRECTIONS = 100_000
-
-
-@dataclass(slots=True)
-class Corrections:
-    """Holds that could not be corrected because the store did not answer; tried again until it does."""
-
-    store: Store
-    metrics: Metrics
-    waiting: list[tuple[str, list[tuple[Claim, int]]]] = field(default_factory=list)
-    _task: asyncio.Task[None] | None = None
-
-    async def apply(self, request_id: str, changes: list[tuple[Claim, int]]) -> None:
-        """Correct the counters, now or as soon as the store is back. The ledger does not depend on it.
-
-        The request's id makes the correction count once, should a first try have arrived without an answer.
-        """
-        try:
-            await self.store.adjust(changes, once=request_id)
-        except Unavailable:
-            if len(self.waiting) < MAX_CORRECTIONS:
-                self.waiting.append((request_id, changes))
-            self.metrics.set("penstock_uncorrected_holds", len(self.waiting))
-            if self._task is None or self._task.done():
-                self._task = asyncio.create_task(self._retry())
-
-    async def _retry(self) -> None:
-        while self.waiting:
-            await asyncio.sleep(CORRECTION_SECONDS)
-            request_id, changes = self.waiting[0]
-            try:
-                await self.store.adjust(changes, once=request_id)
-            except Unavailable:
-                continue
-            self.waiting.pop(0)
-            self.metrics.set("penstock_uncorrected_holds", len(self.waiting))
-
-    async def close(self) -> None:
-        """Stop trying."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +48,6 @@ class Services:
     metrics: Metrics
 
 
-def database_url(settings: Settings, catalog: Catalog) -> str:
-    """DATABASE_URL, else the configuration's, else SQLite in the data folder."""
-    return settings.database_url or catalog.database or f"sqlite:///{settings.data_dir / 'penstock.db'}"
-
-
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
     """Build and start every part. Raises StartupError or ConfigError that says what to do."""
     try:
@@ -101,13 +55,16 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     except ArtifactError as error:
         raise StartupError(f"The router's trained artifact cannot be used: {error}") from error
     metrics = Metrics()
-    database = connect(database_url(settings, catalog), deadline_seconds=DATABASE_SECONDS)
+    url = settings.database(catalog.database)
+    database = connect(url)
     store = open_store(settings.redis_url or catalog.redis)
-    spool = Spool.open(settings.data_dir / "spool")
-    keys = KeyRing(catalog, database)
+    spool = Spool.open(settings.spool)
+    keys = KeyRing(catalog, connect(url, deadline_seconds=LOOK_UP_SECONDS))
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
+    # Budgets are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
+    await asyncio.to_thread(wait_until_delivered, settings.spool, database)
     await restore_budgets(store, database, keys.budgets(), time.time())
     providers = build_providers(catalog, engine_url)
     await providers.open()
@@ -119,7 +76,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         database=database,
         store=store,
         spool=spool,
-        corrections=Corrections(store, metrics),
+        corrections=Corrections(store, partial(metrics.set, "penstock_uncorrected_holds")),
         keys=keys,
         prices=prices,
         providers=providers,
@@ -130,16 +87,11 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
 
 async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
-    closing: Sequence[object] = await asyncio.gather(
-        services.keys.close(),
-        services.prices.close(),
-        services.providers.close(),
-        services.corrections.close(),
-        services.store.close(),
-        return_exceptions=True,
-    )
-    for problem in closing:
-        if isinstance(problem, BaseException):
-            logger.warning("a part did not close cleanly: %s", type(problem).__name__)
+    parts = (services.keys, services.prices, services.providers, services.corrections, services.store)
+    for part in parts:  # the corrections before the store that they still need
+        try:
+            await part.close()
+        except Exception as error:
+            logger.warning("%s did not close cleanly: %s", type(part).__name__, type(error).__name__)
     services.spool.close()
     services.database.close()

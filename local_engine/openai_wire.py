@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from local_engine.errors import InvalidJson, InvalidRequest, UnsupportedParameter
-from local_engine.request import SamplingParams
+from local_engine.request import SamplingDefaults, SamplingParams
 
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 1000
@@ -69,7 +69,7 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def parse_chat(body: Mapping[str, Any]) -> Call:
+def parse_chat(body: Mapping[str, Any], defaults: SamplingDefaults) -> Call:
     """A chat completion request."""
     messages = parse_messages(body)
     limit = _integer(body, "max_completion_tokens", 1)
@@ -82,10 +82,10 @@ def parse_chat(body: Mapping[str, Any]) -> Call:
         raise UnsupportedParameter(
             f"tool_choice {choice!r} cannot be enforced by this engine: use 'auto' or 'none'", param="tool_choice"
         )
-    return _call(body, messages=messages, prompt=None, max_tokens=limit)
+    return _call(body, defaults, messages=messages, prompt=None, max_tokens=limit)
 
 
-def parse_completion(body: Mapping[str, Any]) -> Call:
+def parse_completion(body: Mapping[str, Any], defaults: SamplingDefaults) -> Call:
     """A legacy completion request; one prompt, as text or token ids."""
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
@@ -101,7 +101,8 @@ def parse_completion(body: Mapping[str, Any]) -> Call:
     for name in ("echo", "suffix"):
         if body.get(name):
             raise UnsupportedParameter(f"{name} is not available from this engine: leave the field out", param=name)
-    return _call(body, messages=None, prompt=prompt, max_tokens=COMPLETION_MAX_TOKENS if limit is None else limit)
+    limit = COMPLETION_MAX_TOKENS if limit is None else limit
+    return _call(body, defaults, messages=None, prompt=prompt, max_tokens=limit)
 
 
 def parse_messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -151,6 +152,7 @@ def valid_unicode(text: str, where: str) -> str:
 
 def _call(
     body: Mapping[str, Any],
+    defaults: SamplingDefaults,
     *,
     messages: list[dict[str, Any]] | None,
     prompt: str | list[int] | None,
@@ -168,7 +170,7 @@ def _call(
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise InvalidRequest(f"stream_options must be an object, got {options!r}", param="stream_options")
-    temperature = _number(body, "temperature", 1.0, 0.0, 2.0)
+    temperature = _number(body, "temperature", defaults.temperature, 0.0, 2.0)
     choices = _integer(body, "n", 1, MAX_CHOICES)
     top_k = _integer(body, "top_k", -1)
     return Call(
@@ -180,8 +182,8 @@ def _call(
         stream=_flag(body, "stream"),
         include_usage=_flag(options, "include_usage"),
         temperature=0.0 if temperature < _SMALLEST_TEMPERATURE else temperature,
-        top_p=_number(body, "top_p", 1.0, 0.0, 1.0),
-        top_k=0 if top_k is None else max(0, top_k),
+        top_p=_number(body, "top_p", defaults.top_p, 0.0, 1.0),
+        top_k=defaults.top_k if top_k is None else max(0, top_k),
         seed=_integer(body, "seed", -(2**63), 2**63 - 1),
         stop=_stops(body),
         frequency_penalty=_number(body, "frequency_penalty", 0.0, -2.0, 2.0),

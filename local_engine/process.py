@@ -26,7 +26,7 @@ from local_engine.engine import Engine, load_engine, warm_up
 from local_engine.errors import EngineError
 from local_engine.loop import EngineLoop
 from local_engine.metrics import EngineMetrics
-from local_engine.model_files import Hub, resolve_model
+from local_engine.model_files import Hub, resolve_model, sampling_defaults
 from local_engine.progress import bar
 from local_engine.server import Service, create_app
 
@@ -140,6 +140,7 @@ class _Loading:
         files = resolve_model(options.model, options.weights_dir, options.hub)
         with bar(f"loading {options.served_name}") as progress:
             engine = load_engine(files.path, options.engine, progress)
+        self._service.sampling = sampling_defaults(files.path)
         warm_up(engine)
         return engine
 

@@ -11,6 +11,15 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What its makers recommend for a model; used for what a request does not name."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How tokens are chosen and when the answer ends. `top_k` 0 and `top_p` 1 mean off; `temperature` 0 is greedy."""
 

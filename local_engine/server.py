@@ -10,7 +10,7 @@ import hmac
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from starlette.applications import Starlette
@@ -33,7 +33,7 @@ from local_engine.errors import (
 )
 from local_engine.loop import EngineLoop
 from local_engine.openai_reply import Choice, Kind, ReplyForm
-from local_engine.request import Request
+from local_engine.request import Request, SamplingDefaults
 from local_engine.running_call import CallStream, RunningCall
 
 Status = Literal["loading", "ready", "draining"]
@@ -50,6 +50,7 @@ class Service:
     max_body_bytes: int = 4 * 1024 * 1024
     status: Status = "loading"
     loop: EngineLoop | None = None
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
     def ready_loop(self) -> EngineLoop:
         """The loop, or NotReady."""
@@ -121,12 +122,12 @@ class Routes:
     async def chat(self, request: HttpRequest) -> Response:
         """POST /v1/chat/completions."""
         body = openai_wire.parse_body(await self._read_body(request))
-        return await self._answer(request, "chat", openai_wire.parse_chat(body))
+        return await self._answer(request, "chat", openai_wire.parse_chat(body, self._service.sampling))
 
     async def completions(self, request: HttpRequest) -> Response:
         """POST /v1/completions."""
         body = openai_wire.parse_body(await self._read_body(request))
-        return await self._answer(request, "completion", openai_wire.parse_completion(body))
+        return await self._answer(request, "completion", openai_wire.parse_completion(body, self._service.sampling))
 
     async def _answer(self, request: HttpRequest, kind: Kind, call: openai_wire.Call) -> Response:
         self._check_model(call.model)

@@ -121,7 +121,7 @@ async def one_request(request: Request, request_id: str) -> dict[str, Any]:
 async def ledger_verify(request: Request) -> dict[str, Any]:
     """Whether usage, rated lines, holds and ledger agree."""
     services = services_of(request)
-    verification = await run_in_threadpool(verify, services.database, services.settings.data_dir / "spool")
+    verification = await run_in_threadpool(verify, services.database, services.settings.spool)
     return verification.as_dict()
 
 

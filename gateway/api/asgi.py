@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from gateway.errors import BodyTooLarge
+from gateway.errors import BodyTooLarge, BodyTooSlow
+
+BODY_SECONDS = 120.0
+"""Longest that a request body may take to arrive."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -20,7 +24,18 @@ class ClientGone(Exception):
 class Exchange:
     """One request and its answer. `received_at` is seconds since the epoch, `started` the same moment, monotonic."""
 
-    __slots__ = ("_send", "headers", "method", "path", "receive", "received_at", "request_id", "started", "status")
+    __slots__ = (
+        "_send",
+        "error_code",
+        "headers",
+        "method",
+        "path",
+        "receive",
+        "received_at",
+        "request_id",
+        "started",
+        "status",
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, received_at: float, started: float
@@ -33,6 +48,7 @@ class Exchange:
         self.received_at = received_at
         self.started = started
         self.status: int | None = None
+        self.error_code: str | None = None
         self._send = send
 
     def header(self, name: bytes) -> str | None:
@@ -64,10 +80,18 @@ class Exchange:
 
 
 async def read_body(exchange: Exchange, limit: int) -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, ClientGone when it never came."""
+    """The whole body. Raises BodyTooLarge as soon as it is known to exceed `limit` bytes, BodyTooSlow, or ClientGone."""
     declared = exchange.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read(exchange, limit)
+    except TimeoutError:
+        raise BodyTooSlow(f"The request body did not arrive within {BODY_SECONDS:.0f} s. Send it again.") from None
+
+
+async def _read(exchange: Exchange, limit: int) -> bytes:
     body = bytearray()
     while True:
         message = await exchange.receive()

@@ -56,6 +56,7 @@ async def send_events(exchange: Exchange, reply: Reply) -> None:
             await exchange.send_end()
     finally:
         watcher.cancel()
+        await reply.events.close()
 
 
 async def _watch(exchange: Exchange, reply: Reply) -> None:

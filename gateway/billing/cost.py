@@ -13,3 +13,8 @@ def rate_usage(usage: Usage, price: PriceList) -> Rated:
         for meter, quantity in usage.quantities()
     )
     return Rated(lines, sum(line.amount for line in lines), price.source)
+
+
+def price_usage(usage: Usage, price: PriceList) -> int:
+    """What `rate_usage` would total, without the lines."""
+    return sum(amount_for(quantity, price.rate(meter)) for meter, quantity in usage.quantities())

@@ -146,7 +146,7 @@ def page_of_requests(database: Database, limit: int = 50, before: str | None = N
         rows = connection.execute(query).mappings().all()
     more = len(rows) > limit
     rows = rows[:limit]
-    following = f"{rows[-1]['started_at'].isoformat()}/{rows[-1]['request_id']}" if more else None
+    following = f"{rows[-1]['started_at']:%Y-%m-%dT%H:%M:%S.%fZ}/{rows[-1]['request_id']}" if more else None
     return RequestPage(tuple(_request(row) for row in rows), following)
 
 

@@ -57,6 +57,7 @@ async def _ask(candidate: Candidate, tab: Tab, services: Services) -> Answered:
                 raise
             await asyncio.sleep(pause)
             pause *= 2
+            await tab.hold(candidate)
     raise AssertionError("the last repeat returns or raises")
 
 

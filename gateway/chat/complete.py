@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 from gateway.billing.prices.book import Prices
 from gateway.chat.attempts import Answered, ask_candidates
@@ -14,9 +11,10 @@ from gateway.chat.facts import Facts, read_facts
 from gateway.chat.headers import decision_headers, price_headers
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import Asked, resolve_model
-from gateway.chat.stream import relay
+from gateway.chat.stream import Relay
 from gateway.chat.tab import Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
+from gateway.limits.estimate import Estimate, worst_case
 from gateway.providers.base import Completion
 from gateway.routing.ask import Ask, Decision, Score
 from gateway.routing.decide import decide_route
@@ -30,7 +28,7 @@ class Reply:
 
     headers: dict[str, str]
     body: bytes | None
-    events: AsyncIterator[bytes] | None
+    events: Relay | None
     tab: Tab
 
 
@@ -40,24 +38,41 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     facts = read_facts(request)
     score = score_difficulty(request, facts, services)
     prices = services.prices.current()
-    decision = decide(request, caller, asked, facts, score, prices, services)
-    tab = Tab(request, caller, facts, decision, prices, services)
+    worst = bound_costs(request, caller, asked, facts, prices)
+    decision = decide(request, caller, asked, facts, score, prices, worst, services)
+    tab = Tab(request, caller, facts, decision, prices, worst, services)
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
+        if isinstance(answered.reply, Completion):
+            return await settle_plain(answered, answered.reply, tab)
     except PenstockError as error:
         await tab.close("failed", error)
         raise
     except BaseException:
         await tab.close("interrupted")
         raise
-    if isinstance(answered.reply, Completion):
-        return await settle_plain(answered, answered.reply, tab)
-    return Reply(decision_headers(tab, answered.candidate), None, relay(tab, answered), tab)
+    return Reply(decision_headers(tab, answered.candidate), None, Relay(tab, answered), tab)
 
 
 def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
     """How hard the question is; also for requests that name their model, so that the log can say what auto would do."""
     return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
+
+
+def bound_costs(
+    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, prices: Prices
+) -> dict[int, Estimate]:
+    """The most a call to each model can be charged, by the model's index: what a cost cap is checked with, and held.
+
+    At the dearest context tier the prompt can reach, and the dearest service tier unless the request names one. A model
+    without a price now is left out; the decision rejects it.
+    """
+    worst = {}
+    for model in asked.models:
+        if prices.costs[model.index] is not None:
+            dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
+            worst[model.index] = worst_case(request.body, model, dearest, facts.prompt)
+    return worst
 
 
 def decide(
@@ -67,6 +82,7 @@ def decide(
     facts: Facts,
     score: Score,
     prices: Prices,
+    worst: dict[int, Estimate],
     services: Services,
 ) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
@@ -84,9 +100,9 @@ def decide(
         needs=facts.needs,
         input_tokens=facts.input_likely,
         input_tokens_least=facts.input_least,
-        input_tokens_most=facts.input_most,
         output_tokens=facts.output_tokens,
         choices=request.body.get("n") or 1,
+        worst_costs=tuple(worst[model.index].amount if model.index in worst else 0 for model in asked.models),
         min_quality=options.min_quality if options.min_quality is not None else policy.min_quality,
         objective=policy.objective,
         max_cost=options.max_cost,
@@ -127,7 +143,7 @@ def count_characters(payload: dict[str, Any]) -> tuple[int, int]:
         message = choice["message"]
         reasoning = _length(message.get("reasoning_content") or message.get("reasoning"))
         calls = message.get("tool_calls")
-        tools = len(orjson.dumps(calls)) if calls else 0
+        tools = len(str(calls)) if calls else 0
         written += _length(message.get("content")) + reasoning + tools
         reasoned += reasoning
     return written, reasoned

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.chat.request import ChatRequest
-from gateway.limits.estimate import PromptSize, measure_prompt
+from gateway.limits.estimate import TOKENS_PER_REQUEST, PromptSize, measure_prompt
 
 BYTES_PER_TOKEN = 4
 LONGEST_TOKEN = 16
@@ -32,6 +32,11 @@ class Facts:
     service_tier: str | None
     """The provider's service tier that the request asks for; the reply says which one it got."""
 
+    @property
+    def prompt_characters(self) -> int:
+        """About how long the prompt's text is, for an estimate when an upstream did not count."""
+        return self.prompt.text - TOKENS_PER_REQUEST
+
 
 def read_facts(request: ChatRequest) -> Facts:
     """Read capabilities and sizes from a checked request."""
@@ -43,14 +48,14 @@ def read_facts(request: ChatRequest) -> Facts:
     for message in request.messages:
         content = message.get("content")
         if isinstance(content, list):
-            kinds = {part.get("type") for part in content}
+            kinds = {kind for part in content if isinstance(kind := part.get("type"), str)}
             if kinds & VISION_PARTS:
                 needs.add("vision")
             if kinds & AUDIO_PARTS:
                 needs.add("audio")
     if tools:
         needs.add("tools")
-    if json_schema:
+    if json_schema or (isinstance(response_format, dict) and response_format.get("type") == "json_object"):
         needs.add("json_schema")
     prompt = measure_prompt(body)
     media = prompt.images + prompt.audio
@@ -63,6 +68,6 @@ def read_facts(request: ChatRequest) -> Facts:
         input_likely=prompt.text // BYTES_PER_TOKEN + media,
         input_least=prompt.text // LONGEST_TOKEN,
         input_most=prompt.text + media,
-        output_tokens=body.get("max_completion_tokens") or body.get("max_tokens") or 0,
+        output_tokens=max(body.get("max_completion_tokens") or 0, body.get("max_tokens") or 0),
         service_tier=service_tier if isinstance(service_tier, str) else None,
     )

@@ -33,19 +33,24 @@ def resolve_model(request: ChatRequest, caller: Caller, catalog: Catalog) -> Ask
     if name in TIERS:
         if caller.tiers is not None and name not in caller.tiers:
             raise TierNotAllowed(f"The key {caller.key_name!r} may not use the tier {name!r}.", param="model")
+        if caller.models is not None and not (caller.models & {name, "auto"} or _names(caller)):
+            raise _not_allowed(name, caller)
         if tier not in (None, name):
             raise InvalidValue(
                 f"model is {name!r} but penstock.tier is {tier!r}; give one of them.", param="penstock.tier"
             )
-        return Asked(catalog.models_in(name), tier=name, allowed_models=_names(caller))
+        if not catalog.models_in(name):
+            tiers = sorted({model.tier for model in catalog.models}, key=TIERS.index)
+            raise UnknownModel(
+                f"No model is configured in the tier {name!r}. There is: {', '.join(tiers)}.", param="model"
+            )
+        named = caller.models is None or name in caller.models
+        return Asked(catalog.models_in(name), tier=name, allowed_models=None if named else _names(caller))
     group = catalog.groups.get(name)
     if group is None:
         raise UnknownModel(_unknown(name, caller, catalog), param="model")
     if caller.models is not None and name not in caller.models:
-        raise ModelNotAllowed(
-            f"The key {caller.key_name!r} may not use the model {name!r}. It may use: {', '.join(sorted(caller.models))}.",
-            param="model",
-        )
+        raise _not_allowed(name, caller)
     if caller.tiers is not None and group[0].tier not in caller.tiers:
         raise TierNotAllowed(
             f"The model {name!r} is in the tier {group[0].tier!r}, which the key {caller.key_name!r} may not use.",
@@ -68,10 +73,7 @@ def visible_models(caller: Caller, catalog: Catalog) -> list[tuple[str, str]]:
 
 def _auto(name: str, request: ChatRequest, caller: Caller, catalog: Catalog) -> Asked:
     if caller.models is not None and "auto" not in caller.models:
-        raise ModelNotAllowed(
-            f"The key {caller.key_name!r} may not use 'auto'. It may use: {', '.join(sorted(caller.models))}.",
-            param="model",
-        )
+        raise _not_allowed("auto", caller)
     word = name.partition(":")[2] or None
     if word is not None and word not in get_args(Mode):
         known = ", ".join(f"auto:{mode}" for mode in get_args(Mode))
@@ -88,6 +90,11 @@ def _names(caller: Caller) -> frozenset[str] | None:
     """The model names a key is limited to. A scope of `auto` and tiers alone limits no names."""
     names = caller.models - {"auto", *TIERS} if caller.models is not None else frozenset[str]()
     return names or None
+
+
+def _not_allowed(name: str, caller: Caller) -> ModelNotAllowed:
+    allowed = ", ".join(sorted(caller.models or ()))
+    return ModelNotAllowed(f"The key {caller.key_name!r} may not use {name!r}. It may use: {allowed}.", param="model")
 
 
 def _unknown(name: str, caller: Caller, catalog: Catalog) -> str:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from gateway.billing.budgets import budget_claims
-from gateway.billing.cost import rate_usage
+from gateway.billing.cost import price_usage, rate_usage
 from gateway.billing.prices.book import Prices
 from gateway.catalog import Model
 from gateway.chat.facts import Facts
 from gateway.chat.request import ChatRequest
-from gateway.errors import PenstockError
-from gateway.limits.estimate import worst_case
+from gateway.errors import PenstockError, ProviderUnreachable
+from gateway.limits.estimate import MAX_AMOUNT, Estimate
 from gateway.limits.rates import rate_claims
 from gateway.limits.refusals import refusal
 from gateway.metering.normalise import estimate_usage, normalise
@@ -24,11 +25,10 @@ from gateway.routing.ask import Candidate, Decision
 from gateway.routing.explain import explain_decision
 from gateway.services import Services
 from gateway.store.base import Claim
-from gateway.store.windows import parse_counter
 from gateway.types import Attempt, Caller, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
 HOLD_SECONDS_BEYOND = 60.0
-"""A hold outlives the longest its call may take by this much; afterwards it counts as orphaned."""
+"""A hold outlives the longest its calls may take by this much; afterwards it counts as orphaned."""
 LONGEST_TIER = 64
 """Characters of a service tier's name; what is longer is none."""
 
@@ -43,8 +43,10 @@ class Tab:
         facts: Facts,
         decision: Decision,
         prices: Prices,
+        worst: Mapping[int, Estimate],
         services: Services,
     ) -> None:
+        """`worst` bounds a call to each candidate, by the index of its model."""
         self.request = request
         self.caller = caller
         self.facts = facts
@@ -55,40 +57,45 @@ class Tab:
         self.upstream_seconds = 0.0
         self._prices = prices
         self._services = services
-        self._budget_claims: list[Claim] = []
+        self._worst = worst
+        self._patience = HOLD_SECONDS_BEYOND + sum(
+            candidate.model.deadlines.total * (1 + candidate.model.retries.max) for candidate in decision.candidates
+        )
+        self._budget_claims: list[list[Claim]] = []
+        """One list per hold taken; the first carries the charge, later ones only made room for a dearer call."""
         self._rate_claims: list[Claim] = []
         self._held = 0
         self._event: UsageEvent | None = None
 
     async def hold(self, candidate: Candidate) -> None:
-        """Set aside the most this candidate may cost; for a later, dearer candidate only the difference.
+        """Set aside the most this call may cost on top of the calls before it; only what is not held yet is claimed.
 
         Raises BudgetExceeded, LimitExceeded or Unavailable, and then nothing more than before is held.
         """
         now = time.time()
-        model = candidate.model
-        charged = self._charged(model).dearest(self.facts.input_most, self.facts.service_tier)
-        worst = worst_case(self.request.body, model, charged, self.facts.prompt)
-        more = worst.amount - self._held
-        claims = budget_claims(self.caller, more, now) if more > 0 else []
-        rates = [] if self._rate_claims else rate_claims(self.caller, worst.tokens, self.request.request_id, now)
+        caller, worst = self.caller, self._worst[candidate.model.index]
+        needed = min(MAX_AMOUNT, worst.amount + sum(attempt.charge.total for attempt in self.attempts))
+        more = needed - self._held
+        claims = budget_claims(caller, more, now) if more > 0 else []
+        rates: list[Claim] = []
+        if caller.limits and not self._rate_claims:
+            rates = rate_claims(caller, worst.tokens, self.request.request_id, now, self._patience)
         if claims or rates:
             refused = await self._services.store.reserve([*claims, *rates])
             if refused is not None:
                 raise refusal(refused, now)
-        self._budget_claims += claims
+        if claims:
+            self._budget_claims.append(claims)
         self._rate_claims += rates
         if more > 0 or not self.attempts:
-            self._held = max(self._held, worst.amount)
-            expires = now + model.deadlines.total + HOLD_SECONDS_BEYOND
-            caller = self.caller
+            self._held = max(self._held, needed)
             hold = Hold(
                 request_id=self.request.request_id,
                 tenant=caller.tenant,
                 key_id=caller.key_id,
                 amount=self._held,
                 created_at=now,
-                expires_at=expires,
+                expires_at=now + self._patience,
                 key_name=caller.key_name,
                 requested_model=self.request.model,
             )
@@ -115,12 +122,13 @@ class Tab:
         if raw_usage is not None:
             usage = normalise(raw_usage)
         elif status != "error":
-            usage = estimate_usage(self.facts.prompt.text, output_characters, reasoning_characters)
+            usage = estimate_usage(self.facts.prompt_characters, output_characters, reasoning_characters)
         tier = service_tier or (raw_usage or {}).get("service_tier")
         tier = tier if isinstance(tier, str) and len(tier) <= LONGEST_TIER else None
         cost = self._prices.cost(model).at(usage.input_total, tier)
         charge = self._charged(model).at(usage.input_total, tier)
-        if (cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]) and not usage.gpu_seconds:
+        timed = (cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]) and error_code != ProviderUnreachable.code
+        if timed and not usage.gpu_seconds:
             usage = dataclasses.replace(usage, gpu_seconds=round(seconds * 1_000_000))
         attempt = Attempt(
             number=len(self.attempts) + 1,
@@ -145,10 +153,12 @@ class Tab:
         if self._event is not None:
             return self._event
         event = self._event = self._build_event(outcome, error)
-        self._services.spool.settle(event)
-        self._services.metrics.record(event)
-        if self._budget_claims or self._rate_claims:
-            await self._services.corrections.apply(event.request_id, self._corrections(event))
+        try:
+            self._services.spool.settle(event)
+            self._services.metrics.record(event)
+        finally:
+            if self._budget_claims or self._rate_claims:
+                await self._services.corrections.apply(event.request_id, self._corrections(event))
         return event
 
     def saved(self, event: UsageEvent) -> int:
@@ -161,21 +171,22 @@ class Tab:
         catalog, costs = self._services.catalog, self._prices.costs
         models = [model for model in catalog.models if model.name in names and costs[model.index] is not None]
         lists = [self._charged(model).at(last.usage.input_total, last.service_tier) for model in models]
-        return max(0, max(rate_usage(last.usage, price).total for price in lists) - event.charge)
+        return max(0, max(price_usage(last.usage, price) for price in lists) - event.charge)
 
     def _charged(self, model: Model) -> PriceSheet:
         return self._prices.charge(self.caller.tenant, model)
 
     def _corrections(self, event: UsageEvent) -> list[tuple[Claim, int]]:
         """What every claim turned out to be: money as charged, tokens as used, requests as they were."""
-        changes: list[tuple[Claim, int]] = []
-        for claim in self._budget_claims:
-            # A fallback adds a second claim on the same counter: the charge counts against the first one only.
-            seen = any(earlier.counter == claim.counter for earlier, _ in changes)
-            changes.append((claim, 0 if seen else event.charge))
-        tokens = sum(attempt.usage.input_total + attempt.usage.output_total for attempt in event.attempts)
-        for claim in self._rate_claims:
-            changes.append((claim, tokens if parse_counter(claim.counter).what == "tokens" else claim.amount))
+        changes = [
+            (claim, 0 if later else event.charge)
+            for later, claims in enumerate(self._budget_claims)
+            for claim in claims
+        ]
+        if self._rate_claims:
+            tokens = sum(attempt.usage.input_total + attempt.usage.output_total for attempt in event.attempts)
+            for limit, claim in zip(self.caller.limits, self._rate_claims, strict=True):
+                changes.append((claim, tokens if limit.kind == "tokens" else claim.amount))
         return changes
 
     def _build_event(self, outcome: Outcome, error: PenstockError | None) -> UsageEvent:

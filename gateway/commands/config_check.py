@@ -41,6 +41,7 @@ def _examine(file: Path) -> tuple[Catalog | None, list[str]]:
     """The catalog, or what is wrong. Secrets that are not set are all named, not only the first."""
     from gateway.catalog import build_catalog
     from gateway.config import read_config
+    from gateway.providers.registry import build_providers
 
     missing: list[str] = []
 
@@ -52,6 +53,7 @@ def _examine(file: Path) -> tuple[Catalog | None, list[str]]:
 
     try:
         catalog = build_catalog(read_config(file), str(file), secret)
+        build_providers(catalog, engine_url=None)  # reads the scripts of scripted models
     except ConfigError as error:
         return None, [*str(error).splitlines(), *(_unset(file, name) for name in missing)]
     return (None, [_unset(file, name) for name in missing]) if missing else (catalog, [])

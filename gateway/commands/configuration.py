@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.commands.data_folder import DataFolder
 from gateway.errors import ConfigError
 from gateway.settings import Settings, read_secret
 
@@ -37,16 +36,11 @@ def load_catalog(settings: Settings) -> Catalog:
     return build_catalog(config, str(settings.config))
 
 
-def database_url(settings: Settings, declared: str | None) -> str:
-    """DATABASE_URL, else `database` of the configuration, else SQLite in the data folder."""
-    return settings.database_url or declared or DataFolder(settings.data_dir.resolve()).database_url
-
-
 def configured_database_url(settings: Settings) -> str:
     """The same for commands that only need the database: the configuration's secrets are not looked up."""
     from gateway.config import read_config
 
-    return database_url(settings, read_config(settings.config).database if settings.config else None)
+    return settings.database(read_config(settings.config).database if settings.config else None)
 
 
 def check_workers(settings: Settings, catalog: Catalog, url: str) -> None:

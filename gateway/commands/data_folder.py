@@ -23,11 +23,6 @@ class DataFolder:
     path: Path
 
     @property
-    def database_url(self) -> str:
-        """The embedded database, used when neither DATABASE_URL nor the configuration names one."""
-        return f"sqlite:///{self.path / 'penstock.db'}"
-
-    @property
     def spool(self) -> Path:
         """Usage events that have not reached the database yet."""
         return self.path / "spool"

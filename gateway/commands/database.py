@@ -1,4 +1,4 @@
-"""The database as commands use it: opened, at the code's version, and closed again."""
+"""The database as commands use it: opened, at the code's version, caught up with the spool, and closed again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from gateway.errors import StartupError
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
     from gateway.catalog import Catalog
+    from gateway.commands.data_folder import DataFolder
     from gateway.db.connect import Database
 
 
@@ -47,6 +50,19 @@ def check_prices(catalog: Catalog, url: str) -> None:
     if any(model.book is not None for model in catalog.models):
         with database_at(url) as database:
             PriceBook(catalog, database).load()
+
+
+def deliver_leftovers(folder: DataFolder, url: str) -> None:
+    """Bring to the database what an unclean end left in the spool, before the gateway rebuilds its budgets from it.
+
+    Call it with the data folder locked and nothing started. Raises StartupError when it cannot be done.
+    """
+    from gateway.metering.catch_up import deliver_everything
+    from gateway.metering.segments import list_segments
+
+    if list_segments(folder.spool):
+        click.echo("penstock: delivering the usage that the last run left in the spool", err=True)
+        deliver_everything(folder.spool, url)
 
 
 @contextmanager

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from gateway.commands.options import settings_with
+
+NICENESS = 10
 
 
 @click.command(hidden=True)
@@ -14,6 +18,8 @@ def deliver() -> None:
     from gateway.metering.deliver import run_deliverer
     from gateway.telemetry.logs import configure_logging
 
+    # Answers come first: on a machine that is full, the spool grows and the ledger catches up later.
+    os.nice(NICENESS)
     settings = settings_with()
     configure_logging(settings.log_level)
-    run_deliverer(settings.data_dir / "spool", configured_database_url(settings))
+    run_deliverer(settings.spool, configured_database_url(settings))

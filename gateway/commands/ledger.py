@@ -26,12 +26,11 @@ def ledger() -> None:
 def verify(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """Check that every transaction sums to zero, no hold is orphaned, and usage and ledger agree."""
     from gateway.billing.ledger import verify as verify_ledger
-    from gateway.commands.data_folder import DataFolder
     from gateway.commands.database import open_database
 
     settings = settings_with(config=config, data_dir=data_dir)
     with open_database(settings) as database:
-        result = verify_ledger(database, DataFolder(settings.data_dir).spool)
+        result = verify_ledger(database, settings.spool)
     if as_json:
         print_json(result.as_dict())
     else:

@@ -29,16 +29,16 @@ def serve(
     An SQLite database is migrated at the start; a PostgreSQL database that is behind is refused until
     `penstock migrate` has run. Ends cleanly on SIGTERM or Ctrl-C: running streams are finished and settled.
     """
-    from gateway.commands.configuration import check_engine, check_workers, database_url, load_catalog
+    from gateway.commands.configuration import check_engine, check_workers, load_catalog
     from gateway.commands.data_folder import lock_data_folder, open_data_folder
-    from gateway.commands.database import check_prices, prepare_database
+    from gateway.commands.database import check_prices, deliver_leftovers, prepare_database
     from gateway.commands.listen import base_url, listen
     from gateway.commands.serving import deliverer_program, run_until_stopped, worker_programs
 
     settings = settings_with(config=config, host=host, port=port, workers=workers, data_dir=data_dir)
     catalog = load_catalog(settings)
     check_engine(catalog, engine_url)
-    url = database_url(settings, catalog.database)
+    url = settings.database(catalog.database)
     check_workers(settings, catalog, url)
     folder = open_data_folder(settings.data_dir)
     lock_data_folder(folder)
@@ -46,6 +46,7 @@ def serve(
     settings = replace(settings, data_dir=folder.path, database_url=url, port=listener.getsockname()[1])
     prepare_database(url, may_migrate=url.startswith("sqlite"))
     check_prices(catalog, url)
+    deliver_leftovers(folder, url)
     for warning in catalog.warnings:
         click.echo(f"penstock: warning: {warning}", err=True)
     address = base_url(listener)

@@ -29,9 +29,9 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     Without a configuration it serves the bundled model, and OpenAI as premium tier when OPENAI_API_KEY is set.
     It prints the address, a first key and an example. Ctrl-C stops everything cleanly; a second one at once.
     """
-    from gateway.commands.configuration import bundled_engine, check_engine, check_workers, database_url, load_catalog
+    from gateway.commands.configuration import bundled_engine, check_engine, check_workers, load_catalog
     from gateway.commands.data_folder import lock_data_folder, open_data_folder
-    from gateway.commands.database import check_prices, prepare_database
+    from gateway.commands.database import check_prices, deliver_leftovers, prepare_database
     from gateway.commands.engine_process import plan_engine
     from gateway.commands.listen import base_url, listen
     from gateway.commands.panel import Panel
@@ -48,11 +48,12 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     bundled = None if no_engine else bundled_engine(catalog)
     if bundled is None:
         check_engine(catalog, None)
-    url = database_url(settings, catalog.database)
+    url = settings.database(catalog.database)
     check_workers(settings, catalog, url)
     plan = plan_engine(bundled, folder) if bundled is not None else None
     prepare_database(url, may_migrate=True)
     check_prices(catalog, url)
+    deliver_leftovers(folder, url)
     admin_key_file = None if settings.admin_key else folder.admin_key
     settings = replace(settings, database_url=url, admin_key=settings.admin_key or _admin_key(folder))
     panel = Panel(base_url(listener), folder, catalog, _first_key(folder, url, catalog), admin_key_file)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.catalog import Catalog, DeclaredKey, hash_key
 from gateway.db.connect import Database
-from gateway.errors import InvalidKey, MissingKey, RevokedKey, Unavailable
+from gateway.errors import InvalidKey, MissingKey, RevokedKey, Unavailable, UnknownTenant
 from gateway.keys.queries import KeyRow, find_key, list_keys, touch_keys
 from gateway.types import Budget, Caller
 
@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 2.0
 """How long a revoked key may still work."""
-UNKNOWN_KEPT = 10_000
-"""Hashes of unknown keys remembered until the next refresh, so that guessing does not become database load."""
+LOOK_UPS = 100
+"""Unknown keys asked of the database between two refreshes; guessing beyond that is answered without it."""
 
 
 class KeyRing:
@@ -46,6 +46,7 @@ class KeyRing:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             await asyncio.to_thread(self._write_used)
+        self._database.close()
 
     def budgets(self) -> set[Budget]:
         """Every budget that any valid key is subject to."""
@@ -67,24 +68,23 @@ class KeyRing:
 
     async def refresh(self) -> None:
         """Read the keys again; revoked and expired ones stop working here."""
+        # First of all, so that ends are looked at again even while the database is away.
+        self._by_secret.clear()
         rows = await asyncio.to_thread(list_keys, self._database)
         self._made = {row.hash: (self._caller(row), row) for row in rows}
-        self._by_secret.clear()
         self._unknown.clear()
-        if len(self._used) > 0:
-            await asyncio.to_thread(self._write_used)
+        await asyncio.to_thread(self._write_used)
 
     async def _look_up(self, secret: str) -> Caller:
         digest = hash_key(secret)
         if digest in self._declared:
             return self._declared[digest]
         if digest not in self._made:
-            if digest in self._unknown:
+            if digest in self._unknown or len(self._unknown) >= LOOK_UPS:
                 raise _invalid()
             row = await self._find(digest)
             if row is None:
-                if len(self._unknown) < UNKNOWN_KEPT:
-                    self._unknown.add(digest)
+                self._unknown.add(digest)
                 raise _invalid()
             self._made[digest] = (self._caller(row), row)
         caller, row = self._made[digest]
@@ -92,6 +92,11 @@ class KeyRing:
             raise RevokedKey(f"The API key {row.name!r} has been revoked. Ask for a new one.")
         if row.expires_at is not None and row.expires_at <= self._clock():
             raise RevokedKey(f"The API key {row.name!r} has expired. Ask for a new one.")
+        if row.tenant not in self._catalog.tenants:
+            raise UnknownTenant(
+                f"The API key {row.name!r} belongs to the tenant {row.tenant!r}, which is not in the configuration. "
+                "Declare the tenant under 'tenants', or make a key for another one."
+            )
         return caller
 
     async def _find(self, digest: str) -> KeyRow | None:
@@ -111,7 +116,8 @@ class KeyRing:
 
     def _write_used(self) -> None:
         used, self._used = self._used, {}
-        touch_keys(self._database, used)
+        made = {row.id for _, row in self._made.values()}
+        touch_keys(self._database, {key: at for key, at in used.items() if key in made})
 
     def _caller(self, key: DeclaredKey | KeyRow) -> Caller:
         tenant = self._catalog.tenants.get(key.tenant)

@@ -21,13 +21,16 @@ TOKENS_PER_IMAGE = 3_000
 CHARACTERS_PER_AUDIO_TOKEN = 100
 """Base64 text of input audio: 16 kbit/s speech at 25 tokens a second is about 107 characters per token."""
 
+MAX_AMOUNT = 2**63 - 1
+"""What a 64-bit column holds, 9.2 million USD; no request costs that much."""
+
 _PROMPT_KEYS = ("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text")
 _TEXT_METERS: tuple[Meter, ...] = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Upper bounds of one request: tokens in, tokens out (reasoning included), pico-USD."""
+    """Upper bounds of one request: tokens in, tokens out (reasoning included), pico-USD (at most MAX_AMOUNT)."""
 
     input_tokens: int
     output_tokens: int
@@ -67,7 +70,8 @@ def worst_case(body: Mapping[str, Any], model: Model, price: PriceList, prompt: 
         output = min(output, model.context)
     output *= choices
     rates = price.rates
-    audio_out = rates["audio_output"] if "audio" in (body.get("modalities") or ()) else 0
+    modalities = body.get("modalities")
+    audio_out = rates["audio_output"] if isinstance(modalities, list) and "audio" in modalities else 0
     amount = (
         amount_for(text, max(rates[meter] for meter in _TEXT_METERS))
         + amount_for(prompt.images, rates["image_input"])
@@ -75,13 +79,14 @@ def worst_case(body: Mapping[str, Any], model: Model, price: PriceList, prompt: 
         + amount_for(output, max(rates["output"], rates["reasoning"], audio_out))
         + amount_for(int(model.deadlines.total * 1e6), rates["gpu_seconds"])
     )
-    return Estimate(text + prompt.images + prompt.audio, output, amount)
+    return Estimate(text + prompt.images + prompt.audio, output, min(amount, MAX_AMOUNT))
 
 
 def _output_limit(body: Mapping[str, Any], model: Model) -> tuple[int, int]:
     """Output tokens per choice, and choices."""
     limits = _positive(body, "max_completion_tokens", "max_output_tokens", "max_tokens")
-    return (limits[0] if limits else model.max_output), max(_positive(body, "n", "best_of"), default=1)
+    # With two limits nobody knows which one the upstream reads, so the larger one counts.
+    return (max(limits) if limits else model.max_output), max(_positive(body, "n", "best_of"), default=1)
 
 
 def _positive(body: Mapping[str, Any], *names: str) -> list[int]:

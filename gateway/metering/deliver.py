@@ -1,8 +1,8 @@
 """Brings the spool to SQL in a process of its own: batches, each one transaction with its checkpoints; nothing counts twice.
 
 When the database does not answer, delivery waits and tries again; the spool keeps everything. A line that is corrupt, or
-that the database refuses for itself, becomes a dead letter. A hold whose process died is closed: hold released, a usage
-row with outcome `interrupted` and no charge.
+whose data the database refuses, becomes a dead letter; any other error ends the process and leaves the spool as it is. A
+hold whose process died is closed: hold released, a usage row with outcome `interrupted` and no charge.
 """
 
 from __future__ import annotations
@@ -130,9 +130,7 @@ class Deliverer:
         assert self._delivered is not None
         try:
             counts = self._write(batch)
-        except Unavailable:
-            raise
-        except Exception as error:
+        except queries.REFUSED as error:
             if len(batch.lines) > 1:
                 for segment, line in batch.lines:
                     self._deliver(_Batch([(segment, line)], {segment.name: line.end}), done)
@@ -169,6 +167,7 @@ class Deliverer:
                 counts.known += 1
         with transaction(self._database) as connection:
             if events:
+                queries.lock_holds(connection, list(events))
                 found = queries.known_requests(connection, list(events))
                 queries.delete_usage(connection, [name for name, code in found.items() if code == PROCESS_DIED])
                 new = [pair for name, pair in events.items() if found.get(name, PROCESS_DIED) == PROCESS_DIED]

@@ -47,35 +47,45 @@ class _Report:
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
         self.malformed = False
+        self._inputs = self._details("prompt_tokens_details", "input_tokens_details")
+        self._outputs = self._details("completion_tokens_details", "output_tokens_details")
 
-    def count(self, *names: str, within: str | None = None) -> int | None:
-        """The first of `names` that is there; `within` names the details object. None when absent or not a count."""
-        source: Any = self.raw
-        if within is not None:
-            source = self.raw.get(within)
-            if source is None:
-                return None
-            if not isinstance(source, dict):
-                self.malformed = True
-                return None
+    def count(self, *names: str) -> int | None:
+        """The first of `names` that is there; None when absent or not a count."""
         for name in names:
-            value = source.get(name)
-            if value is None:
-                continue
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
-                return value
-            self.malformed = True
+            value = self.raw.get(name)
+            if value is not None and (count := self._checked(value)) is not None:
+                return count
         return None
 
-    def detail(self, side: str, name: str) -> int:
-        """A count in the details of the prompt or the completion, in the words of either API; zero when absent."""
-        groups = {
-            "input": ("prompt_tokens_details", "input_tokens_details"),
-            "output": ("completion_tokens_details", "output_tokens_details"),
-        }
-        return next((value for group in groups[side] if (value := self.count(name, within=group)) is not None), 0)
+    def input_detail(self, name: str) -> int:
+        """A count in the details of the prompt; zero when absent."""
+        return self._detail(self._inputs, name)
+
+    def output_detail(self, name: str) -> int:
+        """A count in the details of the completion; zero when absent."""
+        return self._detail(self._outputs, name)
+
+    def _details(self, *names: str) -> dict[str, Any]:
+        """The details object, in the words of either API."""
+        for name in names:
+            value = self.raw.get(name)
+            if isinstance(value, dict):
+                return value
+            self.malformed |= value is not None
+        return {}
+
+    def _detail(self, details: dict[str, Any], name: str) -> int:
+        value = details.get(name)
+        return 0 if value is None else self._checked(value) or 0
+
+    def _checked(self, value: Any) -> int | None:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
+            return value
+        self.malformed = True
+        return None
 
     def cut(self, part: int, room: int) -> int:
         """The part, or what is left for it."""
@@ -88,10 +98,10 @@ class _Report:
 def _openai(raw: dict[str, Any]) -> Usage:
     """OpenAI: the input total includes cache reads and writes and every modality, the output total includes reasoning."""
     report = _Report(raw)
-    cached = report.detail("input", "cached_tokens") or report.count("prompt_cache_hit_tokens") or 0
-    written = report.detail("input", "cache_write_tokens")
-    audio, image = report.detail("input", "audio_tokens"), report.detail("input", "image_tokens")
-    reasoning, audio_out = report.detail("output", "reasoning_tokens"), report.detail("output", "audio_tokens")
+    cached = report.input_detail("cached_tokens") or report.count("prompt_cache_hit_tokens") or 0
+    written = report.input_detail("cache_write_tokens")
+    audio, image = report.input_detail("audio_tokens"), report.input_detail("image_tokens")
+    reasoning, audio_out = report.output_detail("reasoning_tokens"), report.output_detail("audio_tokens")
     total_in, total_out = _totals(report, max(cached + written, audio + image), reasoning + audio_out)
     cached = report.cut(cached, total_in)
     written = report.cut(written, total_in - cached)
@@ -132,7 +142,7 @@ def _totals(report: _Report, least_in: int, details_out: int) -> tuple[int, int]
         # Embeddings have no completion_tokens, which is not an error.
         report.malformed |= details_out > 0 or total is None or total < total_in
         total_out = max(details_out, (total or 0) - total_in)
-    reasoning = report.detail("output", "reasoning_tokens")
+    reasoning = report.output_detail("reasoning_tokens")
     if reasoning and total is not None and total == total_in + total_out + reasoning:
         total_out += reasoning  # xAI and some servers keep reasoning outside of completion_tokens; their total tells
     elif reasoning > total_out:

@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from gateway.db.insert import insert_missing, insert_or_update, insert_rows
 from gateway.db.tables import attempts, dead_letters, holds, moment, spool_checkpoints, usage_events
 from gateway.types import Attempt, Hold, HoldState, UsageEvent, usage_fields
 
 BUCKETS = usage_fields()
+REFUSED = (DataError, IntegrityError, ValueError, OverflowError, TypeError)
+"""What is wrong with a record itself. A table or a right that is missing is not: it would bury every record there is."""
+DatabaseError = SQLAlchemyError
+"""Whatever else a statement may raise."""
 
 
 def known_requests(connection: Connection, request_ids: Sequence[str]) -> dict[str, str | None]:
@@ -74,11 +79,16 @@ def settle_holds(connection: Connection, settled: Sequence[tuple[str, UsageEvent
     insert_or_update(connection, holds, rows, ("state", "closed_at", "amount_pico"))
 
 
+def lock_holds(connection: Connection, request_ids: Sequence[str]) -> None:
+    """Wait for a deliverer of another host that is just closing one of these holds (SQLite has one writer anyway)."""
+    connection.execute(select(holds.c.request_id).where(holds.c.request_id.in_(request_ids)).with_for_update())
+
+
 def abandoned_holds(
     connection: Connection, *, writer: str | None = None, ended_before: float | None = None, at_most: int
 ) -> list[Hold]:
-    """Open holds of a writer that is gone, or that ended before a moment."""
-    query = select(holds).where(holds.c.state == "open").limit(at_most)
+    """Open holds of a writer that is gone, or that ended before a moment; without those that somebody is just closing."""
+    query = select(holds).where(holds.c.state == "open").limit(at_most).with_for_update(skip_locked=True)
     if writer is not None:
         query = query.where(holds.c.writer == writer)
     if ended_before is not None:

@@ -72,30 +72,13 @@ class Spool:
 
     def hold(self, hold: Hold) -> None:
         """Record a hold. Raises Unavailable when it cannot be written; the upstream must then not be called."""
-        line = encode(hold)
-        with self._guard:
-            if self._broken is None:
-                try:
-                    self._append(line)
-                    return
-                except OSError as error:
-                    logger.error("cannot write to the spool: %s", error)
-                    self._broken = error.strerror or str(error)
-            reason = self._broken
-        raise Unavailable(f"the metering spool cannot be written ({reason}); no request is accepted unmetered.")
+        reason = self._write(encode(hold), keep=False)
+        if reason is not None:
+            raise Unavailable(f"the metering spool cannot be written ({reason}); no request is accepted unmetered.")
 
     def settle(self, event: UsageEvent) -> None:
         """Record a finished request; call it before the last byte of the reply leaves. Never raises for a failed write."""
-        line = encode(event)
-        with self._guard:
-            if self._broken is None:
-                try:
-                    self._append(line)
-                    return
-                except OSError as error:
-                    logger.error("cannot write to the spool, keeping usage in memory: %s", error)
-                    self._broken = error.strerror or str(error)
-            self._backlog.append(line)
+        self._write(encode(event), keep=True)
 
     def sync(self) -> None:
         """Write what could not be written before, and flush to the disk. The background thread calls it."""
@@ -131,6 +114,20 @@ class Spool:
         os.close(self._file)
         self._file = -1  # so that a late record fails instead of landing in a file that got the same number
         os.close(self._lock_file)
+
+    def _write(self, line: bytes, *, keep: bool) -> str | None:
+        """Append a line; the reason when that is not possible, and then the line is kept for later if it must not be lost."""
+        with self._guard:
+            if self._broken is None:
+                try:
+                    self._append(line)
+                    return None
+                except OSError as error:
+                    logger.error("cannot write to the spool: %s", error)
+                    self._broken = error.strerror or str(error)
+            if keep:
+                self._backlog.append(line)
+            return self._broken
 
     def _append(self, line: bytes) -> None:
         """One write(2); half a line is taken back, or left behind as the torn end of a finished segment."""

@@ -41,9 +41,14 @@ class Watch:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for watched in tuple(self._watched):
-            watched.look(now)
-        self._timer = loop.call_later(TICK, self._look) if self._watched else None
+        try:
+            for watched in tuple(self._watched):
+                try:
+                    watched.look(now)
+                except Exception as error:  # the deadlines of all other calls depend on this loop
+                    loop.call_exception_handler({"message": "a deadline could not be kept", "exception": error})
+        finally:
+            self._timer = loop.call_later(TICK, self._look) if self._watched else None
 
 
 class Deadline:

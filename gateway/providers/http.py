@@ -154,7 +154,12 @@ def error_for_status(
             f"{who(model)} refused Penstock's own credentials ({status}); check `api_key` of this model in penstock.yaml.",
             upstream_status=status,
         )
-    if status in (400, 404, 413, 422):
+    if status == 404:
+        # The caller named a model that this gateway has; that the upstream lacks it is the configuration's fault.
+        return ProviderFailed(
+            f"{answered}; check `model` and `base_url` of this model in penstock.yaml{quote}", upstream_status=status
+        )
+    if status in (400, 413, 422):
         return ProviderRejected(f"{answered}{quote}", upstream_status=status, upstream_body={"error": said})
     if status in (408, 504):
         return ProviderTimeout(f"{answered}, a timeout of its own{quote}", upstream_status=status)

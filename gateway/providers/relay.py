@@ -1,7 +1,7 @@
 """One upstream stream: bytes go through as they come, deadlines are kept, every way to break off is named.
 
-Reading only notes since when it waits; the shared watch looks whether that is too long. A stream that nobody reads or
-closes any more is closed by its total deadline.
+Reading only notes since when it waits; the shared watch looks whether that is too long. The total deadline runs while the
+client reads, too: it bounds how long a reply may hold money and a connection, and closes what nobody reads any more.
 """
 
 from __future__ import annotations
@@ -201,13 +201,19 @@ class RelayedStream:
                 self._source.close()
             return
         if now >= self._total_at:
-            late = f"the whole reply took longer than {self._model.deadlines.total:g} s (`deadlines.total`)"
+            late = (
+                f"is too slow: the whole reply took longer than {self._model.deadlines.total:g} s (`deadlines.total`)"
+            )
+            if self._waiting_since == NEVER:
+                late = (
+                    f"was given up: its reply was not read within {self._model.deadlines.total:g} s (`deadlines.total`)"
+                )
         elif now - self._waiting_since >= self._between:
-            late = f"nothing came for {self._between:g} s (`deadlines.between_tokens`)"
+            late = f"is too slow: nothing came for {self._between:g} s (`deadlines.between_tokens`)"
         else:
             return
         self._watch.forget(self)
-        self._source.fail(ProviderTimeout(f"{who(self._model)} is too slow: {late}."))
+        self._source.fail(ProviderTimeout(f"{who(self._model)} {late}."))
         self._source.close()
 
 

@@ -73,11 +73,11 @@ class Ask:
     """A likely count, for prices."""
     input_tokens_least: int
     """Certainly at least this many: what a context window is checked with."""
-    input_tokens_most: int
-    """Certainly at most this many: what a cost cap is checked with."""
     output_tokens: int
     """The most the request allows per choice; 0 when it names no limit."""
     choices: int
+    worst_costs: tuple[int, ...]
+    """Per model: the most the caller can be charged (pico-USD), which is also what would be held."""
     min_quality: float
     objective: Literal["cost", "quality"]
     max_cost: int | None
@@ -88,7 +88,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A deployment that may answer, in the order of preference. Costs in pico-USD."""
+    """A deployment that may answer, in the order of preference. Costs in pico-USD: at the provider, and to the caller."""
 
     model: Model
     quality: float | None

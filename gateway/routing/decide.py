@@ -14,18 +14,20 @@ from gateway.types import TIERS, PriceList, PriceSheet
 
 DEFAULT_OUTPUT_TOKENS = 256
 """Expected answer length where no router model has an opinion."""
+TOKENS_PER_GPU_SECOND = 50
+"""How fast an engine that is billed by time is expected to write one answer."""
 
 
 def decide_route(ask: Ask, score: Score | None) -> Decision:
     """Order the candidates for one request. An empty `candidates` means that no deployment satisfies the conditions."""
     possible: list[Candidate] = []
     rejected: list[Rejected] = []
-    for model in ask.models:
+    for model, worst_cost in zip(ask.models, ask.worst_costs, strict=True):
         sheet = ask.prices[model.index]
         if sheet is None:
             rejected.append(Rejected(model.name, model.tier, "it has no price in the price book"))
             continue
-        candidate = _candidate(model, sheet, ask, score)
+        candidate = _candidate(model, sheet, worst_cost, ask, score)
         reason = _obstacle(model, candidate, ask)
         if reason is None:
             possible.append(candidate)
@@ -68,25 +70,29 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     return Decision(_limited(ordered, ask), (*rejected, *below), reason, floor, score)
 
 
-def _candidate(model: Model, sheet: PriceSheet, ask: Ask, score: Score | None) -> Candidate:
+def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score: Score | None) -> Candidate:
     # The trained model knows three tiers; deep is at least as good as premium.
     tier = "premium" if model.tier == "deep" else model.tier
     quality = score.quality[tier].p if score is not None else None
     expected = score.expected_output_tokens[tier] if score is not None else DEFAULT_OUTPUT_TOKENS
     most = ask.output_tokens or model.max_output
     likely = sheet.at(ask.input_tokens, ask.service_tier)
-    dearest = sheet.dearest(ask.input_tokens_most, ask.service_tier)
     return Candidate(
         model=model,
         quality=quality,
         expected_cost=_price(likely, ask.input_tokens, min(round(expected), most) * ask.choices),
-        worst_cost=_price(dearest, ask.input_tokens_most, most * ask.choices),
+        worst_cost=worst_cost,
     )
 
 
 def _price(price: PriceList, input_tokens: int, output_tokens: int) -> int:
     rates = price.rates
-    return amount_for(input_tokens, rates["input"]) + amount_for(output_tokens, rates["output"])
+    engine_time = output_tokens * 1_000_000 // TOKENS_PER_GPU_SECOND if rates["gpu_seconds"] else 0
+    return (
+        amount_for(input_tokens, rates["input"])
+        + amount_for(output_tokens, rates["output"])
+        + amount_for(engine_time, rates["gpu_seconds"])
+    )
 
 
 def _obstacle(model: Model, candidate: Candidate, ask: Ask) -> str | None:
@@ -112,9 +118,14 @@ def _below(candidate: Candidate, reason: str) -> Rejected:
 
 
 def _cheapest_first(candidates: list[Candidate], ask: Ask) -> list[Candidate]:
-    """By tier-independent expected cost; deployments of one group that cost the same share the load."""
-    spread = _spread(candidates, ask.spread)
-    return sorted(spread, key=lambda candidate: (candidate.expected_cost, TIERS.index(candidate.model.tier)))
+    """By expected cost, then tier; those that are first together share the load."""
+
+    def rank(candidate: Candidate) -> tuple[int, int]:
+        return candidate.expected_cost, TIERS.index(candidate.model.tier)
+
+    ordered = sorted(candidates, key=rank)
+    together = [candidate for candidate in ordered if rank(candidate) == rank(ordered[0])]
+    return _spread(together, ask.spread) + ordered[len(together) :]
 
 
 def _spread(candidates: list[Candidate], spread: int) -> list[Candidate]:

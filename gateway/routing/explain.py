@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.money import format_usd
 from gateway.routing.ask import Decision
 
 
 def explain_decision(decision: Decision) -> dict[str, Any]:
-    """What the log row and the admin API show. Costs are USD as exact decimal text."""
+    """What the log row and the admin API show. Costs are pico-USD."""
     explanation: dict[str, Any] = {
         "candidates": [
             {
                 "model": candidate.model.name,
                 "tier": candidate.model.tier,
                 "quality": round(candidate.quality, 4) if candidate.quality is not None else None,
-                "expected_cost_usd": format_usd(candidate.expected_cost),
-                "worst_cost_usd": format_usd(candidate.worst_cost),
+                "expected_cost_pico": candidate.expected_cost,
+                "worst_cost_pico": candidate.worst_cost,
             }
             for candidate in decision.candidates
         ],

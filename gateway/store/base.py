@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-ONCE_SECONDS = 3600.0
+ONCE_SECONDS = 300.0
 """How long a store remembers the name of a correction."""
 
 
@@ -41,6 +41,9 @@ class Store(Protocol):
     Every method raises gateway.errors.Unavailable when the store does not answer within its deadline; the caller then
     refuses the request (money fails closed).
     """
+
+    loses_answers: bool
+    """Whether a change may have been made although its answer was lost, so that a repetition needs a name."""
 
     async def reserve(self, claims: Sequence[Claim]) -> Refused | None:
         """Take all claims in one atomic step, or none. Returns None on success. Each claim names another counter."""

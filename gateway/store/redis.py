@@ -33,6 +33,8 @@ _Answer = TypeVar("_Answer")
 class RedisStore:
     """The contract of gateway.store.base.Store over one Redis. Raises ConfigError for a URL that is not one."""
 
+    loses_answers = True
+
     def __init__(self, url: str, *, deadline: float = DEADLINE_SECONDS) -> None:
         try:
             pool = BlockingConnectionPool.from_url(

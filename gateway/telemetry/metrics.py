@@ -1,4 +1,4 @@
-"""Every Prometheus metric Penstock exposes, in one list; recording one is a dictionary look-up and an addition."""
+"""Every Prometheus metric Penstock exposes, in one list. /metrics is open, so no label names a tenant or a key."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Metric:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("penstock_requests_total", "counter", ("tenant", "model", "tier", "outcome"), "Metered requests."),
+    Metric("penstock_requests_total", "counter", ("model", "tier", "outcome"), "Metered requests."),
     Metric("penstock_refused_total", "counter", ("code",), "Requests answered with an error before or instead of a model."),
     Metric("penstock_attempts_total", "counter", ("model", "provider", "status"), "Calls to upstreams, failed ones too."),
-    Metric("penstock_tokens_total", "counter", ("tenant", "model", "meter"), "Tokens by disjoint bucket."),
+    Metric("penstock_tokens_total", "counter", ("model", "meter"), "Tokens by disjoint bucket."),
     Metric("penstock_cost_usd_total", "counter", ("model", "provider"), "What providers ask (USD, for dashboards only)."),
-    Metric("penstock_charge_usd_total", "counter", ("tenant",), "What tenants pay (USD, for dashboards only)."),
+    Metric("penstock_charge_usd_total", "counter", ("model",), "What tenants pay (USD, for dashboards only)."),
     Metric("penstock_request_seconds", "histogram", ("model", "streamed"), "From request to last byte."),
     Metric("penstock_first_token_seconds", "histogram", ("model",), "From request to first streamed byte."),
     Metric("penstock_overhead_seconds", "histogram", (), "Penstock's own share of a request.", OVERHEAD_BUCKETS),
@@ -71,16 +71,16 @@ class Metrics:
     def record(self, event: UsageEvent) -> None:
         """Everything one metered request says."""
         model, tier = event.model or "none", event.tier or "none"
-        self.add("penstock_requests_total", (event.tenant, model, tier, event.outcome))
+        self.add("penstock_requests_total", (model, tier, event.outcome))
         for attempt in event.attempts:
             self.add("penstock_attempts_total", (attempt.model, attempt.provider, attempt.status))
             for meter, quantity in attempt.usage.quantities():
-                self.add("penstock_tokens_total", (event.tenant, attempt.model, meter), quantity)
+                self.add("penstock_tokens_total", (attempt.model, meter), quantity)
             if attempt.cost.total:
                 self.add(
                     "penstock_cost_usd_total", (attempt.model, attempt.provider), attempt.cost.total / PICO_PER_USD
                 )
-        self.add("penstock_charge_usd_total", (event.tenant,), event.charge / PICO_PER_USD)
+        self.add("penstock_charge_usd_total", (model,), event.charge / PICO_PER_USD)
         self.observe(
             "penstock_request_seconds", (model, str(event.streamed).lower()), event.finished_at - event.started_at
         )

@@ -163,7 +163,7 @@ async def test_every_choice_is_followed_to_its_finish_reason(ask: Ask) -> None:
         ({"behaviour": "unauthorized"}, ProviderFailed, 502, 401),
         ({"behaviour": "unauthorized", "status": 403}, ProviderFailed, 502, 403),
         ({"behaviour": "refuse"}, ProviderRejected, 400, 400),
-        ({"behaviour": "refuse", "status": 404}, ProviderRejected, 404, 404),
+        ({"behaviour": "refuse", "status": 404}, ProviderFailed, 502, 404),
         ({"behaviour": "refuse", "status": 413}, ProviderRejected, 413, 413),
         ({"behaviour": "refuse", "status": 422}, ProviderRejected, 422, 422),
         ({"behaviour": "cut", "break_after": 0}, ProviderFailed, 502, None),

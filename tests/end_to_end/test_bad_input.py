@@ -20,7 +20,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     models = [
         {"name": "echo", "tier": "economy", "provider": "scripted", "context": 500, "price": {"input": 1, "output": 1}}
     ]
-    with gateway(tmp_path_factory.mktemp("gateway"), {"models": models, "max_body_bytes": 100_000}) as started:
+    keys = [{"key": KEY, "name": "acme-key", "tenant": "acme-tenant", "limits": {"parallel": 2}}]
+    config = {"models": models, "keys": keys, "tenants": [{"name": "acme-tenant"}], "max_body_bytes": 100_000}
+    with gateway(tmp_path_factory.mktemp("gateway"), config) as started:
         yield started
 
 
@@ -35,11 +37,13 @@ CASES: list[tuple[dict[str, Any], int, str]] = [
     ({"json": {**GOOD, "model": "unknown"}}, 404, "model_not_found"),
     ({"json": {**GOOD, "n": 0}}, 400, "invalid_value"),
     ({"json": {**GOOD, "max_tokens": -1}}, 400, "invalid_value"),
+    ({"json": {**GOOD, "max_tokens": 10**18}}, 400, "invalid_value"),
     ({"json": {**GOOD, "penstock": {"colour": "red"}}}, 400, "unknown_option"),
     ({"json": {**GOOD, "messages": [{"role": "user", "content": "x" * 50_000}]}}, 400, "context_length_exceeded"),
     ({"json": {**GOOD, "messages": [{"role": "user", "content": "x" * 150_000}]}}, 413, "request_too_large"),
-    ({"json": {**GOOD, "model": "premium"}}, 503, "no_candidate"),
-    ({"json": {**GOOD, "penstock": {"max_cost_usd": 0}}}, 503, "no_candidate"),
+    ({"json": {**GOOD, "model": "premium"}}, 404, "model_not_found"),
+    ({"json": {**GOOD, "model": "auto", "penstock": {"tier": "premium"}}}, 400, "no_candidate"),
+    ({"json": {**GOOD, "penstock": {"max_cost_usd": 0}}}, 400, "no_candidate"),
 ]
 
 
@@ -53,6 +57,24 @@ def test_bad_input_is_a_clear_error_in_the_openai_shape(
     assert set(error) == {"message", "type", "param", "code"}
     assert len(error["message"]) > 20
     assert reply.headers["x-request-id"].startswith("req_")
+    assert post(running, json=GOOD).status_code == 200
+
+
+def test_a_mistyped_option_header_is_refused_instead_of_ignored(running: Gateway) -> None:
+    headers = {**AUTH, "x-penstock-max-cost": "0.01"}
+    reply = httpx.post(f"{running.base_url}/chat/completions", headers=headers, json=GOOD, timeout=30)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "unknown_option")
+    assert "x-penstock-max-cost-usd" in reply.json()["error"]["message"]
+
+
+def test_strange_but_legal_bodies_are_answered_and_leave_no_slot_taken(running: Gateway) -> None:
+    parts = [{"type": ["x"]}, {"type": "text", "text": "hello"}]
+    deep: Any = []
+    for _ in range(200):
+        deep = [deep]
+    for change in ({"messages": [{"role": "user", "content": parts}]}, {"modalities": 1}, {"tools": deep}):
+        for _ in range(3):  # one more than may be in flight
+            assert post(running, json={**GOOD, **change}).status_code in {200, 400}, change
     assert post(running, json=GOOD).status_code == 200
 
 
@@ -100,4 +122,5 @@ def test_health_and_metrics_are_open_and_show_no_tenant(running: Gateway) -> Non
         assert httpx.get(running.url + path).status_code == 200
     metrics = httpx.get(f"{running.url}/metrics").text
     assert "penstock_requests_total" in metrics
-    assert KEY not in metrics
+    for private in (KEY, "acme-tenant", "acme-key"):
+        assert private not in metrics

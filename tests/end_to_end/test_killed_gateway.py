@@ -12,7 +12,10 @@ from urllib.parse import quote
 import openai
 import pytest
 
+from gateway.metering.records import encode
+from tests.backends import PostgresServer
 from tests.running import KEY, Gateway, gateway, model, upstream
+from tests.usage import event
 
 TOKENS = {"input": 100, "output": 50}
 CHARGE = 100 * 1_000_000 + 50 * 2_000_000
@@ -93,3 +96,32 @@ def test_a_killed_gateway_bills_every_finished_request_exactly_once(
         assert by_outcome["interrupted"]["charge_pico"] == 0
         verified = running.json("ledger", "verify")
         assert verified["ok"] is True, verified
+
+
+def test_a_budget_remembers_what_was_still_in_the_spool_when_everything_was_killed(
+    tmp_path: Path, configuration: dict[str, Any], postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    name = postgres_url.split("/")[3].partition("?")[0]
+    # A reply costs 200 microdollars and may cost up to about 300, so there is room for four of them.
+    budget = {"limit_usd": 0.001, "period": "lifetime"}
+    keys = [{"key": KEY, "name": "test", "budget": budget}]
+    question = {"model": "quick", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 50}
+    with gateway(tmp_path, {**configuration, "keys": keys}, DATABASE_URL=postgres_url) as running:
+        client = openai.OpenAI(base_url=running.base_url, api_key=KEY, max_retries=0, timeout=20)
+        postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        postgres_server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        for _ in range(4):
+            client.chat.completions.create(**question)
+        with pytest.raises(openai.RateLimitError, match="Budget of key"):
+            client.chat.completions.create(**question)
+        running.kill()
+        # Much of somebody else that is delivered first, so that a gateway that does not wait starts too early.
+        backlog = b"".join(encode(event(tenant="other", key_id="other")) for _ in range(10_000))
+        (running.data_dir / "spool" / "0-backlog.000001.spool").write_bytes(backlog)
+        postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        running.start()
+        with pytest.raises(openai.RateLimitError, match="Budget of key"):
+            client.chat.completions.create(**question)
+        verified = running.json("ledger", "verify")
+        assert verified["ok"] is True, verified
+        assert "delivering the usage that the last run left in the spool" in running.log

@@ -20,8 +20,9 @@ import pytest
 from local_engine import download
 from local_engine.config import EngineConfig
 from local_engine.engine import load_engine
-from local_engine.errors import ModelNotFound
-from local_engine.model_files import KNOWN_MODELS, Hub, find_model, folder_name, resolve_model
+from local_engine.errors import CorruptModelFile, ModelNotFound
+from local_engine.model_files import KNOWN_MODELS, Hub, find_model, folder_name, resolve_model, sampling_defaults
+from local_engine.request import SamplingDefaults
 from tests.local_engine.conftest import MODEL
 
 NO_HUB = Hub(url="http://127.0.0.1:9")  # the discard port: nobody listens
@@ -194,3 +195,20 @@ def test_fetch_fails_with_one_line_and_status_1(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("Error: model 'nothing'")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_models_recommended_sampling_is_read_from_its_directory(tmp_path: Path) -> None:
+    assert sampling_defaults(tmp_path) == SamplingDefaults()
+    (tmp_path / "generation_config.json").write_text(
+        '{"temperature": 0.6, "top_p": 0.95, "top_k": 20, "eos_token_id": 2}'
+    )
+    assert sampling_defaults(tmp_path) == SamplingDefaults(0.6, 0.95, 20)
+    (tmp_path / "generation_config.json").write_text('{"temperature": "hot"}')
+    with pytest.raises(CorruptModelFile, match=r"generation_config\.json"):
+        sampling_defaults(tmp_path)
+
+
+def test_the_default_models_file_is_recognised_by_its_name(tmp_path: Path) -> None:
+    recommended = SamplingDefaults(temperature=0.2, top_p=0.9)
+    assert sampling_defaults(tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf") == recommended
+    assert sampling_defaults(tmp_path / "another.gguf") == SamplingDefaults()

@@ -192,8 +192,8 @@ def test_a_step_that_fails_breaks_the_stream_with_an_error_event(tiny_server: Ru
 
 
 def test_a_bug_in_the_loop_answers_everybody_and_shows_in_health(tiny_engine: EngineMaker) -> None:
-    engine = tiny_engine(max_batch=1)
-    body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 150, "ignore_eos": True, "stream": True}
+    engine = tiny_engine(max_batch=1, max_context=512)
+    body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 450, "ignore_eos": True, "stream": True}
     with serve_in_thread(engine, "tiny") as server:
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as reply:
             lines = reply.iter_lines()

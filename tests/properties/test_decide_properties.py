@@ -47,8 +47,9 @@ def scores(draw: st.DrawFn) -> FixedScore:
 def asks(draw: st.DrawFn) -> Ask:
     least = draw(st.integers(min_value=0, max_value=1200))
     built = draw(catalogs())
+    models = built.models
     return Ask(
-        models=built.models,
+        models=models,
         prices=sheets(built),
         service_tier=None,
         auto=draw(st.booleans()),
@@ -59,9 +60,9 @@ def asks(draw: st.DrawFn) -> Ask:
         needs=draw(st.frozensets(st.sampled_from(["tools", "vision"]))),
         input_tokens=least * 2,
         input_tokens_least=least,
-        input_tokens_most=least * 4,
         output_tokens=draw(st.integers(min_value=0, max_value=1000)),
         choices=draw(st.integers(min_value=1, max_value=3)),
+        worst_costs=tuple(draw(st.integers(min_value=0, max_value=10**12)) for _ in models),
         min_quality=draw(st.floats(min_value=0, max_value=1)),
         objective=draw(st.sampled_from(["cost", "quality"])),
         max_cost=draw(st.none() | st.integers(min_value=0, max_value=10**11)),
@@ -79,7 +80,7 @@ def test_no_candidate_violates_a_hard_condition(ask: Ask, score: FixedScore) -> 
         assert ask.allowed_models is None or chosen.name in ask.allowed_models
         assert chosen.capabilities is None or ask.needs <= chosen.capabilities
         assert chosen.context is None or ask.input_tokens_least <= chosen.context
-        assert ask.max_cost is None or candidate.worst_cost <= ask.max_cost
+        assert ask.max_cost is None or ask.worst_costs[ask.models.index(chosen)] <= ask.max_cost
 
 
 @given(asks(), scores())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
 import orjson
@@ -16,6 +16,8 @@ from gateway.types import TIERS, Mode
 OPTIONS = ("mode", "tier", "max_cost_usd", "min_quality", "strategy", "samples", "session_id", "tags", "cache")
 OPTION_HEADERS = {f"x-penstock-{name.replace('_', '-')}".encode(): name for name in OPTIONS}
 MAX_N = 128
+MAX_TOKENS = 10_000_000
+"""More than any model writes; keeps every hold within 64 bits."""
 MAX_TAGS = 20
 MAX_LABEL = 200
 
@@ -31,7 +33,7 @@ def parse_chat_request(
     if not isinstance(body, dict):
         raise InvalidJson(f"The body must be a JSON object, not {_kind(body)}.")
     own = body.pop("penstock", None)
-    options = _options(own, {name: headers[key] for key, name in OPTION_HEADERS.items() if key in headers})
+    options = _options(own, _option_headers(headers))
     model = body.get("model")
     if not isinstance(model, str) or not model:
         _refuse("model", model, "the name of a model, a tier, or 'auto'")
@@ -41,7 +43,7 @@ def parse_chat_request(
     if not isinstance(stream, bool):
         _refuse("stream", stream, "true or false")
     for name in ("max_tokens", "max_completion_tokens"):
-        _whole(body, name, least=1)
+        _whole(body, name, least=1, most=MAX_TOKENS)
     _whole(body, "n", least=1, most=MAX_N)
     return ChatRequest(
         request_id=request_id,
@@ -84,6 +86,23 @@ def _include_usage(stream_options: Any, stream: bool) -> bool:
     return bool(stream_options.get("include_usage"))
 
 
+def _option_headers(headers: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    given = {}
+    for header, value in headers.items():
+        if header.startswith(b"x-penstock-"):
+            name = OPTION_HEADERS.get(header)
+            if name is None:
+                raise _unknown_option(header.decode("latin-1"), [known.decode() for known in OPTION_HEADERS])
+            given[name] = value
+    return given
+
+
+def _unknown_option(name: str, known: Sequence[str]) -> UnknownOption:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UnknownOption(f"Unknown option {name!r}.{hint} Known options: {', '.join(known)}.", param=name)
+
+
 def _options(own: Any, from_headers: dict[str, bytes]) -> Options:
     if own is None and not from_headers:
         return Options()
@@ -91,12 +110,7 @@ def _options(own: Any, from_headers: dict[str, bytes]) -> Options:
         _refuse("penstock", own, "an object")
     for name in own or {}:
         if name not in OPTIONS:
-            near = difflib.get_close_matches(str(name), OPTIONS, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UnknownOption(
-                f"Unknown option {name!r} under 'penstock'.{hint} Known options: {', '.join(OPTIONS)}.",
-                param=f"penstock.{name}",
-            )
+            raise _unknown_option(str(name), OPTIONS)
     given: dict[str, Any] = {name: value.decode("latin-1") for name, value in from_headers.items()}
     given.update(own or {})
     checked = {name: _READERS[name](value) for name, value in given.items() if value is not None}

@@ -92,14 +92,17 @@ def verify(database: Database, spool_folder: Path) -> Verification:
         totals = queries.totals(connection)
         problems = [_check(connection, rule, query()) for rule, query in RULES]
         problems += [_compare(connection, kind, sign) for kind, sign in BOOKS]
-        overdue = queries.overdue_holds(connection, now - ORPHANED_AFTER_SECONDS)
-        undelivered = list(undelivered_records(spool_folder, queries.checkpoints(connection)))
-    settling = {record.request_id for record in undelivered if not isinstance(record, Hold)}
-    problems.append(_problem("no hold is orphaned", [name for name in overdue if name not in settling]))
+        orphans = dict.fromkeys(queries.overdue_holds(connection, now - ORPHANED_AFTER_SECONDS))
+        undelivered = 0
+        for record in undelivered_records(spool_folder, queries.checkpoints(connection)):
+            undelivered += 1
+            if not isinstance(record, Hold):
+                orphans.pop(record.request_id, None)
+    problems.append(_problem("no hold is orphaned", list(orphans)))
     problems.append(Problem("no record is a dead letter", totals["dead_letters"], ("see the table dead_letters",)))
     return Verification(
         **totals,
-        undelivered_records=len(undelivered),
+        undelivered_records=undelivered,
         problems=tuple(problem for problem in problems if problem.count),
     )
 

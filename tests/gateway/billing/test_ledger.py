@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,20 @@ def test_an_orphaned_hold_is_found_unless_its_settle_waits_in_the_spool(database
     assert checked.ok
     assert (checked.open_holds, checked.undelivered_records) == (1, 1)
     spool.close()
+
+
+def test_a_long_spool_is_counted_without_keeping_it_in_memory(database: Database, tmp_path: Path) -> None:
+    verify(database, tmp_path)  # what is made once, as compiled queries, is made before measuring
+    spool = Spool.open(tmp_path)
+    for _ in range(6000):
+        spool.settle(event())
+    tracemalloc.start()
+    checked = verify(database, tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    spool.close()
+    assert checked.undelivered_records == 6000
+    assert peak < 8_000_000
 
 
 def test_amounts_near_the_end_of_64_bits_are_verified_without_overflow(database: Database, tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_pages_show_every_request_once_newest_first_even_when_moments_are_equal(
         cursor = page.next
         if cursor is None:
             break
+        assert "+" not in cursor, "an unescaped plus is a space in a URL"
     expected = sorted(events, key=lambda finished: (finished.started_at, finished.request_id), reverse=True)
     assert seen == [finished.request_id for finished in expected]
 

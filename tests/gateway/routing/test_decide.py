@@ -39,6 +39,7 @@ THREE = catalog(
     model("medium", "standard", price={"input": 1, "output": 2}),
     model("large", "premium", price={"input": 5, "output": 15}),
 )
+THREE_ENTRIES = [model(f"dear{index}", "premium", price={"input": 5, "output": 15}) for index in range(3)]
 
 
 def ask(built: Catalog, **changes: Any) -> Ask:
@@ -54,16 +55,22 @@ def ask(built: Catalog, **changes: Any) -> Ask:
         needs=frozenset(),
         input_tokens=100,
         input_tokens_least=50,
-        input_tokens_most=400,
         output_tokens=0,
         choices=1,
+        worst_costs=(),
         min_quality=0.95,
         objective="cost",
         max_cost=None,
         fallbacks=True,
         spread=0,
     )
-    return replace(plain, **changes)
+    changed = replace(plain, **changes)
+    if "worst_costs" not in changes:
+        # 400 tokens in, and the allowed or assumed 4096 out, at the model's price.
+        rates = [model.price.rates for model in changed.models]
+        worst = [(400 * rate["input"] + (changed.output_tokens or 4096) * rate["output"]) // 10**6 for rate in rates]
+        changed = replace(changed, worst_costs=tuple(worst))
+    return changed
 
 
 def names(decision: Any) -> list[str]:
@@ -155,11 +162,17 @@ def test_a_cost_cap_is_checked_against_the_worst_case() -> None:
 
 
 def test_a_group_shares_the_load_by_weight() -> None:
-    built = catalog(model("m", weight=1, base_url="a"), model("m", weight=3, base_url="b"))
-    firsts = [
-        decide_route(ask(built, auto=False, spread=spread), None).candidates[0].model.base_url for spread in range(400)
-    ]
-    assert (firsts.count("a"), firsts.count("b")) == (100, 300)
+    built = catalog(model("m", weight=1, base_url="a"), model("m", weight=3, base_url="b"), *THREE_ENTRIES)
+    for auto in (False, True):
+        group = built.models if auto else built.groups["m"]
+        asks = [ask(built, auto=auto, models=group, spread=spread) for spread in range(400)]
+        firsts = [decide_route(each, score(0.9, 0.9, 0.9)).candidates[0].model.base_url for each in asks]
+        assert (firsts.count("a"), firsts.count("b")) == (100, 300)
+
+
+def test_time_on_an_own_engine_is_not_free() -> None:
+    built = catalog(model("timed", price={"gpu_second": 0.01}), model("cheap", price={"input": 0.1, "output": 0.1}))
+    assert names(decide_route(ask(built), score(0.9, 0.9, 0.9))) == ["cheap", "timed"]
 
 
 def test_without_fallbacks_there_is_one_candidate() -> None:
