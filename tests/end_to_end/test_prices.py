@@ -191,7 +191,7 @@ def test_a_price_that_ends_stops_its_model_and_a_new_one_brings_it_back(running:
     write_prices(database, [], rows, now)
     error = wait_for(running, "long", refused=True)
     assert error is not None
-    assert (error.status_code, error.code) == (503, "no_candidate")
+    assert (error.status_code, error.code) == (400, "no_candidate")
     assert "it has no price in the price book" in error.message
     now = datetime.now(UTC)
     write_prices(database, pair(1, 10, model="book/long", owner="somebody", valid_from=now), [], now)

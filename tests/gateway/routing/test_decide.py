@@ -66,8 +66,11 @@ def ask(built: Catalog, **changes: Any) -> Ask:
     )
     changed = replace(plain, **changes)
     if "worst_costs" not in changes:
-        # 400 tokens in, and the allowed or assumed 4096 out, at the model's price.
-        rates = [model.price.rates for model in changed.models]
+        # 400 tokens in, and the allowed or assumed 4096 out, at the dearest list.
+        priced = [changed.prices[model.index] for model in changed.models]
+        rates = [
+            sheet.dearest(400, changed.service_tier).rates if sheet else {"input": 0, "output": 0} for sheet in priced
+        ]
         worst = [(400 * rate["input"] + (changed.output_tokens or 4096) * rate["output"]) // 10**6 for rate in rates]
         changed = replace(changed, worst_costs=tuple(worst))
     return changed
