@@ -23,6 +23,7 @@ COMMANDS = {
     "keys": "keys:keys",
     "usage": "usage:usage",
     "ledger": "ledger:ledger",
+    "export": "export:export",
     "router": "router:router",
     "engine": "engine:engine",
     "scripted": "scripted:scripted",
