@@ -18,7 +18,7 @@ from tests.usage import attempt, event, hold_of
 START = datetime(2026, 9, 1, tzinfo=UTC)
 MIDDLE = datetime(2026, 9, 16, tzinfo=UTC)
 END = datetime(2026, 10, 1, tzinfo=UTC)
-MARKUPS = {"acme": Decimal(20), "globex": Decimal("7.77"), "Ünïted, \"Inc\"": Decimal(0)}
+MARKUPS = {"acme": Decimal(20), "globex": Decimal("7.77"), 'Ünïted, "Inc"': Decimal(0)}
 
 # USD per million: input, cache read, output, reasoning; GPU seconds per second.
 PRICES = {

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Context, Decimal, Inexact, localcontext
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,4 +105,4 @@ def test_the_slices_of_a_month_touch_and_cover_it(year: int, number: int) -> Non
     days = list(slices(month, Closing()))
     assert days[0].since == month.start
     assert days[-1].until == month.end
-    assert all(one.until == other.since for one, other in zip(days, days[1:], strict=False))
+    assert all(one.until == other.since for one, other in pairwise(days))

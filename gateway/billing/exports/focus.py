@@ -7,7 +7,7 @@ per line. That difference is a row of its own (ChargeCategory Adjustment), so th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +17,7 @@ import orjson
 
 from gateway.billing.exports.columns import Cell, Row, decimal
 from gateway.billing.exports.focus_columns import COST_AND_USAGE, METER_WORDS, PER_MILLION, SECONDS, TOKENS
-from gateway.billing.exports.invoiced import Adjustment, Invoiced, InvoiceLine
+from gateway.billing.exports.invoiced import Adjustment, ChargeCategory, Coverage, Invoiced
 from gateway.billing.exports.month import BillingMonth, at_midnight
 from gateway.billing.exports.queries import Charge
 from gateway.money import format_usd
@@ -50,9 +50,7 @@ class Perspective:
         return self.operator if self.view == "tenant" else self.host(provider)
 
 
-def cost_and_usage(
-    charges: Iterable[Charge], perspective: Perspective, lines: Mapping[tuple[str, str | None, str | None], InvoiceLine]
-) -> Iterator[Row]:
+def cost_and_usage(charges: Iterable[Charge], perspective: Perspective, lines: Coverage) -> Iterator[Row]:
     """One row per charge, then one per day, tenant and provider whose lines were rounded at all."""
     rounded: dict[tuple[date, str, str, bool], tuple[int, int]] = {}
     for charge in charges:
@@ -105,9 +103,7 @@ def _frame(
     return {**values, **account}
 
 
-def _charge_values(
-    charge: Charge, perspective: Perspective, lines: Mapping[tuple[str, str | None, str | None], InvoiceLine]
-) -> dict[str, Cell]:
+def _charge_values(charge: Charge, perspective: Perspective, lines: Coverage) -> dict[str, Cell]:
     words = METER_WORDS[charge.meter]
     timed = words.direction is None
     quantity = decimal(charge.quantity, 6)
@@ -118,7 +114,7 @@ def _charge_values(
     return {
         **_frame(perspective, charge.tenant, charge.provider, _exact(charge.quantity * charge.rate), key),
         **_period(at_midnight(charge.day), at_midnight(charge.day + timedelta(days=1))),
-        **_invoice(perspective, lines, charge.tenant, charge.model, charge.meter),
+        **_invoice(perspective, lines, "Usage", charge.tenant, charge.model, charge.meter),
         "ChargeCategory": "Usage",
         "ChargeClass": "Correction" if charge.late else None,
         "ChargeDescription": f"{words.sku_meter} of {charge.model}",
@@ -148,12 +144,12 @@ def _rounding_values(
     difference: int,
     number: int,
     perspective: Perspective,
-    lines: Mapping[tuple[str, str | None, str | None], InvoiceLine],
+    lines: Coverage,
 ) -> dict[str, Cell]:
     return {
         **_frame(perspective, tenant, provider, _exact(difference), (day, "rounding", late)),
         **_period(at_midnight(day), at_midnight(day + timedelta(days=1))),
-        **_invoice(perspective, lines, tenant, None, None),
+        **_invoice(perspective, lines, "Adjustment", tenant, None, None),
         "ChargeCategory": "Adjustment",
         "ChargeClass": "Correction" if late else None,
         "ChargeDescription": "Rounding of rated lines to whole pico-USD",
@@ -182,7 +178,8 @@ def _period(since: datetime, until: datetime) -> dict[str, Cell]:
 
 def _invoice(
     perspective: Perspective,
-    lines: Mapping[tuple[str, str | None, str | None], InvoiceLine],
+    lines: Coverage,
+    category: ChargeCategory,
     tenant: str,
     model: str | None,
     meter: str | None,
@@ -191,7 +188,7 @@ def _invoice(
     if perspective.view == "provider" or not lines:
         return {}
     for covered in ((model, meter), (model, None), (None, meter), (None, None)):
-        if line := lines.get((tenant, *covered)):
+        if line := lines.get((category, tenant, *covered)):
             return {"InvoiceId": line.invoice_id, "InvoiceDetailId": line.detail_id}
     return {}
 

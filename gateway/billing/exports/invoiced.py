@@ -42,6 +42,10 @@ class InvoiceLine:
     refers_to: str | None = None
 
 
+Coverage = Mapping[tuple[ChargeCategory, str, str | None, str | None], InvoiceLine]
+"""Invoice lines by category, tenant, model and meter: a charge and its invoice line must be of one category."""
+
+
 @dataclass(frozen=True, slots=True)
 class Adjustment:
     """Money between the operator and a tenant that no usage stands behind: a credit, a tax, a refund. Credits are negative."""
@@ -64,13 +68,13 @@ class Invoiced:
     lines: tuple[InvoiceLine, ...] = ()
     adjustments: tuple[Adjustment, ...] = ()
 
-    def by_coverage(self) -> Mapping[tuple[str, str | None, str | None], InvoiceLine]:
-        """Usage lines by tenant, model and meter. Raises ValueError when two lines cover the same usage."""
-        found: dict[tuple[str, str | None, str | None], InvoiceLine] = {}
+    def by_coverage(self) -> Coverage:
+        """Lines that cover usage or its rounding. Raises ValueError when two of them cover the same."""
+        found: dict[tuple[ChargeCategory, str, str | None, str | None], InvoiceLine] = {}
         for line in self.lines:
-            if line.category != "Usage" or line.status == "Voided":
+            if line.category not in ("Usage", "Adjustment") or line.status == "Voided":
                 continue
-            key = (line.tenant, line.model, line.meter)
+            key = (line.category, line.tenant, line.model, line.meter)
             if key in found:
                 raise ValueError(
                     f"the invoice lines {found[key].detail_id!r} and {line.detail_id!r} cover the same usage"

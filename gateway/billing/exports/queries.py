@@ -108,17 +108,19 @@ def charges(connection: Connection, part: Slice, book: Book, tenant: str | None)
     return found
 
 
-def usage_pages(connection: Connection, part: Slice, tenant: str | None) -> Iterator[Sequence[RowMapping]]:
+def usage_pages(
+    connection: Connection, part: Slice, tenant: str | None, at_a_time: int = PAGE
+) -> Iterator[Sequence[RowMapping]]:
     """The usage rows of a slice, oldest first, some thousand at a time; each page is one short statement."""
     wanted = [
         column for column in usage_events.c if column.name not in ("explanation", "overhead_seconds", "hold_pico")
     ]
     order = (usage_events.c.started_at, usage_events.c.request_id)
-    query = _within(select(*wanted), part, tenant).order_by(*order).limit(PAGE)
+    query = _within(select(*wanted), part, tenant).order_by(*order).limit(at_a_time)
     page = connection.execute(query).mappings().all()
     while page:
         yield page
-        if len(page) < PAGE:
+        if len(page) < at_a_time:
             return
         last = tuple_(literal(page[-1]["started_at"], order[0].type), literal(page[-1]["request_id"]))
         page = connection.execute(query.where(tuple_(*order) > last)).mappings().all()
