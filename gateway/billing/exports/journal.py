@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from datetime import date
 
 from gateway.billing.exports.columns import Column, Row, decimal
 from gateway.billing.exports.queries import JournalLine
@@ -44,9 +46,13 @@ def journal_rows(lines: Iterable[JournalLine]) -> Iterator[Row]:
 
 
 def check_balance(lines: Iterable[JournalLine]) -> None:
-    """Raises StartupError when the lines of one query do not balance."""
-    difference = sum(line.debit - line.credit for line in lines)
-    if difference:
-        raise StartupError(
-            f"the journal is out of balance by {difference} pico-USD. Run `penstock ledger verify` to see what is wrong."
-        )
+    """Raises StartupError for the first day whose debits and credits differ."""
+    differences: dict[date, int] = defaultdict(int)
+    for line in lines:
+        differences[line.day] += line.debit - line.credit
+    for day, difference in differences.items():
+        if difference:
+            raise StartupError(
+                f"the journal of {day.isoformat()} is out of balance by {difference} pico-USD. Nothing was written; run "
+                "`penstock ledger verify` to see what is wrong."
+            )
