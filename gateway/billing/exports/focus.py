@@ -131,7 +131,7 @@ def _charge_values(charge: Charge, perspective: Perspective, lines: Coverage) ->
         "SkuPriceId": f"{sku}@{format_usd(charge.rate)}",
         "SkuPriceDetails": _details(charge),
         "x_AttemptStatus": charge.status,
-        "x_Estimated": "true" if charge.estimated else "false",
+        "x_Estimated": charge.estimated,
         "x_RatedLines": charge.lines,
     }
 

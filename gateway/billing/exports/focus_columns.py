@@ -87,7 +87,7 @@ COST_AND_USAGE = (
     Column("Tags"),
     Column("x_AttemptStatus"),
     Column("x_ChargeKey"),
-    Column("x_Estimated"),
+    Column("x_Estimated", "boolean"),
     Column("x_RatedLines", "integer"),
 )
 
