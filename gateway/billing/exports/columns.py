@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 Cell = str | int | bool | Decimal | datetime | None
 Row = tuple[Cell, ...]
@@ -18,7 +18,7 @@ PRICE_SCALE = 16
 OTHER_SCALE = 14
 PRECISION = 38
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = frozenset("=+-@\t\r")
 """Spreadsheets run text that begins so. Clients choose session names and model names, so CSV puts an apostrophe before it."""
 
 
@@ -47,34 +47,21 @@ def decimal_text(value: Decimal) -> str:
 
 def moment_text(value: datetime) -> str:
     """ISO 8601 in UTC with a Z, microseconds only where there are any."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def csv_text(kind: Kind) -> Callable[[Cell], str]:
-    """How a cell of a kind is written in CSV; nothing is an empty cell."""
-    write = _WRITERS[kind]
-    return lambda value: "" if value is None else write(value)
+def csv_writers(columns: Sequence[Column]) -> list[tuple[int, Callable[[Any], str]]]:
+    """Places of the cells that CSV needs in another form, and how they are written; integers and nothing stay as they are."""
+    return [(place, _WRITERS[column.kind]) for place, column in enumerate(columns) if column.kind in _WRITERS]
 
 
-def _text(value: Cell) -> str:
-    text = str(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+def _text(text: str) -> str:
+    return f"'{text}" if text[:1] in FORMULA_STARTS else text
 
 
-def _decimal(value: Cell) -> str:
-    assert isinstance(value, Decimal)
-    return decimal_text(value)
-
-
-def _moment(value: Cell) -> str:
-    assert isinstance(value, datetime)
-    return moment_text(value)
-
-
-_WRITERS: dict[Kind, Callable[[Cell], str]] = {
+_WRITERS: dict[Kind, Callable[[Any], str]] = {
     "text": _text,
-    "integer": str,
     "boolean": lambda value: "true" if value else "false",
-    "decimal": _decimal,
-    "moment": _moment,
+    "decimal": decimal_text,
+    "moment": moment_text,
 }

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from gateway.billing.exports.columns import PRECISION, Column, Row, csv_text
+from gateway.billing.exports.columns import PRECISION, Column, Row, csv_writers
 from gateway.errors import ConfigError, StartupError
 
 Format = Literal["csv", "parquet"]
@@ -112,12 +112,16 @@ class _Sums:
 
 
 def _write_csv(path: Path, columns: Sequence[Column], rows: Iterable[Row]) -> None:
-    writers = [csv_text(column.kind) for column in columns]
+    writers = csv_writers(columns)
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\r\n")
         out.writerow([column.name for column in columns])
         for row in rows:
-            out.writerow([write(value) for write, value in zip(writers, row, strict=True)])
+            cells: list[Any] = list(row)
+            for place, write in writers:
+                if cells[place] is not None:
+                    cells[place] = write(cells[place])
+            out.writerow(cells)
 
 
 def _write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Row]) -> None:

@@ -16,7 +16,8 @@ from gateway.billing.ledger.queries import account_ids
 from gateway.db.connect import Database, connect
 from gateway.db.tables import ledger_entries, ledger_transactions, rated_lines
 from gateway.db.transaction import transaction
-from gateway.errors import ConfigError, StartupError
+from gateway.errors import ConfigError, StartupError, Unavailable
+from tests.backends import PostgresServer
 from tests.month import deliver, requests
 
 SEPTEMBER = BillingMonth.parse("2026-09")
@@ -102,3 +103,15 @@ def test_a_line_that_was_tampered_with_stops_the_export(small: Database, tmp_pat
         connection.execute(change.where(rated_lines.c.request_id == one))
     with pytest.raises(StartupError, match="would add up to"):
         export(small, FOCUS, tmp_path)
+
+
+def test_a_database_that_stops_answering_is_said_and_nothing_is_written(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    database = connect(postgres_url, deadline_seconds=1)
+    deliver(database, tmp_path / "spool", requests(10))
+    with postgres_server.frozen(), pytest.raises(Unavailable):
+        export(database, FOCUS, tmp_path)
+    assert not list(tmp_path.glob("focus*/*.csv"))
+    assert export(database, FOCUS, tmp_path).files
+    database.close()
