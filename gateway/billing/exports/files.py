@@ -21,6 +21,8 @@ from gateway.billing.exports.usage_rows import usage_columns, usage_rows
 from gateway.errors import ConfigError
 
 PICO_PLACES = 12
+SOMETIMES = "invoice_detail"
+"""The file that an order may have had once and not any more."""
 COSTS = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
 
 
@@ -86,7 +88,7 @@ def _focus(connection: Connection, order: Order, found: Fingerprint) -> list[Fil
         File(f"billing_period.{order.form}", "Billing Period", BILLING_PERIOD, periods),
     ]
     if tenants and order.invoiced.lines:
-        name = f"invoice_detail.{order.form}"
+        name = f"{SOMETIMES}.{order.form}"
         rows = invoice_details(order.invoiced, perspective, order.tenant)
         files.append(File(name, "Invoice Detail", INVOICE_DETAIL, lambda: rows))
     return files

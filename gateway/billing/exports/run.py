@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.billing.exports import manifest, queries
-from gateway.billing.exports.files import File, files_of
+from gateway.billing.exports.files import SOMETIMES, File, files_of
 from gateway.billing.exports.order import Order, fingerprint, inputs_of
 from gateway.billing.exports.sinks import Format, require, write_file
 from gateway.db.connect import Database
@@ -73,6 +73,8 @@ def export(database: Database, order: Order, out: Path, *, force: bool = False) 
         files = files_of(connection, order, counted)
         done = {} if force else manifest.finished(folder, inputs)
         skipped = frozenset(done)
+        if (former := f"{SOMETIMES}.{order.form}") not in {file.name for file in files}:
+            (folder / former).unlink(missing_ok=True)
         for file in files:
             if file.name not in done:
                 done[file.name] = _write(folder, file, order.form)

@@ -204,6 +204,26 @@ def test_parquet_has_exact_types(small: Database, tmp_path: Path) -> None:
     assert schema.field("reasoning").type == pyarrow.int64()
 
 
+def test_without_pyarrow_only_parquet_is_refused_and_how_to_get_it_is_said(small: Database, tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "sys.modules['pyarrow'] = None\n"
+        "sys.argv[1:] = ['export', sys.argv[2], '--period', '2026-09', '--out', sys.argv[1]]\n"
+        "from gateway.cli import main\n"
+        "main()\n"
+    )
+    url = small.engine.url.render_as_string(hide_password=False)
+    codes = {}
+    for kind in ("csv", "parquet"):
+        command = [sys.executable, "-c", program, str(tmp_path / "out"), kind]
+        environment = {**os.environ, "DATABASE_URL": url}
+        codes[kind] = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert codes["csv"].returncode == 0, codes["csv"].stderr
+    assert codes["parquet"].returncode == 2
+    assert "pip install 'penstock[export]'" in codes["parquet"].stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["usage-tenant-csv-2026-09"]
+
+
 @pytest.mark.parametrize("at_a_time", [1, 7, 40, 41])
 def test_pages_of_usage_join_without_gaps(database: Database, tmp_path: Path, at_a_time: int) -> None:
     events = requests(40)

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from focus_data_toolkit.validate.bundle import validate_dataset_bundle
 
 from gateway.billing.exports import Adjustment, BillingMonth, Closing, Exported, Invoiced, InvoiceLine, Order, export
 from gateway.billing.exports.focus import View
@@ -231,6 +232,18 @@ def test_invoice_lines_credits_and_taxes_join_the_export(database: Database, tmp
     assert {row["InvoiceDetailId"] for row in rows if row["SkuMeter"] == "Output Tokens"} == {"d2"}
     assert [row["InvoiceDetailId"] for row in rows_of(done.folder / "invoice_detail.csv")] == ["d1", "d2", "d3", "d4"]
     assert_valid(done)
+    bundle = {entry.dataset: lines_in(done.folder / entry.name) for entry in done.files}
+    reconciled = validate_dataset_bundle(bundle, invoice_detail_authoritative=True)
+    assert "reconcile_invoice_detail" in reconciled.checks_run
+    assert reconciled.ok, reconciled.format()
+
+    export(database, order, tmp_path)
+    assert not (done.folder / "invoice_detail.csv").exists(), "without invoices their file is gone, too"
+
+
+def lines_in(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def line(detail: str, category: Any, amount: Decimal, meter: str | None = None) -> InvoiceLine:
