@@ -24,6 +24,7 @@ COMMANDS = {
     "prices": "prices:prices",
     "usage": "usage:usage",
     "ledger": "ledger:ledger",
+    "export": "export:export",
     "router": "router:router",
     "engine": "engine:engine",
     "scripted": "scripted:scripted",

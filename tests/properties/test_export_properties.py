@@ -1,0 +1,108 @@
+"""Aggregating charges into FOCUS rows, for any of them: exact products, exact totals, whatever order the lines come in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Context, Decimal, Inexact, localcontext
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.billing.exports.columns import Cell, decimal, decimal_text
+from gateway.billing.exports.focus import NAMES, Perspective, cost_and_usage
+from gateway.billing.exports.month import BillingMonth, Closing, slices
+from gateway.billing.exports.queries import Charge
+from gateway.money import MAX_PRICE_USD, PICO_PER_USD, amount_for
+from gateway.types import METERS
+
+EXACT = Context(prec=200, traps=[Inexact])
+PERSPECTIVE = Perspective("tenant", "Penstock", BillingMonth.parse("2026-09"))
+
+quantities = st.integers(1, 50_000_000)
+rates = st.integers(0, int(MAX_PRICE_USD) * PICO_PER_USD)
+
+
+@st.composite
+def charges(draw: st.DrawFn) -> Charge:
+    """What SQL sums up: some rated lines of one rate, each rounded by itself."""
+    rate = draw(rates)
+    parts = draw(st.lists(quantities, min_size=1, max_size=6))
+    return Charge(
+        day=date(2026, 9, 1) + timedelta(days=draw(st.integers(0, 29))),
+        tenant=draw(st.sampled_from(["acme", "globex"])),
+        provider=draw(st.sampled_from(["openai", "bundled"])),
+        model=draw(st.sampled_from(["small", "large"])),
+        upstream_model="m",
+        meter=draw(st.sampled_from(METERS)),
+        rate=rate,
+        status=draw(st.sampled_from(["ok", "cut"])),
+        estimated=draw(st.booleans()),
+        quantity=sum(parts),
+        amount=sum(amount_for(part, rate) for part in parts),
+        lines=len(parts),
+        late=False,
+    )
+
+
+def rows_of(found: list[Charge]) -> list[dict[str, Cell]]:
+    return [dict(zip(NAMES, row, strict=True)) for row in cost_and_usage(found, PERSPECTIVE, {})]
+
+
+def as_decimal(value: Cell) -> Decimal:
+    assert isinstance(value, Decimal)
+    return value
+
+
+@given(st.lists(charges(), max_size=8))
+def test_price_times_quantity_is_the_cost_and_the_total_is_the_ledgers(found: list[Charge]) -> None:
+    rows = rows_of(found)
+    with localcontext(EXACT):
+        for row in rows:
+            if row["ListUnitPrice"] is not None:
+                assert row["BilledCost"] == as_decimal(row["ListUnitPrice"]) * as_decimal(row["PricingQuantity"])
+        total = sum((as_decimal(row["BilledCost"]) for row in rows), Decimal(0))
+        assert total == Decimal(sum(one.amount for one in found)) / PICO_PER_USD
+
+
+@given(st.lists(charges(), max_size=8), st.randoms(use_true_random=False))
+def test_the_rows_do_not_depend_on_the_order_of_the_lines(found: list[Charge], draw: object) -> None:
+    shuffled = list(found)
+    draw.shuffle(shuffled)  # type: ignore[attr-defined]
+
+    def by_text(row: dict[str, Cell]) -> list[str]:
+        return [str(value) for value in row.values()]
+
+    assert sorted(map(by_text, rows_of(found))) == sorted(map(by_text, rows_of(shuffled)))
+
+
+@given(charges())
+def test_rounding_is_less_than_a_pico_per_line_and_of_the_same_day_and_tenant(charge: Charge) -> None:
+    per_place: dict[str, list[dict[str, Cell]]] = defaultdict(list)
+    for row in rows_of([charge, replace(charge, rate=0, amount=0)]):
+        per_place[str(row["ChargeCategory"])].append(row)
+    assert len(per_place["Adjustment"]) <= 1
+    for row in per_place["Adjustment"]:
+        assert abs(as_decimal(row["BilledCost"])) * PICO_PER_USD <= Decimal(charge.lines) / 2
+        assert row["ChargePeriodStart"] == per_place["Usage"][0]["ChargePeriodStart"]
+        assert row["BillingAccountId"] == charge.tenant
+
+
+@given(st.integers(-(10**37), 10**37), st.integers(0, 18))
+def test_decimals_are_written_exactly_with_a_point_and_without_an_exponent(units: int, places: int) -> None:
+    text = decimal_text(decimal(units, places))
+    assert "." in text
+    assert "E" not in text
+    with localcontext(EXACT):
+        assert Decimal(text) * 10**places == units
+
+
+@given(st.integers(2000, 2100), st.integers(1, 12))
+def test_the_slices_of_a_month_touch_and_cover_it(year: int, number: int) -> None:
+    month = BillingMonth.parse(f"{year}-{number:02d}")
+    days = list(slices(month, Closing()))
+    assert days[0].since == month.start
+    assert days[-1].until == month.end
+    assert all(one.until == other.since for one, other in pairwise(days))
