@@ -23,6 +23,8 @@ COMMANDS = {
     "keys": "keys:keys",
     "usage": "usage:usage",
     "ledger": "ledger:ledger",
+    "invoice": "invoice:invoice",
+    "credits": "credits:credits_",
     "router": "router:router",
     "engine": "engine:engine",
     "scripted": "scripted:scripted",

@@ -109,6 +109,12 @@ def credit_note_with_key(connection: Connection, key: str) -> CreditNote | None:
     return _credit_note(row) if row is not None else None
 
 
+def find_credit_notes(connection: Connection, name: str) -> list[CreditNote]:
+    """Credit notes with this number or id."""
+    query = select(credit_notes).where((credit_notes.c.number == name) | (credit_notes.c.id == name))
+    return [_credit_note(row) for row in connection.execute(query).mappings()]
+
+
 def living_invoice(connection: Connection, tenant: str, period: Month) -> Invoice | None:
     """The draft or finalised invoice of a period."""
     query = select(invoices).where(invoices.c.tenant == tenant, invoices.c.period == str(period))

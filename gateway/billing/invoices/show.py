@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.billing.invoices import queries
-from gateway.billing.invoices.document import Invoice
+from gateway.billing.invoices.document import CreditNote, Invoice
 from gateway.billing.invoices.issue import find_invoice
 from gateway.billing.periods.month import Month
 from gateway.db.connect import Database
@@ -35,6 +35,16 @@ def read_invoice(database: Database, name: str) -> Invoice:
     """The invoice with this number or id."""
     with snapshot(database) as connection:
         return find_invoice(connection, name)
+
+
+def read_credit_note(database: Database, name: str) -> tuple[Invoice, CreditNote] | None:
+    """The credit note with this number or id, and its invoice; None when there is none."""
+    with snapshot(database) as connection:
+        found = queries.find_credit_notes(connection, name)
+        if len(found) > 1:
+            known = ", ".join(note.id for note in found)
+            raise Conflict(f"{len(found)} issuers have given the number {name!r}; use an id: {known}.")
+        return (find_invoice(connection, found[0].invoice_id), found[0]) if found else None
 
 
 def list_invoices(
