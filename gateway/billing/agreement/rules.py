@@ -17,12 +17,13 @@ def lines_add_up(connection: Connection) -> Iterator[str]:
     """Totals are the sums of the lines, and every line is its exact amount in cents."""
     sums = queries.line_sums(connection)
     for invoice in queries.all_invoices(connection):
-        found = sums.get(invoice["id"], {"usage_pico": 0, "usage_cents": 0, "credits_cents": 0})
+        found = sums.pop(invoice["id"], {"usage_pico": 0, "usage_cents": 0, "credits_cents": 0})
         wrong = [name for name, amount in found.items() if amount != invoice[name]]
         total = invoice["usage_cents"] + invoice["credits_cents"] + invoice["tax_cents"]
         wrong += ["total_cents"] if total != invoice["total_cents"] else []
         if wrong:
             yield f"{_name(invoice)}: {', '.join(wrong)}"
+    yield from (f"{invoice}: lines without an invoice" for invoice in sorted(sums))
 
 
 def usage_is_invoiced(connection: Connection) -> Iterator[str]:
@@ -59,6 +60,8 @@ def notes_are_within_invoices(connection: Connection) -> Iterator[str]:
         allowed = invoice["total_cents"] if invoice["state"] == "finalised" else 0
         if (found := credited.get(invoice["id"], 0)) > allowed:
             yield f"{_name(invoice)}: credited {found} of {allowed} cents"
+        credited.pop(invoice["id"], None)
+    yield from (f"{invoice}: credited {found} cents, no invoice" for invoice, found in sorted(credited.items()))
 
 
 def numbers_have_no_gaps(connection: Connection) -> Iterator[str]:
@@ -74,7 +77,7 @@ def credits_agree(connection: Connection) -> Iterator[str]:
     for grant, left in queries.grant_balances(connection).items():
         if booked.pop(grant, 0) != left or left < 0:
             yield f"{grant}: left {left}"
-    yield from (f"{grant}: an account without a grant" for grant, found in sorted(booked.items()) if found)
+    yield from (f"{grant}: an account without a grant" for grant in sorted(booked))
 
 
 RULES: tuple[tuple[str, Rule], ...] = (

@@ -47,7 +47,6 @@ def give(database: Database, wanted: NewGrant, now: datetime, key: str | None = 
     Raises ValueError for an amount, priority or time that makes no sense, Conflict when the key stands for another grant.
     """
     effective = wanted.effective_at or now
-    _check(wanted, effective, now)
     row = {
         "id": f"grant_{uuid4().hex[:16]}",
         "tenant": wanted.tenant,
@@ -64,6 +63,7 @@ def give(database: Database, wanted: NewGrant, now: datetime, key: str | None = 
         queries.insert_grant(connection, row)
         found = queries.grant_with_key(connection, str(row["idempotency_key"]))
         if found["id"] == row["id"]:
+            _check(wanted, effective, now)
             entries = {
                 Account("granted", wanted.tenant): wanted.cents * PICO_PER_CENT,
                 Account("grant", found["id"]): -wanted.cents * PICO_PER_CENT,
