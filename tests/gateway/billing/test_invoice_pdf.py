@@ -114,26 +114,21 @@ def test_a_credit_note_names_its_invoice_and_its_tax() -> None:
 def test_letters_are_printed_or_refused_and_never_replaced() -> None:
     western = invoice(name="Müller & Søn, Åre – “Größe” €")
     assert "Müller & Søn, Åre – “Größe” €" in text_of(invoice_pdf(western))[0]
-    with pytest.raises(ConfigError, match=r"the font of the PDF has no 'Ł', which stands in 'Łódź'.*billing: \{font:"):
-        invoice_pdf(invoice(name="Łódź"))
-    assert "Łódź" in text_of(invoice_pdf(invoice(name="Łódź"), _font_with("Ł")))[0]
+    with pytest.raises(
+        ConfigError, match=r"the font of the PDF has no 'Ł', which stands in 'Łukasz'.*billing: \{font:"
+    ):
+        invoice_pdf(invoice(name="Łukasz"))
+    assert "Łukasz" in text_of(invoice_pdf(invoice(name="Łukasz"), VERA))[0]
     with pytest.raises(ConfigError, match="has no '株'"):
         invoice_pdf(invoice(name="株式会社"), VERA)
 
 
-def _font_with(letter: str) -> Path:
-    from reportlab.pdfbase.ttfonts import TTFont
-
-    assert ord(letter) in TTFont("probe", str(VERA)).face.charToGlyph
-    return VERA
-
-
 def test_a_font_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     wrong = tmp_path / "font.ttf"
-    with pytest.raises(ConfigError, match="billing.font .* cannot be used"):
+    with pytest.raises(ConfigError, match=r"billing\.font .* cannot be used"):
         invoice_pdf(invoice(), wrong)
     wrong.write_bytes(b"not a font")
-    with pytest.raises(ConfigError, match="billing.font .* cannot be used"):
+    with pytest.raises(ConfigError, match=r"billing\.font .* cannot be used"):
         invoice_pdf(invoice(), wrong)
 
 

@@ -34,12 +34,9 @@ class Books:
             "PENSTOCK_CONFIG": str(folder / "penstock.yaml"),
         }
         assert penstock("migrate", environment=self.environment).returncode == 0
-        self.use("acme", 1_000_000)
-        self.use("beta", 500_000)
-
-    def use(self, tenant: str, tokens: int) -> None:
-        database = connect(f"sqlite:///{self.folder / 'data' / 'penstock.db'}")
-        deliver(database, self.folder, used("2026-09-05", Usage(input=tokens), tenant=tenant))
+        database = connect(f"sqlite:///{folder / 'data' / 'penstock.db'}")
+        mine, theirs = (used("2026-09-05", Usage(input=n), tenant=t) for t, n in (("acme", 10**6), ("beta", 500_000)))
+        deliver(database, folder, mine, theirs)
         database.close()
 
     def json(self, *arguments: str) -> Any:
@@ -55,6 +52,12 @@ class Books:
 @pytest.fixture
 def books(tmp_path: Path) -> Books:
     return Books(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Books:
+    """Shared by tests of commands that change nothing."""
+    return Books(tmp_path_factory.mktemp("untouched"))
 
 
 def test_a_month_from_usage_to_a_pdf(books: Books) -> None:
@@ -88,8 +91,9 @@ def test_a_month_from_usage_to_a_pdf(books: Books) -> None:
         assert words in " ".join(pypdf.PdfReader(BytesIO(files[0].read_bytes())).pages[0].extract_text().split())
     verified = books.json("ledger", "verify")
     assert (verified["ok"], verified["invoices"], verified["credit_notes"], verified["grants"]) == (True, 2, 1, 1)
-    for command in (["invoice", "show", "INV-000001"], ["invoice", "list"], ["credits", "list"], ["credits", "expire"]):
-        assert penstock(*command, environment=books.environment).returncode == 0
+    for command in (["invoice", "show", "INV-000001"], ["invoice", "list"], ["credits", "list"]):
+        done = penstock(*command, environment=books.environment)
+        assert (done.returncode, "acme" in done.stdout) == (0, True)
 
 
 def test_a_void_invoice_is_issued_again(books: Books) -> None:
@@ -130,12 +134,13 @@ def test_a_void_invoice_is_issued_again(books: Books) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_and_changes_nothing(
-    books: Books, arguments: list[str], code: int, words: str
+    untouched: Books, arguments: list[str], code: int, words: str
 ) -> None:
-    found, said = books.refused(*arguments)
+    file = untouched.folder / "data" / "penstock.db"
+    before = file.read_bytes()
+    found, said = untouched.refused(*arguments)
     assert (found, words in said) == (code, True), said
-    assert books.json("invoice", "list") == {"invoices": []}
-    assert books.json("credits", "list") == {"credits": []}
+    assert file.read_bytes() == before
 
 
 def test_closing_twice_says_with_which_invoice_it_was_closed(books: Books) -> None:
