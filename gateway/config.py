@@ -50,7 +50,7 @@ class BillTo(Section):
     name: str | None = Field(
         None, min_length=1, max_length=200, description="Name on invoices; the tenant's when absent."
     )
-    address: str = Field("", max_length=1000, description="Address on invoices; line breaks are kept.")
+    address: str | None = Field(None, max_length=1000, description="Address on invoices; line breaks are kept.")
     tax_id: str | None = Field(None, max_length=100, description="The tenant's tax number.")
     po_number: str | None = Field(None, max_length=100, description="Purchase order that invoices name.")
     terms_days: int = Field(30, ge=0, le=365, description="Days from the invoice date until payment is due.")
@@ -62,7 +62,7 @@ class Issuer(Section):
     """Who issues the invoices."""
 
     name: str = Field(min_length=1, max_length=200, description="Legal name; its invoices are numbered without gaps.")
-    address: str = Field("", max_length=1000, description="Address on invoices; line breaks are kept.")
+    address: str | None = Field(None, max_length=1000, description="Address on invoices; line breaks are kept.")
     tax_id: str | None = Field(None, max_length=100, description="The issuer's tax number.")
 
 

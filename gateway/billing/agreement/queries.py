@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, select
+from sqlalchemy import Column, ColumnElement, Connection, RowMapping, case, func, select
 
 from gateway.db.invoice_tables import (
     billing_periods,
@@ -26,17 +26,23 @@ def all_invoices(connection: Connection) -> list[RowMapping]:
 
 
 def line_sums(connection: Connection) -> dict[str, dict[str, int]]:
-    """What the lines of each invoice add up to."""
-    credit = invoice_lines.c.kind == "credit"
+    """What the lines of each invoice add up to: exact usage, and cents by what they are."""
+
+    def total(kinds: tuple[str, ...], amount: Column[int]) -> ColumnElement[Any]:
+        return func.sum(case((invoice_lines.c.kind.in_(kinds), amount), else_=0))
+
+    usage, cents = ("usage", "correction"), invoice_lines.c.amount_cents
     query = select(
         invoice_lines.c.invoice_id,
-        func.sum(case((credit, 0), else_=invoice_lines.c.amount_pico)),
-        func.sum(case((credit, 0), else_=invoice_lines.c.amount_cents)),
-        func.sum(case((credit, invoice_lines.c.amount_cents), else_=0)),
+        total(usage, invoice_lines.c.amount_pico).label("usage_pico"),
+        total(usage, cents).label("usage_cents"),
+        total(("credit",), cents).label("credits_cents"),
+        total(("tax",), cents).label("tax_cents"),
+        func.sum(cents).label("total_cents"),
     ).group_by(invoice_lines.c.invoice_id)
     return {
-        invoice: {"usage_pico": int(pico), "usage_cents": int(cents), "credits_cents": int(credits)}
-        for invoice, pico, cents, credits in connection.execute(query)
+        row["invoice_id"]: {name: int(amount) for name, amount in row.items() if name != "invoice_id"}
+        for row in connection.execute(query).mappings()
     }
 
 

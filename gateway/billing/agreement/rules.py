@@ -14,14 +14,12 @@ Rule = Callable[[Connection], Iterator[str]]
 
 
 def lines_add_up(connection: Connection) -> Iterator[str]:
-    """Totals are the sums of the lines, and every line is its exact amount in cents."""
+    """The lines of an invoice sum to its totals, and every line belongs to an invoice."""
     sums = queries.line_sums(connection)
     for invoice in queries.all_invoices(connection):
-        found = sums.pop(invoice["id"], {"usage_pico": 0, "usage_cents": 0, "credits_cents": 0})
-        wrong = [name for name, amount in found.items() if amount != invoice[name]]
-        total = invoice["usage_cents"] + invoice["credits_cents"] + invoice["tax_cents"]
-        wrong += ["total_cents"] if total != invoice["total_cents"] else []
-        if wrong:
+        found = sums.pop(invoice["id"], {})
+        names = ("usage_pico", "usage_cents", "credits_cents", "tax_cents", "total_cents")
+        if wrong := [name for name in names if found.get(name, 0) != invoice[name]]:
             yield f"{_name(invoice)}: {', '.join(wrong)}"
     yield from (f"{invoice}: lines without an invoice" for invoice in sorted(sums))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from uuid import uuid4
 
 from sqlalchemy import Connection
@@ -19,7 +18,7 @@ from gateway.billing.grants.burn_down import Draw, burn_down
 from gateway.billing.grants.give import draw
 from gateway.billing.invoices import queries
 from gateway.billing.invoices.document import Invoice
-from gateway.billing.invoices.lines import Totals, add_up, credit_lines, usage_lines
+from gateway.billing.invoices.lines import Totals, add_up, credit_lines, tax_lines, usage_lines
 from gateway.billing.ledger.book import Document, book, take_back
 from gateway.billing.ledger.post import Account
 from gateway.billing.periods import queries as periods
@@ -165,11 +164,10 @@ def _write_draft(
     used = usage_lines(queries.usage_sums(connection, tenant, period), period)
     if not used:
         raise Conflict(f"{tenant!r} has nothing to invoice in {period}.")
-    percent = Decimal(parties.bill_to.tax_percent)
-    due = add_up(used, percent)
-    draws = burn_down(grant_queries.grants_of(connection, tenant), due.usage_cents, period.end)
+    draws = burn_down(grant_queries.grants_of(connection, tenant), add_up(used).usage_cents, period.end)
     lines = used + credit_lines(draws)
-    totals = add_up(lines, percent)
+    lines += tax_lines(add_up(lines).net_cents, parties.bill_to.tax_percent, parties.bill_to.tax_name)
+    totals = add_up(lines)
     if abs(totals.total_cents) * PICO_PER_CENT > MAX_USD * PICO_PER_USD:
         raise Conflict(f"the invoice of {tenant!r} for {period} is beyond {MAX_USD} USD, the most one amount may be.")
     invoice_id = known.id if known else f"invoice_{uuid4().hex[:16]}"

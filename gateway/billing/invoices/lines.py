@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, get_args
 
 from gateway.billing.grants.burn_down import Draw
 from gateway.billing.periods.month import Month
 from gateway.money import PICO_PER_CENT, format_usd, percent_of, to_cents
 from gateway.types import METERS, Meter
 
-LineKind = Literal["usage", "correction", "credit"]
+LineKind = Literal["usage", "correction", "credit", "tax"]
 UNITS: dict[str, str] = {"gpu_seconds": "microseconds"}
 
 
@@ -34,7 +34,7 @@ class UsageSum:
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line. Usage has a quantity at a rate (pico-USD per million units); a correction is usage of an earlier month that
-    came after it was closed; a credit is what a grant pays, negative.
+    came after it was closed; a credit is what a grant pays, negative; tax comes last. The lines sum to the total.
     """
 
     kind: LineKind
@@ -50,7 +50,7 @@ class Line:
 
     @property
     def unit_price(self) -> str:
-        """USD per million units (per second of GPU time), exact; empty for credits."""
+        """USD per million units (per second of GPU time), exact; empty for credits and tax."""
         return "" if self.rate is None else format_usd(self.rate)
 
 
@@ -102,14 +102,22 @@ def credit_lines(draws: Sequence[Draw]) -> tuple[Line, ...]:
     )
 
 
-def add_up(lines: Iterable[Line], tax_percent: Decimal) -> Totals:
-    """Sum the lines; tax is rounded once, on what is left after credits."""
-    lines = list(lines)
-    used = [line for line in lines if line.kind != "credit"]
-    usage_cents = sum(line.amount_cents for line in used)
-    credits_cents = sum(line.amount_cents for line in lines if line.kind == "credit")
-    tax = percent_of(usage_cents + credits_cents, tax_percent)
-    return Totals(sum(line.amount_pico for line in used), usage_cents, credits_cents, tax)
+def tax_lines(net_cents: int, percent: Decimal, name: str) -> tuple[Line, ...]:
+    """The tax on what is left after credits, rounded once; no line when there is no tax."""
+    if not percent:
+        return ()
+    cents = percent_of(net_cents, percent)
+    return (Line("tax", f"{name} {percent.normalize():f} %", cents * PICO_PER_CENT, cents),)
+
+
+def add_up(lines: Iterable[Line]) -> Totals:
+    """Sum the lines by what they are."""
+    pico, cents = dict.fromkeys(get_args(LineKind), 0), dict.fromkeys(get_args(LineKind), 0)
+    for line in lines:
+        pico[line.kind] += line.amount_pico
+        cents[line.kind] += line.amount_cents
+    usage_cents = cents["usage"] + cents["correction"]
+    return Totals(pico["usage"] + pico["correction"], usage_cents, cents["credit"], cents["tax"])
 
 
 def tax_share(total_cents: int, tax_cents: int, credited_before: int, amount: int) -> int:

@@ -35,7 +35,7 @@ def invoice_pdf(invoice: Invoice, font: Path | None = None) -> bytes:
     if invoice.voided_at:
         facts.append(("Void since", f"{_day(invoice.voided_at)}: {invoice.void_reason}"))
     _facts(sheet, facts)
-    _table(sheet, invoice.lines)
+    _table(sheet, [line for line in invoice.lines if line.kind != "tax"])
     totals = invoice.totals
     _totals(
         sheet,
@@ -43,7 +43,7 @@ def invoice_pdf(invoice: Invoice, font: Path | None = None) -> bytes:
             ("Usage", totals.usage_cents),
             *([("Credits", totals.credits_cents)] if totals.credits_cents else []),
             ("Subtotal", totals.net_cents),
-            (_tax_label(invoice), totals.tax_cents),
+            *((line.description, line.amount_cents) for line in invoice.lines if line.kind == "tax"),
         ],
         (f"Total due ({invoice.currency})", totals.total_cents),
     )
@@ -67,7 +67,8 @@ def credit_note_pdf(invoice: Invoice, note: CreditNote, font: Path | None = None
         ("Reason", note.reason),
     ]
     _facts(sheet, facts)
-    amounts = [("Net", -(note.amount_cents - note.tax_cents)), (_tax_label(invoice), -note.tax_cents)]
+    amounts = [("Net", -(note.amount_cents - note.tax_cents))]
+    amounts += [(line.description, -note.tax_cents) for line in invoice.lines if line.kind == "tax"]
     _totals(sheet, amounts, (f"Total credited ({invoice.currency})", -note.amount_cents))
     return sheet.finish()
 
@@ -112,10 +113,6 @@ def _totals(sheet: Sheet, parts: Sequence[tuple[str, int]], total: tuple[str, in
         sheet.row(columns, (label, format_cents(cents)))
     sheet.row(columns, (total[0], format_cents(total[1])), bold=True)
     sheet.gap(10)
-
-
-def _tax_label(invoice: Invoice) -> str:
-    return f"{invoice.bill_to['tax_name']} {invoice.bill_to['tax_percent']} %"
 
 
 def _day(moment: Any) -> str:

@@ -58,7 +58,7 @@ def list_invoices(
 def line_requests(
     database: Database, name: str, position: int, limit: int = 100, after: str | None = None
 ) -> LineRequests:
-    """The requests of one line, counted from 1. Raises ValueError for a line that does not exist or is a credit.
+    """The requests of one line, counted from 1. Raises ValueError for a line that does not exist or is no usage.
 
     Lines of a draft name their requests as they are now; those of a finalised invoice do not change any more.
     """
@@ -70,8 +70,8 @@ def line_requests(
         if not 1 <= position <= len(invoice.lines):
             raise ValueError(f"invoice {name} has the lines 1 to {len(invoice.lines)}, not {position}")
         line = invoice.lines[position - 1]
-        if line.kind == "credit":
-            raise ValueError(f"line {position} of invoice {name} is a credit; no requests stand behind it")
+        if line.kind in ("credit", "tax"):
+            raise ValueError(f"line {position} of invoice {name} is {line.kind}; no requests stand behind it")
         found = queries.requests_of_line(connection, invoice, line, limit + 1, after)
     shown = tuple(
         {

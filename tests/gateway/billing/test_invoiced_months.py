@@ -62,7 +62,9 @@ def test_a_month_is_closed_with_one_numbered_invoice(database: Database, tmp_pat
         ("gpt", "input", 4_000_000, "10", 4000),
         ("gpt", "reasoning", 500_000, "10", 500),
         ("small", "input", 2_000_000, "1", 200),
+        (None, None, None, "", 940),
     ]
+    assert [line.description for line in invoice.lines[2:]] == ["small, input", "Tax 20 %"]
     totals = invoice.totals
     assert (totals.usage_cents, totals.tax_cents, totals.total_cents) == (4700, 940, 5640)
     assert (invoice.number, invoice.state) == ("INV-000001", "finalised")
@@ -103,13 +105,13 @@ def test_late_usage_is_a_correction_in_the_next_open_month(database: Database, t
     assert_books_agree(database, tmp_path)
     november = close(database, NOVEMBER)
     assert [(line.kind, str(line.charge_period), line.amount_cents) for line in november.lines] == [
-        ("usage", "2026-11", 1000), ("correction", "2026-10", 2000),
+        ("usage", "2026-11", 1000), ("correction", "2026-10", 2000), ("tax", "None", 600),
     ]  # fmt: skip
     assert november.lines[1].description == "gpt, input (usage of 2026-10)"
     deliver(database, tmp_path, used("2026-10-21"), used("2026-11-21"), used("2026-12-01"))
     december = close_period(database, "acme", Month(2026, 12), parties(), day("2027-01-02"))
     assert [(line.kind, str(line.charge_period)) for line in december.lines] == [
-        ("usage", "2026-12"), ("correction", "2026-10"), ("correction", "2026-11"),
+        ("usage", "2026-12"), ("correction", "2026-10"), ("correction", "2026-11"), ("tax", "None"),
     ]  # fmt: skip
     assert read_invoice(database, october.id) == october, "a finalised invoice never changes"
     assert close(database, tenant="other").totals.usage_cents == 1000
@@ -132,12 +134,14 @@ def test_every_line_names_the_requests_it_is_the_sum_of(database: Database, tmp_
             break
     assert seen == sorted(each.request_id for each in events)
     for invoice in list_invoices(database):
-        for position, line in enumerate(invoice.lines, 1):
+        for position, line in enumerate(invoice.lines[:-1], 1):
             found = line_requests(database, invoice.id, position).requests
             assert sum(request["amount_pico"] for request in found) == line.amount_pico
             assert sum(request["quantity"] for request in found) == line.quantity
     assert [r["request_id"] for r in line_requests(database, november.id, 2).requests] == [late.request_id]
-    with pytest.raises(ValueError, match="has the lines 1 to 2, not 3"):
+    with pytest.raises(ValueError, match="has the lines 1 to 3, not 4"):
+        line_requests(database, "INV-000001", 4)
+    with pytest.raises(ValueError, match="line 3 of invoice INV-000001 is tax; no requests"):
         line_requests(database, "INV-000001", 3)
 
 
@@ -170,14 +174,14 @@ def test_credits_pay_in_burn_order_before_tax(database: Database, tmp_path: Path
     give(database, NewGrant("other", 900, "somebody else's", 0, day("2026-10-01")), NOW)
     invoice = close(database)
     assert [(line.grant_id, line.amount_cents) for line in invoice.lines[1:]] == [
-        (first.id, -100), (soon.id, -250), (last.id, -650),
+        (first.id, -100), (soon.id, -250), (last.id, -650), (None, 0),
     ]  # fmt: skip
     assert (invoice.totals.net_cents, invoice.totals.tax_cents, invoice.totals.total_cents) == (0, 0, 0)
     left = {grant.id: grant.left_cents for grant in list_grants(database, "acme")}
     assert (left[first.id], left[soon.id], left[last.id]) == (0, 0, 4350)
     assert balance(database, f"grant:{last.id}") == -4350 * PICO_PER_CENT
     assert_books_agree(database, tmp_path)
-    with pytest.raises(ValueError, match="line 2 of invoice INV-000001 is a credit"):
+    with pytest.raises(ValueError, match="line 2 of invoice INV-000001 is credit"):
         line_requests(database, "INV-000001", 2)
 
 

@@ -93,7 +93,7 @@ def test_usage_that_arrives_during_a_close_is_billed_exactly_once(
     from gateway.billing.invoices.show import list_invoices
 
     assert sum(invoice.totals.usage_pico for invoice in list_invoices(database)) == october
-    assert {line.kind for line in november.lines} == {"correction"}
+    assert {line.kind for line in november.lines} == {"correction", "tax"}
     assert verify(database, tmp_path).problems == ()
 
 
