@@ -168,7 +168,7 @@ def _write_draft(
     lines = used + credit_lines(draws)
     lines += tax_lines(add_up(lines).net_cents, parties.bill_to.tax_percent, parties.bill_to.tax_name)
     totals = add_up(lines)
-    if abs(totals.total_cents) * PICO_PER_CENT > MAX_USD * PICO_PER_USD:
+    if max(totals.usage_cents, totals.total_cents) * PICO_PER_CENT > MAX_USD * PICO_PER_USD:
         raise Conflict(f"the invoice of {tenant!r} for {period} is beyond {MAX_USD} USD, the most one amount may be.")
     invoice_id = known.id if known else f"invoice_{uuid4().hex[:16]}"
     row = _row(tenant, period, parties, totals, now) | {"id": invoice_id}

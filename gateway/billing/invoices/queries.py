@@ -118,14 +118,12 @@ def find_credit_notes(connection: Connection, name: str) -> list[CreditNote]:
 def living_invoice(connection: Connection, tenant: str, period: Month) -> Invoice | None:
     """The draft or finalised invoice of a period."""
     query = select(invoices).where(invoices.c.tenant == tenant, invoices.c.period == str(period))
-    row = connection.execute(query.where(invoices.c.state != "void")).mappings().one_or_none()
-    return _invoice(connection, row) if row is not None else None
+    return next(iter(_read(connection, query.where(invoices.c.state != "void"))), None)
 
 
 def find_invoices(connection: Connection, name: str) -> list[Invoice]:
     """Invoices with this number or id."""
-    query = select(invoices).where((invoices.c.number == name) | (invoices.c.id == name))
-    return [_invoice(connection, row) for row in connection.execute(query).mappings().all()]
+    return _read(connection, select(invoices).where((invoices.c.number == name) | (invoices.c.id == name)))
 
 
 def list_invoices(connection: Connection, tenant: str | None, period: Month | None, limit: int) -> list[Invoice]:
@@ -135,7 +133,7 @@ def list_invoices(connection: Connection, tenant: str | None, period: Month | No
         query = query.where(invoices.c.tenant == tenant)
     if period is not None:
         query = query.where(invoices.c.period == str(period))
-    return [_invoice(connection, row) for row in connection.execute(query).mappings().all()]
+    return _read(connection, query)
 
 
 def _charged(query: Select[Any]) -> Select[Any]:
@@ -156,9 +154,22 @@ def _late(query: Select[Any], tenant: str, period: Month) -> Select[Any]:
     return query.where(late_into(tenant, period))
 
 
-def _invoice(connection: Connection, row: RowMapping) -> Invoice:
-    lines = select(invoice_lines).where(invoice_lines.c.invoice_id == row["id"]).order_by(invoice_lines.c.position)
-    notes = select(credit_notes).where(credit_notes.c.invoice_id == row["id"]).order_by(credit_notes.c.sequence)
+def _read(connection: Connection, query: Select[Any]) -> list[Invoice]:
+    """The invoices of a query, with all their lines and credit notes in one query each."""
+    rows = connection.execute(query).mappings().all()
+    ids = [row["id"] for row in rows]
+    lines: dict[str, list[Line]] = {name: [] for name in ids}
+    notes: dict[str, list[CreditNote]] = {name: [] for name in ids}
+    of_lines = select(invoice_lines).where(invoice_lines.c.invoice_id.in_(ids)).order_by(invoice_lines.c.position)
+    of_notes = select(credit_notes).where(credit_notes.c.invoice_id.in_(ids)).order_by(credit_notes.c.sequence)
+    for row in connection.execute(of_lines).mappings():
+        lines[row["invoice_id"]].append(_line(row))
+    for row in connection.execute(of_notes).mappings():
+        notes[row["invoice_id"]].append(_credit_note(row))
+    return [_invoice(row, lines[row["id"]], notes[row["id"]]) for row in rows]
+
+
+def _invoice(row: RowMapping, lines: list[Line], notes: list[CreditNote]) -> Invoice:
     return Invoice(
         id=row["id"],
         tenant=row["tenant"],
@@ -168,9 +179,9 @@ def _invoice(connection: Connection, row: RowMapping) -> Invoice:
         issuer=row["issuer_details"],
         bill_to=row["bill_to"],
         currency=row["currency"],
-        lines=tuple(_line(line) for line in connection.execute(lines).mappings()),
+        lines=tuple(lines),
         totals=Totals(row["usage_pico"], row["usage_cents"], row["credits_cents"], row["tax_cents"]),
-        credit_notes=tuple(_credit_note(note) for note in connection.execute(notes).mappings()),
+        credit_notes=tuple(notes),
         created_at=row["created_at"],
         finalised_at=row["finalised_at"],
         due_at=row["due_at"],

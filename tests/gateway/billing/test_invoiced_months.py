@@ -8,17 +8,17 @@ import pytest
 from sqlalchemy import func, select
 
 from gateway.billing.grants.give import NewGrant, expire_grants, give, list_grants
-from gateway.billing.invoices.credit import credit_invoice
 from gateway.billing.invoices.document import Invoice
-from gateway.billing.invoices.issue import close_period, draft_invoice, tenants_to_close, void_invoice
+from gateway.billing.invoices.issue import Parties, close_period, draft_invoice, tenants_to_close, void_invoice
 from gateway.billing.invoices.show import line_requests, list_invoices, read_invoice
 from gateway.billing.ledger import verify
 from gateway.billing.periods.month import Month
+from gateway.config import Billing, BillTo
 from gateway.db.connect import Database
 from gateway.db.invoice_tables import billing_periods
 from gateway.db.tables import ledger_accounts, ledger_entries
 from gateway.db.transaction import snapshot, transaction
-from gateway.errors import ConfigError, Conflict, UnknownDocument
+from gateway.errors import ConfigError, Conflict
 from gateway.money import PICO_PER_CENT
 from gateway.types import Usage
 from tests.invoicing import NOW, day, deliver, parties, used
@@ -268,9 +268,6 @@ def test_an_interrupted_close_goes_on_where_it_was(database: Database, tmp_path:
 
 
 def test_without_an_issuer_nothing_is_invoiced(database: Database, tmp_path: Path) -> None:
-    from gateway.billing.invoices.issue import Parties
-    from gateway.config import Billing, BillTo
-
     deliver(database, tmp_path, used("2026-10-05"))
     for write in (close_period, draft_invoice):
         with pytest.raises(ConfigError, match="invoices need an issuer"):
@@ -278,9 +275,10 @@ def test_without_an_issuer_nothing_is_invoiced(database: Database, tmp_path: Pat
     assert tenants_to_close(database, OCTOBER) == ["acme"]
 
 
-def test_an_unknown_invoice_is_named(database: Database) -> None:
-    for ask in (read_invoice, lambda db, name: void_invoice(db, name, "why", NOW)):
-        with pytest.raises(UnknownDocument, match="no invoice has the number or id 'INV-9'"):
-            ask(database, "INV-9")
-    with pytest.raises(UnknownDocument, match="'INV-9'"):
-        credit_invoice(database, "INV-9", 1, "why", NOW)
+def test_usage_of_a_machine_whose_clock_was_reset_can_be_billed(database: Database, tmp_path: Path) -> None:
+    deliver(database, tmp_path, used("1970-01-01T00:10"), used("2026-10-05"))
+    with pytest.raises(Conflict, match="1970-01 of 'acme' is not closed"):
+        close(database)
+    assert close_period(database, "acme", Month.parse("1970-01"), parties(), NOW).totals.usage_cents == 1000
+    assert close(database).totals.usage_cents == 1000
+    assert_books_agree(database, tmp_path)
