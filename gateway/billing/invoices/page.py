@@ -22,11 +22,12 @@ class Sheet:
         try:
             from reportlab.lib.pagesizes import A4
             from reportlab.lib.utils import simpleSplit
+            from reportlab.pdfbase.pdfmetrics import stringWidth
             from reportlab.pdfgen.canvas import Canvas
         except ModuleNotFoundError:
             raise StartupError("PDFs need reportlab: run pip install 'penstock[pdf]'.") from None
         self._plain, self._bold, self._glyphs = _fonts(font)
-        self._split = simpleSplit
+        self._split, self._measure = simpleSplit, stringWidth
         self._file = BytesIO()
         self._width, self._height = A4
         # Invariant: no clock and no random id, so that equal documents are equal files.
@@ -58,7 +59,7 @@ class Sheet:
         """One row; cells that are too long go on below. `on_new_page` repeats a table's head."""
         font = self._bold if bold else self._plain
         wrapped = [
-            self._split(self._checked(cell), font, size, width)
+            self.wrap(self._checked(cell), font, size, width)
             for (_, width, _), cell in zip(columns, cells, strict=True)
         ]
         height = size * LEADING * max(1, *(len(lines) for lines in wrapped))
@@ -75,6 +76,17 @@ class Sheet:
                 else:
                     self._canvas.drawString(MARGIN + left, y, line)
         self._y -= height
+
+    def wrap(self, text: str, font: str, size: float, width: float) -> list[str]:
+        """The text in lines that fit; a word that does not fit by itself is cut, as model names may be long."""
+        lines: list[str] = []
+        for line in self._split(text, font, size, width):
+            while self._measure(line, font, size) > width:
+                fits = max(n for n in range(1, len(line)) if n == 1 or self._measure(line[:n], font, size) <= width)
+                lines.append(line[:fits])
+                line = line[fits:]
+            lines.append(line)
+        return lines
 
     def rule(self) -> None:
         """A line across the page."""

@@ -6,6 +6,7 @@ reportlab draws it (BSD licence, no compiled parts); it comes with the extra `pd
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,17 @@ def _table(sheet: Sheet, lines: Sequence[Line]) -> None:
 
     head()
     for line in lines:
-        quantity = "" if line.quantity is None else f"{line.quantity:,}"
-        # Per million microseconds is per second, which is how time is sold.
-        price = f"{line.unit_price} / s" if line.meter in UNITS else line.unit_price
-        sheet.row(COLUMNS, (line.description, quantity, price, format_cents(line.amount_cents)), on_new_page=head)
+        sheet.row(COLUMNS, (line.description, *_usage(line), format_cents(line.amount_cents)), on_new_page=head)
     sheet.rule()
+
+
+def _usage(line: Line) -> tuple[str, str]:
+    """Quantity and unit price; time is counted in microseconds, sold and shown in seconds."""
+    if line.quantity is None:
+        return "", ""
+    if line.meter in UNITS:
+        return f"{Decimal(line.quantity) / 10**6:,f} s", f"{line.unit_price} per second"
+    return f"{line.quantity:,}", line.unit_price
 
 
 def _totals(sheet: Sheet, parts: Sequence[tuple[str, int]], total: tuple[str, int]) -> None:

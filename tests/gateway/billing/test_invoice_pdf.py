@@ -10,9 +10,11 @@ from pathlib import Path
 import pypdf
 import pytest
 import reportlab
+from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from gateway.billing.invoices.document import CreditNote, Invoice
 from gateway.billing.invoices.lines import UsageSum, add_up, tax_lines, usage_lines
+from gateway.billing.invoices.page import Sheet
 from gateway.billing.invoices.pdf import credit_note_pdf, invoice_pdf
 from gateway.billing.periods.month import Month
 from gateway.errors import ConfigError
@@ -70,7 +72,7 @@ def test_everything_that_finance_asks_for_stands_on_it() -> None:
         "INVOICE", "INV-000042", "2026-11-03", "2026-12-03", "30 days", "PO-7", "2026-10-01 to 2026-11-01",
         "Penstock Inc.", "1 Weir Road", "Tax number: US-1", "Acme Corp.", "2 Mill Lane", "Tax number: CH-9",
         "gpt, input 1,234,567 10 12.35", "gpt, reasoning (usage of 2026-09) 500,000 20 10.00",
-        "own, gpu seconds 3,000,000 2 / s 6.00", "Usage 28.35", "Subtotal 28.35", "VAT 7.7 % 2.18",
+        "own, gpu seconds 3 s 2 per second 6.00", "Usage 28.35", "Subtotal 28.35", "VAT 7.7 % 2.18",
         "Total due (USD) 30.53", "Exact usage: 28.34567 USD; rounding: 0.00433 USD",
     ):  # fmt: skip
         assert words in page, f"{words!r} is not in {page!r}"
@@ -91,6 +93,13 @@ def test_many_lines_go_on_over_pages_that_repeat_the_head() -> None:
         assert "Quantity USD per million" in page or number == len(pages)
     whole = "".join(" ".join(pages).split())
     assert all(f"model-{number}-with-a-long-name-" in whole for number in range(1, 90))
+
+
+@pytest.mark.parametrize("text", ["x" * 300, f"a {'long-' * 50} b", "words that fit " * 20, "", "W"])
+def test_text_stays_in_its_column_and_is_whole(text: str) -> None:
+    lines = Sheet("title", "author").wrap(text, "Helvetica", 9, 200)
+    assert all(stringWidth(line, "Helvetica", 9) <= 200 for line in lines)
+    assert "".join("".join(lines).split()) == "".join(text.split())
 
 
 def test_a_void_invoice_and_a_draft_say_so() -> None:
