@@ -24,6 +24,8 @@ COMMANDS = {
     "prices": "prices:prices",
     "usage": "usage:usage",
     "ledger": "ledger:ledger",
+    "invoice": "invoice:invoice",
+    "credits": "credits:credits_",
     "export": "export:export",
     "router": "router:router",
     "engine": "engine:engine",

@@ -48,6 +48,36 @@ class PricePlan(Section):
     markup_percent: Usd = Field(Decimal(0), ge=0, le=1000, description="Added to the provider's price.")
 
 
+class BillTo(Section):
+    """How a tenant is invoiced."""
+
+    name: str | None = Field(
+        None, min_length=1, max_length=200, description="Name on invoices; the tenant's when absent."
+    )
+    address: str | None = Field(None, max_length=1000, description="Address on invoices; line breaks are kept.")
+    tax_id: str | None = Field(None, max_length=100, description="The tenant's tax number.")
+    po_number: str | None = Field(None, max_length=100, description="Purchase order that invoices name.")
+    terms_days: int = Field(30, ge=0, le=365, description="Days from the invoice date until payment is due.")
+    tax_percent: Usd = Field(Decimal(0), ge=0, le=100, decimal_places=4, description="Tax added to invoices.")
+    tax_name: str = Field("Tax", min_length=1, max_length=50, description="What the tax is called.")
+
+
+class Issuer(Section):
+    """Who issues the invoices."""
+
+    name: str = Field(min_length=1, max_length=200, description="Legal name; its invoices are numbered without gaps.")
+    address: str | None = Field(None, max_length=1000, description="Address on invoices; line breaks are kept.")
+    tax_id: str | None = Field(None, max_length=100, description="The issuer's tax number.")
+
+
+class Billing(Section):
+    """Invoices."""
+
+    issuer: Issuer | None = Field(None, description="Who issues the invoices; nothing is invoiced without one.")
+    currency: Literal["USD"] = Field("USD", description="Currency of invoices.")
+    font: Path | None = Field(None, description="TrueType font of the PDFs; needed outside Western European letters.")
+
+
 class Tenant(Section):
     """Who is billed."""
 
@@ -55,6 +85,7 @@ class Tenant(Section):
     budget: Budget | None = Field(None, description="Money limit of the whole tenant.")
     price_plan: PricePlan = Field(PricePlan(), description="Markup on provider prices.")
     policy: str = Field("default", description="Policy for `auto` requests.")
+    billing: BillTo = Field(BillTo(), description="How the tenant is invoiced.")
 
 
 class Key(Section):
@@ -162,6 +193,7 @@ class Config(Section):
     database: str | None = Field(None, description="SQLAlchemy URL; SQLite in the data folder when absent.")
     redis: str | None = Field(None, description="Redis URL for several gateway processes; in memory when absent.")
     tenants: tuple[Tenant, ...] = Field((), description="Who is billed; `default` exists always.")
+    billing: Billing = Field(Billing(), description="Invoices.")
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")

@@ -5,7 +5,8 @@ PenstockError
 │                          BodyTooLarge (413), BodyTooSlow (408)
 ├── Unauthenticated (401) ─ MissingKey, InvalidKey, RevokedKey
 ├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed, UnknownTenant
-├── NotFound (404) ─ UnknownModel, UnknownRoute, MethodNotAllowed (405)
+├── NotFound (404) ─ UnknownModel, UnknownRoute, UnknownDocument, MethodNotAllowed (405)
+├── Conflict (409)
 ├── LimitExceeded (429) ─ BudgetExceeded
 ├── Unavailable (503)
 └── ProviderError (502) ─ ProviderUnreachable, ProviderTimeout (504), ProviderRateLimited (429), ProviderRejected (its own),
@@ -159,11 +160,25 @@ class UnknownRoute(NotFound):
     code = "unknown_url"
 
 
+class UnknownDocument(NotFound):
+    """No invoice, credit note or grant has this number or id."""
+
+    code = "document_not_found"
+
+
 class MethodNotAllowed(NotFound):
     """The path exists and does not take this method."""
 
     status = 405
     code = "method_not_allowed"
+
+
+class Conflict(PenstockError):
+    """The state of a period, an invoice or a grant does not allow this; nothing was changed."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
 
 
 class LimitExceeded(PenstockError):

@@ -11,6 +11,9 @@ UNITS_PER_PRICE = 1_000_000
 MAX_USD = Decimal(9_000_000)
 """Largest amount one row may hold: pico-USD in a signed 64-bit integer end at 9.22 million USD."""
 
+PICO_PER_CENT = 10**10
+"""Invoices are in cents; everything before them is exact."""
+
 MAX_PRICE_USD = Decimal(100_000)
 """Sanity limit for a price per million units. The dearest token sold today costs about 600 USD per million."""
 
@@ -70,6 +73,37 @@ def implausible(meter: str, rate: int) -> str | None:
 def amount_for(quantity: int, rate: int) -> int:
     """Pico-USD for `quantity` units at `rate` pico-USD per million units, rounded half up. The one rounding point."""
     return (quantity * rate + UNITS_PER_PRICE // 2) // UNITS_PER_PRICE
+
+
+def to_cents(pico: int) -> int:
+    """Whole cents, rounded half away from zero. Called once per invoice line, nothing is rounded before or after it."""
+    return divide_rounding(pico, PICO_PER_CENT)
+
+
+def percent_of(cents: int, percent: Decimal) -> int:
+    """A percentage of an amount in whole cents, rounded half away from zero."""
+    numerator, denominator = percent.as_integer_ratio()
+    return divide_rounding(cents * numerator, 100 * denominator)
+
+
+def divide_rounding(numerator: int, denominator: int) -> int:
+    """The nearest whole number, a half away from zero; the denominator is positive."""
+    size = (2 * abs(numerator) + denominator) // (2 * denominator)
+    return -size if numerator < 0 else size
+
+
+def parse_cents(value: object, what: str) -> int:
+    """Turn a decimal USD amount into whole cents. Raises ValueError as `parse_usd` does, and for parts of a cent."""
+    cents, rest = divmod(parse_usd(value, what), PICO_PER_CENT)
+    if rest:
+        raise ValueError(f"{what} must be whole cents, got {value!r}")
+    return cents
+
+
+def format_cents(cents: int) -> str:
+    """An amount as it stands on an invoice: two decimals, without thousands separators: -1250 -> '-12.50'."""
+    whole, rest = divmod(abs(cents), 100)
+    return f"{'-' if cents < 0 else ''}{whole}.{rest:02d}"
 
 
 def with_markup(rate: int, markup_percent: Decimal) -> int:

@@ -10,7 +10,6 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-import gateway.db.price_tables  # noqa: F401  # every table must be known before the schema is compared
 import migrations
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot, transaction

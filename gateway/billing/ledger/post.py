@@ -14,22 +14,26 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from gateway.billing.ledger import queries
+from gateway.billing.periods.arrive import place_late_events
 from gateway.types import UsageEvent
 
-AccountKind = Literal["receivable", "revenue", "cost", "payable"]
+AccountKind = Literal[
+    "receivable", "revenue", "cost", "payable", "invoiced", "tax", "rounding", "grant", "granted", "breakage", "credited"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One account. Receivables belong to a tenant, revenue to a model, cost and payables to a provider."""
+    """One account. Revenue belongs to a model, cost and payables to a provider, a grant to itself, the rest to a tenant."""
 
     kind: AccountKind
     owner: str
 
     @property
     def name(self) -> str:
-        """How it is shown and found: `tenant:acme:receivable`, `revenue:gpt-4o`, `cost:openai`, `payable:openai`."""
-        return f"tenant:{self.owner}:receivable" if self.kind == "receivable" else f"{self.kind}:{self.owner}"
+        """How it is shown and found: `tenant:acme:receivable`, `revenue:gpt-4o`, `cost:openai`, `tax:acme`."""
+        owned = self.kind in ("receivable", "invoiced")
+        return f"tenant:{self.owner}:{self.kind}" if owned else f"{self.kind}:{self.owner}"
 
 
 def entries_of(event: UsageEvent) -> dict[Account, int]:
@@ -44,13 +48,14 @@ def entries_of(event: UsageEvent) -> dict[Account, int]:
 
 
 def post(connection: Connection, events: Sequence[UsageEvent], now: float) -> None:
-    """Write rated lines, transactions and entries of events that SQL does not know yet.
+    """Write rated lines, transactions and entries of events that SQL does not know yet, and where late ones are billed.
 
     The caller makes sure of that, and commits usage and ledger together. An event without amounts gets its transaction
     too, without entries: every usage row has one.
     """
     if not events:
         return
+    place_late_events(connection, events, now)
     queries.insert_rated_lines(connection, events)
     transactions = queries.insert_transactions(connection, events, now)
     posted = [(transactions[event.request_id], entries_of(event)) for event in events]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, or_, select
+from sqlalchemy import Connection, Select, and_, case, func, insert, or_, select
 
 from gateway.db.insert import insert_missing, insert_rows
+from gateway.db.invoice_tables import credit_notes, grants, invoices, ledger_references
 from gateway.db.tables import (
     attempts,
     dead_letters,
@@ -80,6 +82,40 @@ def insert_entries(connection: Connection, rows: list[dict[str, Any]]) -> None:
     insert_rows(connection, ledger_entries, rows)
 
 
+def insert_document_transaction(
+    connection: Connection, kind: str, reference: dict[str, Any], occurred_at: datetime, now: datetime
+) -> int:
+    """A transaction that stands for a document instead of a request; returns its id."""
+    row = {"kind": kind, "occurred_at": occurred_at, "posted_at": now}
+    statement = insert(ledger_transactions).values(row).returning(ledger_transactions.c.id)
+    transaction = int(connection.execute(statement).scalar_one())
+    connection.execute(insert(ledger_references).values({"transaction_id": transaction, **reference}))
+    return transaction
+
+
+def transactions_of_document(connection: Connection, document_id: str) -> list[int]:
+    """The transactions of a document that have not been taken back, oldest first."""
+    back = ledger_references.alias()
+    query = (
+        select(ledger_references.c.transaction_id)
+        .outerjoin(back, back.c.reverses_id == ledger_references.c.transaction_id)
+        .where(ledger_references.c.document_id == document_id, ledger_references.c.reverses_id.is_(None))
+        .where(back.c.transaction_id.is_(None))
+        .order_by(ledger_references.c.transaction_id)
+    )
+    return list(connection.scalars(query))
+
+
+def entries_of_transaction(connection: Connection, transaction: int) -> list[tuple[str, str, int]]:
+    """(kind, owner, pico-USD) of each account that a transaction moved."""
+    query = (
+        select(ledger_accounts.c.kind, ledger_accounts.c.owner, ledger_entries.c.amount_pico)
+        .join(ledger_entries, ledger_entries.c.account_id == ledger_accounts.c.id)
+        .where(ledger_entries.c.transaction_id == transaction)
+    )
+    return [(kind, owner, int(amount)) for kind, owner, amount in connection.execute(query)]
+
+
 def totals(connection: Connection) -> dict[str, int]:
     """How much there is of everything that verification looks at."""
     counts = {
@@ -88,6 +124,9 @@ def totals(connection: Connection) -> dict[str, int]:
         "entries": select(func.count()).select_from(ledger_entries),
         "rated_lines": select(func.count()).select_from(rated_lines),
         "open_holds": select(func.count()).where(holds.c.state == "open"),
+        "invoices": select(func.count()).where(invoices.c.state == "finalised"),
+        "credit_notes": select(func.count()).select_from(credit_notes),
+        "grants": select(func.count()).select_from(grants),
         "dead_letters": select(func.count()).select_from(dead_letters),
         "cost_pico": select(func.coalesce(func.sum(usage_events.c.cost_pico), 0)),
         "charge_pico": select(func.coalesce(func.sum(usage_events.c.charge_pico), 0)),

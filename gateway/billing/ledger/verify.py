@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from gateway.billing.agreement import rules as agreement
 from gateway.billing.ledger import queries
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
@@ -40,6 +41,9 @@ class Verification:
     entries: int
     rated_lines: int
     open_holds: int
+    invoices: int
+    credit_notes: int
+    grants: int
     dead_letters: int
     undelivered_records: int
     cost_pico: int
@@ -60,6 +64,9 @@ class Verification:
             "entries": self.entries,
             "rated_lines": self.rated_lines,
             "open_holds": self.open_holds,
+            "invoices": self.invoices,
+            "credit_notes": self.credit_notes,
+            "grants": self.grants,
             "dead_letters": self.dead_letters,
             "undelivered_records": self.undelivered_records,
             "cost_pico": self.cost_pico,
@@ -92,6 +99,7 @@ def verify(database: Database, spool_folder: Path) -> Verification:
         totals = queries.totals(connection)
         problems = [_check(connection, rule, query()) for rule, query in RULES]
         problems += [_compare(connection, kind, sign) for kind, sign in BOOKS]
+        problems += [_problem(rule, list(broken(connection))) for rule, broken in agreement.RULES]
         orphans = dict.fromkeys(queries.overdue_holds(connection, now - ORPHANED_AFTER_SECONDS))
         undelivered = 0
         for record in undelivered_records(spool_folder, queries.checkpoints(connection)):

@@ -1,0 +1,1 @@
+"""Credits: grants of money to a tenant, drawn when its periods are invoiced; what nobody drew in time is breakage."""
