@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -18,8 +20,14 @@ def deliver() -> None:
     from gateway.metering.deliver import run_deliverer
     from gateway.telemetry.logs import configure_logging
 
-    # Answers come first: on a machine that is full, the spool grows and the ledger catches up later.
-    os.nice(NICENESS)
+    _give_way()
     settings = settings_with()
     configure_logging(settings.log_level)
     run_deliverer(settings.spool, configured_database_url(settings))
+
+
+def _give_way() -> None:
+    """Answers come first: on a machine that is full, the spool grows and the ledger catches up later."""
+    os.nice(NICENESS)
+    with suppress(OSError):  # Linux may weigh whole sessions against each other, and then only this counts
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
