@@ -24,6 +24,7 @@ from benchmarks.results_file import machine_facts, write
 from gateway.billing.budgets import budget_claims
 from gateway.billing.cost import rate_usage
 from gateway.billing.ledger import verify
+from gateway.callers import Budget, Caller, RateLimit
 from gateway.db.connect import connect
 from gateway.db.migrate import migrate
 from gateway.limits.rates import rate_claims
@@ -31,7 +32,7 @@ from gateway.metering.deliver import Deliverer
 from gateway.metering.normalise import normalise
 from gateway.metering.spool import Spool
 from gateway.store.memory import MemoryStore
-from gateway.types import METERS, Attempt, Budget, Caller, Hold, PriceList, RateLimit, UsageEvent
+from gateway.types import METERS, Attempt, Hold, PriceList, UsageEvent
 
 COST = PriceList(dict.fromkeys(METERS, 2500000000000), "benchmark")
 CHARGE = PriceList(dict.fromkeys(METERS, 3000000000000), "benchmark +20%")

@@ -9,10 +9,11 @@ from decimal import Decimal
 from typing import Any, get_args
 
 from gateway import config as shape
+from gateway.callers import Budget, LimitKind, RateLimit
 from gateway.errors import ConfigError
 from gateway.money import implausible, parse_price, parse_usd
 from gateway.settings import read_secret
-from gateway.types import METERS, PARENTS, TIERS, Budget, LimitKind, Meter, PriceList, RateLimit, Tier
+from gateway.types import METERS, PARENTS, TIERS, Meter, PriceList, Tier
 
 BUNDLED = "bundled"
 

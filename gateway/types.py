@@ -1,4 +1,4 @@
-"""The words every room shares: callers, usage in disjoint buckets, prices, attempts and the event one request leaves."""
+"""The words every room shares: usage in disjoint buckets, prices, attempts and the event one request leaves."""
 
 from __future__ import annotations
 
@@ -167,45 +167,6 @@ class Rated:
         return sum(line.amount for line in self.lines if line.meter == meter)
 
 
-Period = Literal["day", "week", "month", "lifetime"]
-LimitKind = Literal["requests", "tokens", "parallel"]
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """A money limit in pico-USD per calendar period (UTC). `scope` names its owner: `tenant:acme` or `key:ID`."""
-
-    scope: str
-    limit: int
-    period: Period
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """Requests or tokens per minute, or requests in flight, of one owner."""
-
-    scope: str
-    kind: LimitKind
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is asking: one key of one tenant, with what it may use. `None` for models or tiers means all of them.
-
-    `budgets` and `limits` are everything this caller is subject to; they are claimed together, all or nothing.
-    """
-
-    key_id: str
-    key_name: str
-    tenant: str
-    policy: str = "default"
-    models: frozenset[str] | None = None
-    tiers: frozenset[str] | None = None
-    budgets: tuple[Budget, ...] = ()
-    limits: tuple[RateLimit, ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One call to one upstream. A failed attempt is kept too: it may have been billed."""
@@ -241,6 +202,10 @@ class Hold:
     expires_at: float
     key_name: str
     requested_model: str
+    project: str | None = None
+    end_user: str | None = None
+    claims: tuple[tuple[str, int], ...] = ()
+    """Counters of budgets, and how much of each is taken: what a job gives back when the process is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +240,9 @@ class UsageEvent:
     overhead_seconds: float
     hold: int
     attempts: tuple[Attempt, ...]
+    project: str | None = None
+    end_user: str | None = None
+    """Whom the request says it is for: the OpenAI field `user` or `safety_identifier`."""
 
     @property
     def cost(self) -> int:

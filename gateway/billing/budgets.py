@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from gateway.billing.queries import spent_and_held
+from gateway.callers import Budget, Caller, Period
 from gateway.db.connect import Database
 from gateway.store.base import Claim, Store
 from gateway.store.windows import budget_counter, window
-from gateway.types import Budget, Caller, Period
 
 
 def budget_claims(caller: Caller, amount: int, now: float) -> list[Claim]:

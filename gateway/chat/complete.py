@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.billing.prices.book import Prices
+from gateway.callers import Caller
 from gateway.chat.attempts import Answered, ask_candidates
 from gateway.chat.facts import Facts, read_facts
 from gateway.chat.headers import decision_headers, price_headers
@@ -19,7 +20,6 @@ from gateway.providers.base import Completion
 from gateway.routing.ask import Ask, Decision, Score
 from gateway.routing.decide import decide_route
 from gateway.services import Services
-from gateway.types import Caller
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ import difflib
 from dataclasses import dataclass, field
 from typing import get_args
 
+from gateway.callers import Caller
 from gateway.catalog import Catalog, Model
 from gateway.chat.request import ChatRequest
 from gateway.errors import InvalidValue, ModelNotAllowed, TierNotAllowed, UnknownModel
-from gateway.types import TIERS, Caller, Mode
+from gateway.types import TIERS, Mode
 
 
 @dataclass(frozen=True, slots=True)

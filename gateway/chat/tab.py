@@ -13,6 +13,7 @@ from typing import Any, Literal
 from gateway.billing.budgets import budget_claims
 from gateway.billing.cost import price_usage, rate_usage
 from gateway.billing.prices.book import Prices
+from gateway.callers import Caller
 from gateway.catalog import Model
 from gateway.chat.facts import Facts
 from gateway.chat.request import ChatRequest
@@ -25,7 +26,7 @@ from gateway.routing.ask import Candidate, Decision
 from gateway.routing.explain import explain_decision
 from gateway.services import Services
 from gateway.store.base import Claim
-from gateway.types import Attempt, Caller, Hold, Outcome, PriceSheet, Usage, UsageEvent
+from gateway.types import Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
 HOLD_SECONDS_BEYOND = 60.0
 """A hold outlives the longest its calls may take by this much; afterwards it counts as orphaned."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from gateway.callers import LimitKind, Period
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.errors import ConfigError, StartupError
-from gateway.types import TIERS, LimitKind, Period
+from gateway.types import TIERS
 
 if TYPE_CHECKING:
     from gateway.keys.queries import KeyRow

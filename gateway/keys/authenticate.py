@@ -7,11 +7,11 @@ import logging
 import time
 from collections.abc import Callable
 
+from gateway.callers import Budget, Caller
 from gateway.catalog import Catalog, DeclaredKey, hash_key
 from gateway.db.connect import Database
 from gateway.errors import InvalidKey, MissingKey, RevokedKey, Unavailable, UnknownTenant
 from gateway.keys.queries import KeyRow, find_key, list_keys, touch_keys
-from gateway.types import Budget, Caller
 
 logger = logging.getLogger(__name__)
 

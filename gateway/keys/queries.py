@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import RowMapping, bindparam, insert, select, update
 
+from gateway.callers import Budget, RateLimit
 from gateway.db.connect import Database
 from gateway.db.tables import api_keys
 from gateway.db.transaction import snapshot, transaction
-from gateway.types import Budget, RateLimit
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
+from gateway.callers import Budget, LimitKind, Period, RateLimit
 from gateway.catalog import hash_key
 from gateway.db.connect import Database
 from gateway.keys.queries import KeyRow, insert_key
-from gateway.types import Budget, LimitKind, Period, RateLimit
 
 PREFIX = "sk-penstock-"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gateway.callers import Caller
 from gateway.store.base import Claim
 from gateway.store.windows import limit_counter, window
-from gateway.types import Caller
 
 LEASE_SECONDS = 900.0
 """A request in flight gives its slot back by itself after this time: longer than the longest upstream deadline."""

@@ -36,4 +36,6 @@ def interrupted_event(hold: Hold, now: float) -> UsageEvent:
         overhead_seconds=0.0,
         hold=hold.amount,
         attempts=(),
+        project=hold.project,
+        end_user=hold.end_user,
     )

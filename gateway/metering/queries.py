@@ -48,7 +48,7 @@ def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> N
     that is closed stays closed.
     """
     rows = [_hold_row(writer, hold, "open", None) for writer, hold in opened]
-    changes = ("amount_pico", "expires_at")
+    changes = ("amount_pico", "expires_at", "claims")
 
     def still_open(new: Any) -> ColumnElement[bool]:
         return and_(holds.c.state == "open", new.amount_pico > holds.c.amount_pico)
@@ -70,6 +70,8 @@ def settle_holds(connection: Connection, settled: Sequence[tuple[str, UsageEvent
                 event.finished_at,
                 event.key_name,
                 event.requested_model,
+                event.project,
+                event.end_user,
             ),
             "settled",
             now,
@@ -103,6 +105,9 @@ def abandoned_holds(
             row.expires_at.timestamp(),
             row.key_name,
             row.requested_model,
+            row.project,
+            row.end_user,
+            tuple((counter, amount) for counter, amount in row.claims or ()),
         )
         for row in connection.execute(query)
     ]
@@ -149,6 +154,8 @@ def _usage_row(event: UsageEvent) -> dict[str, Any]:
         "tenant": event.tenant,
         "key_id": event.key_id,
         "key_name": event.key_name,
+        "project": event.project,
+        "end_user": event.end_user,
         "session_id": event.session_id,
         "tags": event.tags,
         "requested_model": event.requested_model,
@@ -209,6 +216,9 @@ def _hold_row(writer: str, hold: Hold, state: HoldState, closed_at: float | None
         "key_id": hold.key_id,
         "key_name": hold.key_name,
         "requested_model": hold.requested_model,
+        "project": hold.project,
+        "end_user": hold.end_user,
+        "claims": hold.claims or None,
         "amount_pico": hold.amount,
         "state": state,
         "writer": writer,

@@ -44,7 +44,7 @@ def decode(line: bytes) -> Hold | UsageEvent:
         raise CorruptRecord("the checksum does not match")
     try:
         values = orjson.loads(text)
-        return Hold(**values) if kind == b"H " else _event(values)
+        return _hold(values) if kind == b"H " else _event(values)
     except (TypeError, KeyError, ValueError) as error:
         raise CorruptRecord(f"the fields do not make a record: {error}") from error
 
@@ -84,6 +84,11 @@ def _attempt_values(attempt: Attempt) -> dict[str, Any]:
     return values
 
 
+def _hold(values: dict[str, Any]) -> Hold:
+    claims = tuple((counter, amount) for counter, amount in values.pop("claims", ()))
+    return Hold(**values, claims=claims)
+
+
 def _event(values: dict[str, Any]) -> UsageEvent:
     attempts = tuple(_attempt(attempt) for attempt in values["attempts"])
     return UsageEvent(**{**values, "tags": tuple(values["tags"]), "attempts": attempts})
@@ -107,10 +112,17 @@ def _rated(lines: list[list[Any]], source: str) -> Rated:
 
 def _without_free_text(record: Hold | UsageEvent) -> Hold | UsageEvent:
     if isinstance(record, Hold):
-        return replace(record, key_name=_plain(record.key_name), requested_model=_plain(record.requested_model))
+        return replace(
+            record,
+            key_name=_plain(record.key_name),
+            requested_model=_plain(record.requested_model),
+            end_user=_plain(record.end_user) if record.end_user is not None else None,
+            claims=tuple((_plain(counter), amount) for counter, amount in record.claims),
+        )
     return replace(
         record,
         session_id=_plain(record.session_id) if record.session_id is not None else None,
+        end_user=_plain(record.end_user) if record.end_user is not None else None,
         tags=tuple(_plain(tag) for tag in record.tags),
         requested_model=_plain(record.requested_model),
         key_name=_plain(record.key_name),

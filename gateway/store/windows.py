@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Literal
 
-from gateway.types import Period
+from gateway.callers import Period
 
 Unit = Literal["minute", "day", "week", "month", "lifetime"]
 

@@ -36,7 +36,9 @@ LAYERS = (
         "a part that knows another part cannot be changed or tested alone; the sentence connects them",
     ),
     Layer("ground", ("catalog", "config", "builtin", "store", "db", "telemetry"), True, "what the parts stand on"),
-    Layer("words", ("types", "money", "errors", "settings"), True, "what everybody says; it depends on nothing"),
+    Layer(
+        "words", ("types", "callers", "money", "errors", "settings"), True, "what everybody says; it depends on nothing"
+    ),
 )
 
 EXCEPTIONS: dict[tuple[str, str], str] = {

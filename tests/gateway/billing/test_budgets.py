@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from gateway.billing.budgets import budget_claims, restore_budgets
+from gateway.callers import Budget, Caller, Period
 from gateway.db.connect import Database
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.store.base import Refused, Store
 from gateway.store.memory import MemoryStore
-from gateway.types import Budget, Caller, Period
 from tests.usage import event, hold_of
 
 MOMENT = datetime(2026, 11, 21, 22, 30, tzinfo=UTC).timestamp()

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from gateway.callers import Caller
 from gateway.chat.request import ChatRequest, Options
 from gateway.chat.resolve import Asked, resolve_model, visible_models
 from gateway.errors import InvalidValue, ModelNotAllowed, TierNotAllowed, UnknownModel
-from gateway.types import Caller
 from tests.builders import catalog, model
 
 CATALOG = catalog(model("small"), model("tiny"), model("large", "premium"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.callers import Budget, RateLimit
 from gateway.catalog import hash_key
 from gateway.db.connect import Database, connect
 from gateway.db.migrate import migrate
@@ -15,7 +16,6 @@ from gateway.errors import InvalidKey, MissingKey, RevokedKey, Unavailable
 from gateway.keys.authenticate import KeyRing
 from gateway.keys.queries import end_key, list_keys
 from gateway.keys.secrets import create_key, key_id, make_secret, mask
-from gateway.types import Budget, RateLimit
 from tests.builders import catalog, model
 
 CATALOG = catalog(

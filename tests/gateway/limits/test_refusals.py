@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.billing.budgets import budget_claims
+from gateway.callers import Budget, Caller, LimitKind, RateLimit
 from gateway.errors import BudgetExceeded, LimitExceeded
 from gateway.limits.rates import rate_claims
 from gateway.limits.refusals import limit_headers, refusal
 from gateway.store.base import Refused
 from gateway.store.windows import parse_counter
-from gateway.types import Budget, Caller, LimitKind, RateLimit
 
 MOMENT = datetime(2026, 11, 21, 22, 30, 48, tzinfo=UTC).timestamp()
 

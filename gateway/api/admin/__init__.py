@@ -1,0 +1,33 @@
+"""The admin page and the admin API: one file per noun, all behind the admin key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import HTMLResponse
+
+from gateway.api.admin import keys, ledger, models, usage
+from gateway.api.admin.access import require_admin
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Penstock</title>
+<style>body{font:16px/1.5 system-ui;margin:3rem auto;max-width:42rem} code{background:#eee}</style>
+<h1>Penstock</h1>
+<p>The gateway is running. This version has no admin interface for the browser; the admin API is:</p>
+<pre>curl -H "Authorization: Bearer $PENSTOCK_ADMIN_KEY" $BASE/admin/api/requests</pre>
+<p>Routes: <a href="/admin/api/openapi.json">OpenAPI</a>. Metrics: <a href="/metrics">/metrics</a>.</p>
+"""
+
+router = APIRouter()
+api = APIRouter(prefix="/admin/api", dependencies=[Depends(require_admin)], tags=["admin"])
+
+
+@router.get("/admin", include_in_schema=False, response_class=HTMLResponse)
+async def admin_page() -> HTMLResponse:
+    """A page that says where the admin API is."""
+    return HTMLResponse(PAGE)
+
+
+NOUNS = (models, keys, usage, ledger)
+for noun in NOUNS:
+    api.include_router(noun.routes)
+router.include_router(api)
