@@ -18,6 +18,7 @@ class Options:
     min_quality: float | None = None
     session_id: str | None = None
     tags: tuple[str, ...] = ()
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     options: Options
+    end_user: str | None
+    """Whom the request says it is for."""
     received_at: float
     """Seconds since the epoch."""
     started: float

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from gateway.callers import Budget, Caller
+from gateway.callers import Caller
 from gateway.catalog import Catalog, DeclaredKey, hash_key
 from gateway.db.connect import Database
 from gateway.errors import InvalidKey, MissingKey, RevokedKey, Unavailable, UnknownTenant
@@ -47,11 +47,6 @@ class KeyRing:
             await asyncio.gather(self._task, return_exceptions=True)
             await asyncio.to_thread(self._write_used)
         self._database.close()
-
-    def budgets(self) -> set[Budget]:
-        """Every budget that any valid key is subject to."""
-        callers = [*self._declared.values(), *(caller for caller, _ in self._made.values())]
-        return {budget for caller in callers for budget in caller.budgets}
 
     async def authenticate(self, authorization: str | None) -> Caller:
         """The caller behind an `Authorization` header. Raises MissingKey, InvalidKey, RevokedKey or Unavailable."""

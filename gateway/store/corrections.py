@@ -46,9 +46,7 @@ class Corrections:
         self._waiting: deque[Correction] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def apply(
-        self, request_id: str, changes: Sequence[tuple[Claim, int]], epoch: str | None = None
-    ) -> None:
+    async def apply(self, request_id: str, changes: Sequence[tuple[Claim, int]], epoch: str | None = None) -> None:
         """Correct the counters, now or later; never raises for a store that does not answer.
 
         `epoch` is the store's when the claims were taken; see Store.adjust.

@@ -102,7 +102,7 @@ def parse_counter(name: str) -> CounterName:
     if kind == "budget" and detail in PERIODS:
         return CounterName("budget", detail, label, scope)
     if kind == "session" and detail in SESSION_PARTS:
-        return CounterName("session", None, label, scope, part=detail)  # type: ignore[arg-type]  # one of its values
+        return CounterName("session", None, label, scope, part=detail)
     if kind in ("requests", "tokens") and detail in ("", "day"):
         return CounterName(kind, None, label, scope, "day" if detail else "minute")  # type: ignore[arg-type]
     if kind == "parallel" and not detail:
