@@ -189,8 +189,10 @@ class LimitExceeded(PenstockError):
     type = "rate_limit_error"
     code = "limit_exceeded"
 
-    of_model = False
-    """Only calls to this one model are refused; another may still answer."""
+    def __init__(self, message: str, *, headers: dict[str, str] | None = None, of_model: bool = False) -> None:
+        """`of_model`: only calls to this one model are refused; another may still answer."""
+        super().__init__(message, headers=headers)
+        self.of_model = of_model
 
 
 class BudgetExceeded(LimitExceeded):
@@ -199,8 +201,8 @@ class BudgetExceeded(LimitExceeded):
     type = "insufficient_quota"
     code = "budget_exceeded"
 
-    def __init__(self, message: str, *, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message, headers={"x-should-retry": "false", **(headers or {})})
+    def __init__(self, message: str, *, headers: dict[str, str] | None = None, of_model: bool = False) -> None:
+        super().__init__(message, headers={"x-should-retry": "false", **(headers or {})}, of_model=of_model)
 
 
 class SessionExceeded(LimitExceeded):

@@ -29,13 +29,9 @@ def refusal(refused: Refused, rule: Rule, caller: Caller, now: float) -> LimitEx
     """The error for a claim that did not fit. Waiting is suggested (`retry-after`) only where it can help."""
     if isinstance(rule, str):
         return _session_over(refused, rule, caller)
-    error: LimitExceeded
     if isinstance(rule, Budget):
-        error = _over_budget(refused, rule, caller, now)
-    else:
-        error = _over_limit(refused, rule, caller, now)
-    error.of_model = rule.scope.startswith("model:")
-    return error
+        return _over_budget(refused, rule, caller, now)
+    return _over_limit(refused, rule, caller, now)
 
 
 def owner(scope: str, caller: Caller) -> str:
@@ -56,17 +52,20 @@ def _over_budget(refused: Refused, budget: Budget, caller: Caller, now: float) -
     return BudgetExceeded(
         f"Budget of {owner(budget.scope, caller)}: {format_usd(refused.used)} USD of {format_usd(budget.limit)} USD per "
         f"{budget.period}{beyond}{raised} are used or held, and this request may cost up to "
-        f"{format_usd(refused.claim.amount)} USD. {reset}"
+        f"{format_usd(refused.claim.amount)} USD. {reset}",
+        of_model=budget.scope.startswith("model:"),
     )
 
 
 def _over_limit(refused: Refused, limit: RateLimit, caller: Caller, now: float) -> LimitExceeded:
     who, needed = owner(limit.scope, caller), refused.claim.amount
+    of_model = limit.scope.startswith("model:")
     if limit.kind == "parallel":
         return LimitExceeded(
             f"Parallel limit of {who}: {refused.used} requests of {limit.limit} allowed are in flight. "
             "Try again when one has finished.",
             headers={"retry-after": str(PARALLEL_RETRY_SECONDS)},
+            of_model=of_model,
         )
     headers = limit_headers([Standing(limit, refused.used)], now)
     if needed > limit.limit:
@@ -74,11 +73,13 @@ def _over_limit(refused: Refused, limit: RateLimit, caller: Caller, now: float) 
             f"Limit of {who}: this request may need {needed} {limit.kind}, more than the {limit.limit} per "
             f"{limit.per} allowed. Lower max_completion_tokens or shorten the prompt; waiting does not help.",
             headers={**headers, **_NO_RETRY},
+            of_model=of_model,
         )
     return LimitExceeded(
         f"Limit of {who}: {refused.used} of {limit.limit} {limit.kind} per {limit.per} are used or held, and this "
         f"request needs up to {needed}. The window resets at {_moment(window(limit.per, now).ends_at or now)}.",
         headers={**headers, "retry-after": str(seconds_left(limit, now))},
+        of_model=of_model,
     )
 
 

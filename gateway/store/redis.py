@@ -65,7 +65,7 @@ class RedisStore:
         keys = [PREFIX + claim.counter for claim in claims]
         keys.append(EPOCH)
         arguments = [",".join(str(index + 1) for index in tell)]
-        for counter, amount, limit, expires_at, lease, kept, sliding, clock in claims:
+        for _, amount, limit, expires_at, lease, kept, sliding, clock in claims:
             expires = "" if expires_at is None else str(int(expires_at * 1000))
             flags = ("k" if kept else "") + ("s" if sliding else "") + ("c" if clock else "")
             arguments += (str(amount), str(limit), expires, lease or "", flags)

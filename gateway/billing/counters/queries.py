@@ -5,7 +5,6 @@ Raises Unavailable when the database does not answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from gateway.callers import ScopeKind
 from gateway.db.connect import Database
 from gateway.db.tables import attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
-from gateway.store.windows import CounterName, Window, named_window, parse_counter, window
+from gateway.store.windows import CounterName, Window, named_window, parse_counter
 from gateway.types import usage_fields
 
 Quantity = Literal["money", "requests", "tokens"]
