@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from gateway.billing.budgets import NO_LIMIT, budget_claims
@@ -39,15 +38,6 @@ class _Wanted(NamedTuple):
     of: str | None
 
 
-@dataclass(slots=True)
-class _Held:
-    """A claim with the amount taken so far."""
-
-    claim: Claim
-    what: What
-    of: str | None
-
-
 class Holding:
     """The claims of one request. `amount` is the money held in all, whether or not a budget asks for it."""
 
@@ -70,8 +60,9 @@ class Holding:
         self._services = services
         self._claimed: dict[str | None, tuple[int, int]] = {}
         """Money and tokens claimed for all calls (None) and for those to one model."""
-        self._held: dict[str, _Held] = {}
-        self._standings: list[tuple[RateLimit, int, str | None]] = []
+        self._held: dict[str, _Wanted] = {}
+        """By counter, with the amount taken so far."""
+        self._standings: dict[str, tuple[RateLimit, int, str | None]] = {}
         self._epoch: str | None = None
 
     async def take(self, model: str, estimate: Estimate, attempts: Sequence[Attempt]) -> bool:
@@ -87,12 +78,12 @@ class Holding:
         if wanted:
             wanted = await self._reserve(wanted)
         self._claimed.update(claimed)
-        for claim, _, what, of in wanted:
+        for each in wanted:
+            claim = each.claim
             held = self._held.get(claim.counter)
-            if held is None:
-                self._held[claim.counter] = _Held(claim, what, of)
-            else:
-                held.claim = claim._replace(amount=held.claim.amount + claim.amount)
+            if held is not None:
+                each = each._replace(claim=claim._replace(amount=held.claim.amount + claim.amount))
+            self._held[claim.counter] = each
         grew = claimed[None][0] > self.amount or any(each.what != "once" for each in wanted)
         self.amount = claimed[None][0]
         return grew
@@ -127,7 +118,7 @@ class Holding:
         if not self._standings:
             return {}
         standings = []
-        for limit, used, of in self._standings:
+        for limit, used, of in self._standings.values():
             if attempts is not None and limit.kind == "tokens":
                 used += _spent(attempts, of)[1] - self._claimed[of][1]
             standings.append(Standing(limit, used))
@@ -197,8 +188,7 @@ class Holding:
     def _tell(self, answer: Taken, told: list[_Wanted]) -> None:
         for each, value in zip(told, answer.values, strict=True):
             assert isinstance(each.rule, RateLimit), "only these are asked for"
-            self._standings = [known for known in self._standings if known[0] is not each.rule]
-            self._standings.append((each.rule, value, each.of))
+            self._standings[each.claim.counter] = (each.rule, value, each.of)
 
     def _refuse(self, refused: Refused, rule: Rule) -> Exception:
         scope, what = ("session", rule) if isinstance(rule, str) else (
