@@ -32,9 +32,9 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     options: Options
-    end_user: str | None
-    """Whom the request says it is for."""
     received_at: float
     """Seconds since the epoch."""
     started: float
     """The same moment on the monotonic clock."""
+    end_user: str | None = None
+    """Whom the request says it is for."""
