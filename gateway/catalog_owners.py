@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import get_args
 
@@ -42,11 +42,11 @@ class Tenant:
     name: str
     policy: str
     markup_percent: Decimal
-    allowance: Allowance = Allowance()
-    projects: Mapping[str, Allowance] = field(default_factory=dict)
-    named: Named = Named()
-    estimating: Estimating = Estimating()
-    overdraft: int = 0
+    allowance: Allowance
+    projects: Mapping[str, Allowance]
+    named: Named
+    estimating: Estimating
+    overdraft: int
     """Pico-USD by which its hard budgets, and those below it, may be overdrawn."""
 
 

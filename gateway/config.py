@@ -9,11 +9,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from gateway.config_owners import BillTo as BillTo
 from gateway.config_owners import Key as Key
 from gateway.config_owners import Tenant as Tenant
 from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.errors import ConfigError
 from gateway.types import Tier
+
 
 class Issuer(Section):
     """Who issues the invoices."""

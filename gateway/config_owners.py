@@ -72,14 +72,19 @@ class Sessions(Section):
     steps: int | None = Field(None, gt=0, lt=LARGEST, description="Requests of one run.")
     seconds: int | None = Field(None, gt=0, lt=LARGEST, description="Seconds from its first request on.")
     repeats: int | None = Field(None, gt=0, lt=LARGEST, description="How often the same request may be made.")
-    idle_seconds: int = Field(86_400, gt=0, le=366 * 86_400, description="A run is forgotten so long after its last request.")
+    idle_seconds: int = Field(
+        86_400, gt=0, le=366 * 86_400, description="A run is forgotten so long after its last request."
+    )
 
 
 class Estimate(Section):
     """How much a request holds before its cost is known."""
 
     percentile: float | None = Field(
-        None, gt=0, lt=1, description="Share of a model's recent replies that the hold covers; the worst case when absent."
+        None,
+        gt=0,
+        lt=1,
+        description="Share of a model's recent replies that the hold covers; the worst case when absent.",
     )
     overdraft_usd: Usd = Field(
         Decimal(0), description="How far hard budgets of the tenant and below may be overdrawn, USD."

@@ -60,9 +60,7 @@ def record_audit(database: Database, actor: str, now: float, change: Change) -> 
         write_audit(connection, actor, now, change)
 
 
-def audit_page(
-    database: Database, limit: int = 50, before: int | None = None, tenant: str | None = None
-) -> AuditPage:
+def audit_page(database: Database, limit: int = 50, before: int | None = None, tenant: str | None = None) -> AuditPage:
     """Changes, newest first, those of one tenant or all; `before` is the `next` of the page before."""
     limit = max(1, min(limit, LARGEST_PAGE))
     query = select(audit_log).order_by(audit_log.c.id.desc()).limit(limit + 1)

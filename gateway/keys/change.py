@@ -23,7 +23,8 @@ from gateway.keys.queries import (
     lock_keys,
     revoke_keys,
 )
-from gateway.keys.rules.change import describe_rule, write_rule
+from gateway.keys.rules.change import write_rule
+from gateway.keys.rules.describe import describe_rule
 from gateway.keys.scopes import Owner
 from gateway.keys.secrets import make_id, make_secret
 from gateway.types import TIERS
@@ -31,7 +32,7 @@ from gateway.types import TIERS
 
 @dataclass(frozen=True, slots=True)
 class KeyOrder:
-    """A key as somebody wants it. Budgets are pico-USD by period, limits are by name, `expires_at` is seconds since the epoch."""
+    """A key as somebody wants it: budgets in pico-USD by period, limits by name, `expires_at` in seconds since the epoch."""
 
     name: str
     tenant: str = "default"
@@ -62,7 +63,9 @@ def check_order(order: KeyOrder, catalog: Catalog, *, any_model: bool = False) -
     tenant = catalog.tenants.get(order.tenant)
     if tenant is None:
         known = ", ".join(sorted(catalog.tenants))
-        raise InvalidValue(f"tenant {order.tenant!r} is not declared in the configuration. Known: {known}.", param="tenant")
+        raise InvalidValue(
+            f"tenant {order.tenant!r} is not declared in the configuration. Known: {known}.", param="tenant"
+        )
     if order.project is not None and order.project not in tenant.projects:
         known = ", ".join(sorted(tenant.projects)) or "none"
         raise InvalidValue(
@@ -104,8 +107,14 @@ def create_key(database: Database, order: KeyOrder, actor: str, now: float | Non
     with transaction(database) as connection:
         insert_key(connection, row, hash_key(secret))
         rules = [
-            *(write_rule(connection, owner, "budget", per, limit, True, actor, now) for per, limit in order.budgets.items()),
-            *(write_rule(connection, owner, *LIMITS[name], limit, True, actor, now) for name, limit in order.limits.items()),
+            *(
+                write_rule(connection, owner, "budget", per, limit, True, actor, now)
+                for per, limit in order.budgets.items()
+            ),
+            *(
+                write_rule(connection, owner, *LIMITS[name], limit, True, actor, now)
+                for name, limit in order.limits.items()
+            ),
         ]
         after = {**describe_key(row), "rules": [describe_rule(rule) for rule in rules]}
         write_audit(connection, actor, now, Change("keys.create", row.id, row.tenant, after=after))

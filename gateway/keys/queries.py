@@ -46,6 +46,10 @@ class Secret:
     key: KeyRow
     ends_at: float | None
 
+    def works(self, now: float) -> bool:
+        """Whether it may be used."""
+        return self.key.state(now) == "valid" and (self.ends_at is None or self.ends_at > now)
+
 
 def insert_key(connection: Connection, row: KeyRow, digest: str) -> None:
     """Store a key with its first secret. Raises Conflict when the tenant has a key of this name."""
@@ -78,9 +82,7 @@ def add_secret(connection: Connection, key_id: str, digest: str, now: float) -> 
 def end_secrets(connection: Connection, key_id: str, at: float) -> None:
     """Let every secret of a key end at `at`, those that end earlier anyway excepted."""
     later = key_secrets.c.ends_at.is_(None) | (key_secrets.c.ends_at > moment(at))
-    connection.execute(
-        update(key_secrets).where((key_secrets.c.key_id == key_id) & later).values(ends_at=_moment(at))
-    )
+    connection.execute(update(key_secrets).where((key_secrets.c.key_id == key_id) & later).values(ends_at=_moment(at)))
 
 
 def lock_keys(connection: Connection, name_or_id: str, tenant: str | None, now: float) -> list[KeyRow]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from gateway.callers import ScopeKind, scope_of
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, DeclaredKey
 from gateway.errors import Forbidden, InvalidValue
 from gateway.keys.queries import KeyRow
 
@@ -35,6 +35,11 @@ class Owner:
     def scope(self) -> str:
         """Its name in counters and tables."""
         return scope_of(self.kind, self.tenant, self.name)
+
+    @property
+    def counted(self) -> bool:
+        """Whether it has counters. Every unnamed user has its own, the rule for all of them has none."""
+        return self.kind == "tenant" or bool(self.name)
 
     @property
     def title(self) -> str:
@@ -68,7 +73,7 @@ def find_owner(text: str, catalog: Catalog, keys: Iterable[KeyRow], only_tenant:
     if not name and kind not in ("tenant", "user"):
         raise InvalidValue(f"{text!r} has no name behind the slash.", param="scope")
     _must_exist(kind, catalog.tenants[tenant].projects if kind == "project" else catalog.groups, name, text)
-    return Owner(kind, tenant, name)  # type: ignore[arg-type]  # checked against KINDS above
+    return Owner(kind, tenant, name)
 
 
 def _must_exist(kind: str, known: Iterable[str], name: str, text: str) -> None:
@@ -81,9 +86,10 @@ def _must_exist(kind: str, known: Iterable[str], name: str, text: str) -> None:
 def _key(rest: str, text: str, catalog: Catalog, keys: Iterable[KeyRow], only_tenant: str | None) -> Owner:
     """A key by its id or by tenant and name; a revoked one has no rules any more."""
     tenant, slash, name = rest.partition("/")
+    known: list[DeclaredKey | KeyRow] = [*catalog.keys, *(key for key in keys if key.revoked_at is None)]
     found = [
         key
-        for key in (*catalog.keys, *(key for key in keys if key.revoked_at is None))
+        for key in known
         if (key.id == rest or (slash and (key.tenant, key.name) == (tenant, name)))
         and only_tenant in (None, key.tenant)
     ]

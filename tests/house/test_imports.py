@@ -37,7 +37,17 @@ LAYERS = (
     ),
     Layer(
         "ground",
-        ("catalog", "catalog_owners", "config", "config_owners", "config_section", "builtin", "store", "db", "telemetry"),
+        (
+            "catalog",
+            "catalog_owners",
+            "config",
+            "config_owners",
+            "config_section",
+            "builtin",
+            "store",
+            "db",
+            "telemetry",
+        ),
         True,
         "what the parts stand on",
     ),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, cast, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 
 from gateway.callers import Budget, Period
@@ -57,39 +57,44 @@ def spending(database: Database, budgets: Iterable[Budget], now: float) -> dict[
     return found
 
 
-def _used(
-    connection: Connection, database: Database, kind: str, scopes: Iterable[str], span: Window
-) -> dict[str, int]:
+def _used(connection: Connection, database: Database, kind: str, scopes: Iterable[str], span: Window) -> dict[str, int]:
     names = [_names(kind, scope) for scope in scopes]
     total = func.sum(attempts.c.charge_pico if kind == "model" else usage_events.c.charge_pico)
-    query: Select[Any]
     if kind == "tag":
-        columns = (usage_events.c.tenant, _each_tag(database.is_sqlite))
-        query = select(*columns, total).where(columns[0].in_({tenant for tenant, _ in names}))
-        query = query.where(columns[1].in_({tag for _, tag in names})).group_by(*columns)
-    else:
-        owner = _COLUMNS[kind]
-        query = select(*owner, total).group_by(*owner)
-        if kind == "model":
-            query = query.join_from(usage_events, attempts, attempts.c.request_id == usage_events.c.request_id)
-        query = query.where(owner[0].in_([name for (name,) in names]) if len(owner) == 1 else tuple_(*owner).in_(names))
-    if span.starts_at is not None and span.ends_at is not None:
-        query = query.where(
-            usage_events.c.started_at >= moment(span.starts_at), usage_events.c.started_at < moment(span.ends_at)
-        )
-    return {f"{kind}:{'/'.join(row[:-1])}": int(row[-1]) for row in connection.execute(query)}
+        return {
+            f"tag:{tenant}/{tag}": int(
+                connection.execute(_within(_with_tag(total, tenant, tag, database), span)).scalar_one() or 0
+            )
+            for tenant, tag in names
+        }
+    owner = _COLUMNS[kind]
+    query = select(*owner, total).group_by(*owner)
+    if kind == "model":
+        query = query.join_from(usage_events, attempts, attempts.c.request_id == usage_events.c.request_id)
+    query = query.where(owner[0].in_([name for (name,) in names]) if len(owner) == 1 else tuple_(*owner).in_(names))
+    return {f"{kind}:{'/'.join(row[:-1])}": int(row[-1]) for row in connection.execute(_within(query, span))}
+
+
+def _within(query: Select[Any], span: Window) -> Select[Any]:
+    if span.starts_at is None or span.ends_at is None:
+        return query
+    started = usage_events.c.started_at
+    return query.where(started >= moment(span.starts_at), started < moment(span.ends_at))
+
+
+def _with_tag(total: ColumnElement[Any], tenant: str, tag: str, database: Database) -> Select[Any]:
+    """A request may name a tag twice and still counts once."""
+    query = select(total).where(usage_events.c.tenant == tenant)
+    if not database.is_sqlite:
+        return query.where(cast(usage_events.c.tags, JSONB).contains([tag]))
+    each = func.json_each(usage_events.c.tags).table_valued("value")
+    return query.where(select(literal(1)).select_from(each).where(each.c.value == tag).exists())
 
 
 def _names(kind: str, scope: str) -> tuple[str, ...]:
     """The values of an owner's columns. Tenants have no slash in their names, so the first one ends them."""
     rest = scope.partition(":")[2]
     return (rest,) if kind in ("tenant", "key") else (rest.partition("/")[0], rest.partition("/")[2])
-
-
-def _each_tag(sqlite: bool) -> ColumnElement[Any]:
-    if sqlite:
-        return func.json_each(usage_events.c.tags).table_valued("value").c.value
-    return func.jsonb_array_elements_text(cast(usage_events.c.tags, JSONB)).column_valued("tag")
 
 
 def _open_holds() -> Select[Any]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import Connection
 
 from gateway.callers import Period
+from gateway.catalog import Catalog
 from gateway.catalog_owners import LIMITS
 from gateway.config_owners import LARGEST
 from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import InvalidValue, NotFound
+from gateway.keys.rules.describe import describe_raise, describe_rule
+from gateway.keys.rules.effective import allowance_of
 from gateway.keys.rules.queries import (
     Raise,
     Rule,
@@ -26,7 +27,7 @@ from gateway.keys.rules.queries import (
     lock_rules,
 )
 from gateway.keys.scopes import Owner
-from gateway.money import format_usd, parse_usd
+from gateway.money import parse_usd
 
 LONGEST_REASON = 500
 LONGEST_RAISE = 366 * 86_400.0
@@ -60,6 +61,7 @@ def remove_limit(database: Database, owner: Owner, name: str, *, actor: str, now
 
 def raise_budget(
     database: Database,
+    catalog: Catalog,
     owner: Owner,
     extra: int,
     period: Period,
@@ -70,16 +72,22 @@ def raise_budget(
     actor: str,
     now: float,
 ) -> Raise:
-    """Add `extra` pico-USD to a budget for a while. Raises InvalidValue without a reason, an end or an amount."""
+    """Add `extra` pico-USD to a budget for a while. Raises InvalidValue without a budget, a reason, an end or an amount."""
     reason = reason.strip()
     if not reason or len(reason) > LONGEST_REASON or not reason.isprintable():
-        raise InvalidValue(f"reason must be one line of 1 to {LONGEST_REASON} characters, got {reason!r}.", param="reason")
+        raise InvalidValue(
+            f"reason must be one line of 1 to {LONGEST_REASON} characters, got {reason!r}.", param="reason"
+        )
     if extra <= 0:
         raise InvalidValue("a raise must be more than nothing.", param="usd")
     if not starts_at < ends_at or ends_at <= now:
         raise InvalidValue("a raise must end after it begins, and not in the past.", param="until")
     if ends_at - max(starts_at, now) > LONGEST_RAISE:
         raise InvalidValue("a raise lasts a year at most; set the budget itself to change it for good.", param="until")
+    periods = [budget.period for budget in allowance_of(catalog, database, owner, now).budgets]
+    if period not in periods:
+        has = f"has budgets per {', '.join(periods)}" if periods else "has no budget"
+        raise InvalidValue(f"{owner.title} {has}, and none per {period} that could be raised.", param="period")
     values = {
         "scope": owner.scope,
         "tenant": owner.tenant,
@@ -116,30 +124,6 @@ def usd_given(value: object, name: str) -> int:
         raise InvalidValue(f"{error}.", param=name) from None
 
 
-def describe_rule(rule: Rule) -> dict[str, Any]:
-    """A rule for JSON and the audit log."""
-    if rule.kind == "budget":
-        return {"limit_usd": format_usd(rule.amount), "period": rule.per, "hard": rule.hard}
-    return {limit_name(rule.kind, rule.per): rule.amount}
-
-
-def describe_raise(given: Raise) -> dict[str, Any]:
-    """A raise for JSON and the audit log; times are seconds since the epoch."""
-    return {
-        "id": given.id,
-        "usd": format_usd(given.extra),
-        "period": given.period,
-        "starts_at": given.starts_at,
-        "ends_at": given.ends_at,
-        "reason": given.reason,
-    }
-
-
-def limit_name(kind: str, per: str) -> str:
-    """What people call a rate limit."""
-    return next(name for name, known in LIMITS.items() if known == (kind, per))
-
-
 def write_rule(
     connection: Connection, owner: Owner, kind: RuleKind, per: str, amount: int, hard: bool, actor: str, now: float
 ) -> Rule:
@@ -163,9 +147,7 @@ def _set(
     return rule
 
 
-def _remove(
-    database: Database, owner: Owner, kind: RuleKind, per: str, what: str, actor: str, now: float
-) -> None:
+def _remove(database: Database, owner: Owner, kind: RuleKind, per: str, what: str, actor: str, now: float) -> None:
     with transaction(database) as connection:
         lock_rules(connection)
         before = find_rule(connection, owner.scope, kind, per)

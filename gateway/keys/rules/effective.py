@@ -43,6 +43,12 @@ def effective(catalog: Catalog, database: Database, now: float, tenant: str | No
     return rungs
 
 
+def allowance_of(catalog: Catalog, database: Database, owner: Owner, now: float) -> Allowance:
+    """What one owner may take; a user that nobody has named may take what each may."""
+    rungs = {rung.owner.scope: rung.allowance for rung in effective(catalog, database, now, owner.tenant)}
+    return rungs.get(owner.scope) or rungs.get(Owner(owner.kind, owner.tenant).scope, Allowance())
+
+
 def all_budgets(catalog: Catalog, database: Database, now: float) -> list[Budget]:
     """Every budget that has a counter, with its raises of this moment; the one for each unnamed user is not among them.
 

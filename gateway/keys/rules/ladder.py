@@ -14,6 +14,7 @@ from gateway.keys.rules.queries import Changes, Raise, Rule
 from gateway.money import MAX_USD, PICO_PER_USD
 
 LARGEST = int(MAX_USD) * PICO_PER_USD
+NOTHING = Allowance()
 _LIMIT_ORDER = tuple(LIMITS.values())
 
 
@@ -48,15 +49,15 @@ class Ladder:
 
     def tenant(self, name: str) -> Allowance:
         """A whole tenant; nothing for one that is not configured."""
-        return self._tenants.get(name, Allowance())
+        return self._tenants.get(name, NOTHING)
 
     def project(self, tenant: str, name: str | None) -> Allowance:
         """A project; nothing for one that is not configured."""
-        return self._projects.get((tenant, name or ""), Allowance())
+        return self._projects.get((tenant, name or ""), NOTHING)
 
     def key(self, key: DeclaredKey | KeyRow) -> Allowance:
         """A key, declared or made."""
-        base = key.allowance if isinstance(key, DeclaredKey) else Allowance()
+        base = key.allowance if isinstance(key, DeclaredKey) else NOTHING
         return self._changed("key", key.tenant, key.id, base)
 
     def named(self, tenant: str) -> Named:
@@ -82,7 +83,7 @@ class Ladder:
         )
 
     def _all(
-        self, kind: ScopeKind, tenant: str, configured: Mapping[str, Allowance], each: Allowance = Allowance()
+        self, kind: ScopeKind, tenant: str, configured: Mapping[str, Allowance], each: Allowance = NOTHING
     ) -> dict[str, Allowance]:
         """Everybody of a kind that the configuration or SQL names."""
         names = dict.fromkeys([*configured, *(name for name in self._stored.get((kind, tenant), ()) if name)])
@@ -94,15 +95,15 @@ class Ladder:
         tenant: str,
         name: str = "",
         base: Allowance | None = None,
-        below: Allowance = Allowance(),
+        below: Allowance = NOTHING,
     ) -> Allowance:
         scope = scope_of(kind, tenant, name)
         if kind == "tenant":
             base = self._catalog.tenants[tenant].allowance
         rules, raises = self._rules.get(scope, ()), self._raises.get(scope, ())
         if not (rules or raises or below.budgets or below.limits):
-            return base or Allowance()
-        layers = (below, base or Allowance())
+            return base or NOTHING
+        layers = (below, base or NOTHING)
         budgets = {budget.period: replace(budget, scope=scope) for layer in layers for budget in layer.budgets}
         limits = {(limit.kind, limit.per): replace(limit, scope=scope) for layer in layers for limit in layer.limits}
         overdraft = self._catalog.tenants[tenant].overdraft if tenant in self._catalog.tenants else 0
