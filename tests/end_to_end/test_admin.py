@@ -4,115 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
-import pytest
 
-from gateway.db.connect import connect
-from gateway.db.migrate import migrate
-from tests.backends import PostgresServer
-from tests.running import ADMIN_KEY, Gateway, Upstream, gateway, model, upstream
-
-CONFIG: dict[str, Any] = {
-    "tenants": [
-        {"name": "acme", "budget": {"limit_usd": 100}, "projects": [{"name": "web", "budget": {"limit_usd": 10}}],
-         "users": {"each": {"limits": {"requests_per_minute": 50}}}, "price_plan": {"markup_percent": 25}},
-        {"name": "rival", "budget": {"limit_usd": 77}, "projects": [{"name": "secret-project"}]},
-    ],
-    "keys": [
-        {"key": "sk-acme-0123456789", "name": "acme-app", "tenant": "acme", "project": "web"},
-        {"key": "sk-rival-0123456789", "name": "rival-app", "tenant": "rival"},
-    ],
-}  # fmt: skip
-
-
-@dataclass
-class Member:
-    """Somebody with a token, and what the gateway answers them."""
-
-    running: Gateway
-    token: str
-
-    def ask(self, method: str, path: str, body: Any = None, **query: Any) -> httpx.Response:
-        """One request to the admin API."""
-        return httpx.request(
-            method,
-            f"{self.running.url}/admin/api/{path}",
-            headers={"authorization": f"Bearer {self.token}"},
-            json=body,
-            params=query or None,
-            timeout=30,
-        )
-
-    def get(self, path: str, **query: Any) -> Any:
-        """A document."""
-        reply = self.ask("GET", path, **query)
-        assert reply.status_code == 200, reply.text
-        return reply.json()
-
-    def refused(self, status: int, method: str, path: str, body: Any = None, **query: Any) -> str:
-        """The message of an error in our shape."""
-        reply = self.ask(method, path, body, **query)
-        assert reply.status_code == status, reply.text
-        error = reply.json()["error"]
-        assert set(error) == {"message", "type", "param", "code"}
-        return str(error["message"])
-
-
-@pytest.fixture(scope="module")
-def scripted() -> Iterator[Upstream]:
-    with upstream({"m": {"reply": "Paris.", "tokens": {"input": 1000, "output": 300}}}) as running:
-        yield running
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def running(
-    scripted: Upstream, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    environment = {}
-    if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        server.execute("CREATE DATABASE admin")
-        environment["DATABASE_URL"] = server.url("admin")
-        database = connect(environment["DATABASE_URL"])
-        migrate(database)
-        database.close()
-    config = {**CONFIG, "models": [model("m", "economy", scripted.url)]}
-    with gateway(tmp_path_factory.mktemp("admin"), config, **environment) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def admin(running: Gateway) -> Member:
-    return Member(running, ADMIN_KEY)
-
-
-_numbers = iter(range(1_000_000))
-
-
-def member(admin: Member, role: str, tenant: str | None = None) -> Member:
-    """A new member."""
-    reply = admin.ask("POST", "members", {"name": f"{role} {next(_numbers)}", "role": role, "tenant": tenant})
-    assert reply.status_code == 201, reply.text
-    return Member(admin.running, reply.json()["token"])
-
-
-def chat(running: Gateway, secret: str) -> httpx.Response:
-    """One question."""
-    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
-    headers = {"authorization": f"Bearer {secret}"}
-    return httpx.post(f"{running.base_url}/chat/completions", headers=headers, json=body, timeout=30)
-
-
-def until(check: Any, seconds: float = 15.0) -> None:
-    """Wait until something has become so."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, "it never became so"
-        time.sleep(0.1)
+from tests.administering import Member, chat, member, until
 
 
 def test_only_the_admin_key_and_members_are_let_in(admin: Member) -> None:
@@ -263,52 +158,6 @@ def test_a_member_of_one_tenant_sees_what_it_pays_and_not_what_the_provider_asks
     assert {entry["account"].split(":")[1] for entry in detail["ledger"]} == {"acme"}
     for document in (detail, mine.get("requests"), mine.get("usage")):
         assert "cost" not in json.dumps(document).replace("explanation", "")
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body", "words"),
-    [
-        ("PUT", "budgets", {"scope": "tenant:acme", "limit_usd": "5 USD"}, "limit_usd must be a decimal number of USD"),
-        ("PUT", "budgets", {"scope": "tenant:acme", "limit_usd": True}, "decimal string"),
-        ("PUT", "budgets", {"scope": "tenant:acme", "limit_usd": "-1"}, "must not be negative"),
-        ("PUT", "budgets", {"scope": "tenant:acme", "limit_usd": "NaN"}, "must be finite"),
-        ("PUT", "budgets", {"scope": "tenant:acme", "limit_usd": "1e300"}, "at most 9000000"),
-        ("PUT", "budgets", {"scope": "tenant:acme", "limit_usd": 1, "period": "year"}, "period"),
-        ("PUT", "budgets", {"scope": "tenant:acme", "limit_usd": 1, "soft": True}, "soft"),
-        ("PUT", "budgets", {"scope": "tenant:acme"}, "limit_usd"),
-        ("PUT", "budgets", {"scope": "acme", "limit_usd": 1}, "does not name an owner"),
-        ("PUT", "budgets", {"scope": "project:acme/x", "limit_usd": 1}, "project 'x' is not configured. Known: web."),
-        ("PUT", "budgets", {"scope": "user:acme/a\u0000b", "limit_usd": 1}, "all of which can be shown"),
-        ("PUT", "budgets", {"scope": "x" * 301, "limit_usd": 1}, "at most 300"),
-        ("PUT", "budgets", ["x"], "valid"),
-        ("PUT", "limits", {"scope": "tenant:acme", "limit": "rpm", "value": 1}, "'rpm' is not a limit"),
-        ("PUT", "limits", {"scope": "tenant:acme", "limit": "parallel", "value": 1.5}, "value"),
-        ("PUT", "limits", {"scope": "tenant:acme", "limit": "parallel", "value": 2**63}, "value"),
-        ("POST", "budgets/raises", {"scope": "tenant:acme", "usd": "1", "reason": "x"}, "until"),
-        ("POST", "budgets/raises", {"scope": "tenant:acme", "usd": "1", "until": "2020-01-01", "reason": "x"}, "until"),
-        ("POST", "budgets/raises", {"scope": "tenant:acme", "usd": "1", "until": "soon", "reason": "x"}, "until"),
-        ("POST", "keys", {"name": "x", "tenant": "nobody"}, "tenant 'nobody' is not declared"),
-        ("POST", "keys", {"name": "x", "tenant": "acme", "project": "nowhere"}, "has no project 'nowhere'"),
-        ("POST", "keys", {"name": "x" * 101}, "at most 100"),
-        ("POST", "keys", {"name": "x", "limits": {"rpm": 1}}, "'rpm' is not a limit"),
-        ("POST", "keys", {"name": "x", "budgets": [{"limit_usd": 1}, {"limit_usd": 2}]}, "one budget for each period"),
-        ("POST", "keys", {"name": "x", "models": []}, "models"),
-        ("POST", "keys", {"name": "x", "expires_at": "9999-99-99"}, "expires_at"),
-        ("POST", "members", {"name": "x", "role": "king"}, "role 'king' does not exist"),
-        ("GET", "audit?before=0", None, "before"),
-        ("GET", "audit?before=x", None, "before"),
-        ("GET", "keys?tenant=a%00b", None, "NUL"),
-        ("POST", "keys/a%00b/revoke", None, "NUL"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_named_in_our_shape(admin: Member, method: str, path: str, body: Any, words: str) -> None:
-    assert words in admin.refused(400, method, path, body)
-
-
-def test_a_body_that_is_no_json_is_refused(admin: Member) -> None:
-    headers = {"authorization": f"Bearer {ADMIN_KEY}", "content-type": "application/json"}
-    reply = httpx.post(f"{admin.running.url}/admin/api/keys", headers=headers, content=b"{", timeout=30)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_value")
 
 
 def test_every_change_is_in_the_audit_log_with_who_did_it(admin: Member) -> None:

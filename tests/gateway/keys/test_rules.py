@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_of_many_who_set_one_budget_at_once_the_last_wins_and_all_are_in_the_log
     entries = audit_page(database).entries
     assert len(entries) == 4
     assert entries[0]["after"]["limit_usd"] == f"0.{rule.amount:012d}"
-    for newer, older in zip(entries, entries[1:], strict=False):
+    for newer, older in itertools.pairwise(entries):
         assert newer["before"] == older["after"]
 
 
