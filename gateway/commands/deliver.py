@@ -19,4 +19,3 @@ def deliver() -> None:
     settings = settings_with()
     configure_logging(settings.log_level)
     run_deliverer(settings.spool, configured_database_url(settings))
-

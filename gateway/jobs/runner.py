@@ -1,4 +1,4 @@
-"""Runs jobs at their intervals in one process per installation, which a lease in SQL elects; another one takes over when it ends.
+"""Runs jobs at their intervals in one process per installation, which a lease in SQL elects; when it ends another takes over.
 
 A job that fails is logged, noted and tried again; a slow one holds up no other, as each runs in a thread. While the database is
 away nothing is started, and the pauses between two looks grow. A process that was frozen may find another one in its place, and
