@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from gateway import config as shape
 from gateway.callers import Budget, LimitKind, RateLimit
+from gateway.catalog_outlets import Outlets, build_outlets
 from gateway.errors import ConfigError
 from gateway.money import implausible, parse_price, parse_usd
 from gateway.settings import read_secret
@@ -90,6 +91,7 @@ class Catalog:
     policies: dict[str, shape.Policy]
     max_body_bytes: int
     max_upstream_connections: int
+    outlets: Outlets
     warnings: tuple[str, ...]
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
@@ -137,6 +139,14 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         policies=policies,
         max_body_bytes=config.max_body_bytes,
         max_upstream_connections=config.max_upstream_connections,
+        outlets=build_outlets(
+            config.events,
+            config.alerts,
+            [(entry.name, entry.alerts) for entry in config.tenants],
+            config.smtp,
+            where,
+            lambda text, label: _secret(text, label, secret),
+        ),
         warnings=tuple(warnings),
     )
 

@@ -5,27 +5,15 @@ from __future__ import annotations
 import difflib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from gateway.config_outlets import Alerts, Events, Mail, TenantAlerts
+from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.errors import ConfigError
 from gateway.types import Tier
-
-Usd = Annotated[Decimal, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
-"""A decimal amount. YAML floats are read by their shortest text, which is what was typed."""
-
-
-PRINTABLE = r"^[\x21-\x7e]+$"
-"""Names that appear in headers and addresses: visible ASCII, no spaces."""
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are never changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
 
 class Budget(Section):
     """A money limit per period, checked before a call and settled after it."""
@@ -86,6 +74,7 @@ class Tenant(Section):
     price_plan: PricePlan = Field(PricePlan(), description="Markup on provider prices.")
     policy: str = Field("default", description="Policy for `auto` requests.")
     billing: BillTo = Field(BillTo(), description="How the tenant is invoiced.")
+    alerts: TenantAlerts | None = Field(None, description="Who hears of budgets that are nearly used up.")
 
 
 class Key(Section):
@@ -197,9 +186,16 @@ class Config(Section):
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
+    events: Events | None = Field(None, description="Where every metered request is sent; nowhere when absent.")
+    alerts: Alerts | None = Field(None, description="Who hears when the operator should look at something.")
+    smtp: Mail | None = Field(None, description="The server that sends mail; needed when alerts name addresses.")
     cache: dict[str, Any] | None = Field(None, description="Answer caches; read, not yet acted on by this version.")
     max_body_bytes: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body.")
     max_upstream_connections: int = Field(1000, gt=0, description="Open upstream connections per gateway process.")
+
+
+SECRETS = {("key",), ("api_key",), ("secret",), ("password",), ("url",)}
+"""Keys whose values are never shown."""
 
 
 def read_config(path: Path) -> Config:
@@ -235,7 +231,7 @@ def _explain(problem: dict[str, Any], document: object) -> str:
         return f"unknown key {_dotted(location)!r}; {hint}"
     shown = (
         ""
-        if problem["type"] == "missing" or location[-1:] in {("key",), ("api_key",)}
+        if problem["type"] == "missing" or location[-1:] in SECRETS
         else f", got {problem['input']!r}"
     )
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
@@ -248,7 +244,7 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
     for part in location[:-1]:
         if isinstance(part, str) and part in section.model_fields:
             section = _section_of(section.model_fields[part].annotation) or section
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

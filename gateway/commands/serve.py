@@ -46,7 +46,7 @@ def serve(
     settings = replace(settings, data_dir=folder.path, database_url=url, port=listener.getsockname()[1])
     prepare_database(url, may_migrate=url.startswith("sqlite"))
     check_prices(catalog, url)
-    deliver_leftovers(folder, url)
+    deliver_leftovers(folder, url, catalog)
     for warning in catalog.warnings:
         click.echo(f"penstock: warning: {warning}", err=True)
     address = base_url(listener)

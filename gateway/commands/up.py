@@ -53,7 +53,7 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     plan = plan_engine(bundled, folder) if bundled is not None else None
     prepare_database(url, may_migrate=True)
     check_prices(catalog, url)
-    deliver_leftovers(folder, url)
+    deliver_leftovers(folder, url, catalog)
     admin_key_file = None if settings.admin_key else folder.admin_key
     settings = replace(settings, database_url=url, admin_key=settings.admin_key or _admin_key(folder))
     panel = Panel(base_url(listener), folder, catalog, _first_key(folder, url, catalog), admin_key_file)

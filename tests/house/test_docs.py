@@ -64,7 +64,8 @@ def error_classes(base: type[errors.PenstockError] = errors.PenstockError) -> It
 
 def fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every key of penstock.yaml with its dotted name; `[]` marks a list, `NAME` a name of one's own."""
-    for key, field in section.model_fields.items():
+    for name, field in section.model_fields.items():
+        key = field.alias or name
         inner, mark = inner_section(field.annotation)
         yield f"{prefix}{key}", field
         if inner is not None:
