@@ -22,11 +22,13 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
     tuple_,
 )
 
 from gateway.db.connect import Database
 from gateway.db.tables import (
+    TO_GIVE_BACK,
     attempts,
     holds,
     ledger_accounts,
@@ -171,19 +173,18 @@ def request_detail(database: Database, request_id: str) -> dict[str, Any] | None
 
 
 def spent_and_held(
-    database: Database, owner: Literal["tenant", "key"], since: float | None, until: float | None
+    database: Database, owner: Literal["tenant", "key"], since: float | None, until: float | None, *, shared: bool = False
 ) -> dict[str, int]:
-    """Pico-USD charged to each tenant or key for requests started in a period, plus what open holds of it set aside."""
+    """Pico-USD charged to each tenant or key in a period, plus what open holds (and `shared` ones yet to be given back) take."""
     name = "tenant" if owner == "tenant" else "key_id"
     start, end = (moment(since) if since is not None else None), (moment(until) if until is not None else None)
     charged = select(usage_events.c[name], func.sum(usage_events.c.charge_pico)).group_by(usage_events.c[name])
-    held = select(holds.c[name], func.sum(holds.c.amount_pico)).where(holds.c.state == "open").group_by(holds.c[name])
+    held = select(holds.c[name], func.sum(holds.c.amount_pico)).group_by(holds.c[name])
+    states = [holds.c.state == "open", *([text(TO_GIVE_BACK)] if shared else [])]
+    queries = [_between(held.where(state), holds.c.created_at, start, end) for state in states]
     sums: dict[str, int] = {}
     with snapshot(database) as connection:
-        for query in (
-            _between(charged, usage_events.c.started_at, start, end),
-            _between(held, holds.c.created_at, start, end),
-        ):
+        for query in (_between(charged, usage_events.c.started_at, start, end), *queries):
             for key, total in connection.execute(query):
                 sums[key] = sums.get(key, 0) + int(total)
     return sums
