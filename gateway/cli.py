@@ -28,6 +28,7 @@ COMMANDS = {
     "credits": "credits:credits_",
     "export": "export:export",
     "jobs": "jobs:jobs",
+    "events": "events:events",
     "router": "router:router",
     "engine": "engine:engine",
     "scripted": "scripted:scripted",

@@ -15,6 +15,7 @@ from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.errors import ConfigError
 from gateway.types import Tier
 
+
 class Budget(Section):
     """A money limit per period, checked before a call and settled after it."""
 
@@ -229,11 +230,7 @@ def _explain(problem: dict[str, Any], document: object) -> str:
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
         return f"unknown key {_dotted(location)!r}; {hint}"
-    shown = (
-        ""
-        if problem["type"] == "missing" or location[-1:] in SECRETS
-        else f", got {problem['input']!r}"
-    )
+    shown = "" if problem["type"] == "missing" or location[-1:] in SECRETS else f", got {problem['input']!r}"
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
     return f"{_dotted(location)}: {message}{shown}"
 

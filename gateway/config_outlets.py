@@ -15,7 +15,12 @@ MOST_ADDRESSES = 50
 def check_address(text: str) -> str:
     """A mail address as it is. Raises ValueError for what could be more than one address, or a header of its own."""
     local, _, domain = text.rpartition("@")
-    if not local or not domain or len(text) > LONGEST_ADDRESS or any(not "!" <= c <= "~" or c in '<>,;:"' for c in text):
+    if (
+        not local
+        or not domain
+        or len(text) > LONGEST_ADDRESS
+        or any(not "!" <= c <= "~" or c in '<>,;:"' for c in text)
+    ):
         raise ValueError("write one mail address in ASCII without a name, for example finance@example.com")
     return text
 

@@ -173,14 +173,19 @@ def request_detail(database: Database, request_id: str) -> dict[str, Any] | None
 
 
 def spent_and_held(
-    database: Database, owner: Literal["tenant", "key"], since: float | None, until: float | None, *, shared: bool = False
+    database: Database,
+    owner: Literal["tenant", "key"],
+    since: float | None,
+    until: float | None,
+    *,
+    shared: bool = False,
 ) -> dict[str, int]:
     """Pico-USD charged to each tenant or key in a period, plus what open holds (and `shared` ones yet to be given back) take."""
     name = "tenant" if owner == "tenant" else "key_id"
     start, end = (moment(since) if since is not None else None), (moment(until) if until is not None else None)
     charged = select(usage_events.c[name], func.sum(usage_events.c.charge_pico)).group_by(usage_events.c[name])
     held = select(holds.c[name], func.sum(holds.c.amount_pico)).group_by(holds.c[name])
-    states = [holds.c.state == "open", *([text(TO_GIVE_BACK)] if shared else [])]
+    states = [text("state = 'open'"), *([text(TO_GIVE_BACK)] if shared else [])]
     queries = [_between(held.where(state), holds.c.created_at, start, end) for state in states]
     sums: dict[str, int] = {}
     with snapshot(database) as connection:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 THREADS = 16
 """More than there are jobs at a time, so that none waits for a connection."""
+LONGEST_STATEMENT_SECONDS = 600
+"""Jobs look at everything there is; nobody waits for them."""
+LEASE_STATEMENT_SECONDS = 5
 
 
 @click.group(short_help="What runs behind the answers.")
@@ -94,10 +97,13 @@ def work() -> None:
     settings = settings_with()
     configure_logging(settings.log_level)
     catalog = load_catalog(settings)
-    database = connect(settings.database(catalog.database), pool_size=THREADS)
+    url = settings.database(catalog.database)
+    database = connect(url, deadline_seconds=LONGEST_STATEMENT_SECONDS, pool_size=THREADS)
+    leases = connect(url, deadline_seconds=LEASE_STATEMENT_SECONDS, pool_size=THREADS)
     try:
-        run_until_signal(Context(settings, catalog, database), JOBS)
+        run_until_signal(Context(settings, catalog, database, leases=leases), JOBS)
     finally:
+        leases.close()
         database.close()
 
 

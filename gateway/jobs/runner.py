@@ -40,13 +40,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a job has: it opens and closes whatever else it needs. `stop` is set when the process is to end."""
+    """What a job has: it opens and closes whatever else it needs. `stop` is set when the process is to end.
+
+    `leases` is for the runner alone: its statements are short and give up soon, so that a database that hangs is noticed.
+    """
 
     settings: Settings
     catalog: Catalog
     database: Database
     now: Callable[[], float] = time.time
     stop: threading.Event = field(default_factory=threading.Event)
+    leases: Database | None = None
+
+    @property
+    def runners(self) -> Database:
+        """The database as the runner uses it."""
+        return self.leases or self.database
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,7 @@ class Runner:
         for thread in self._running.values():
             thread.join(max(0.0, gives_up_at - time.monotonic()))
         try:
-            with transaction(self._context.database) as connection:
+            with transaction(self._context.runners) as connection:
                 queries.release_lease(connection, LEADER, self.holder)
         except Unavailable as error:
             logger.warning("the next leader waits for the end of this one's lease: %s", error.message)
@@ -119,12 +128,12 @@ class Runner:
     def _lead(self) -> None:
         led, asked_at = self.leads, time.monotonic()
         self._renew_at = asked_at + self._lease_seconds / 3
-        with transaction(self._context.database) as connection:
+        with transaction(self._context.runners) as connection:
             taken = queries.take_lease(connection, LEADER, self.holder, self._lease_seconds)
         self._leads_until = asked_at + self._lease_seconds if taken else 0.0
         if taken and not led:
             logger.info("this process runs the jobs now")
-            with snapshot(self._context.database) as connection:
+            with snapshot(self._context.runners) as connection:
                 runs = queries.last_runs(connection)
             now = self._context.now()
             self._due = {job.name: next_run(job, runs.get(job.name), now) for job in self._jobs}
@@ -157,8 +166,8 @@ def run_job(context: Context, job: Job, holder: str, *, lease_seconds: float = L
 
     Raises Conflict when it is being run elsewhere, Unavailable when the database does not answer.
     """
-    with _lease(context.database, f"job {job.name}", holder, lease_seconds):
-        with snapshot(context.database) as connection:
+    with _lease(context.runners, f"job {job.name}", holder, lease_seconds):
+        with snapshot(context.runners) as connection:
             before = queries.last_runs(connection).get(job.name)
         started, clock = context.now(), time.monotonic()
         result = error = None
@@ -180,7 +189,7 @@ def run_job(context: Context, job: Job, holder: str, *, lease_seconds: float = L
             failures=(before.failures if before else 0) + 1 if error is not None else 0,
             succeeded_at=(before.succeeded_at if before else None) if error is not None else moment(context.now()),
         )
-        with transaction(context.database) as connection:
+        with transaction(context.runners) as connection:
             queries.note_run(connection, run)
         if result:
             logger.info("job %s: %s", job.name, result)

@@ -38,12 +38,19 @@ LAYERS = (
     Layer(
         "ground",
         (
-            "catalog", "catalog_outlets", "config", "config_outlets", "config_section", "builtin", "store", "db",
+            "catalog",
+            "catalog_outlets",
+            "config",
+            "config_outlets",
+            "config_section",
+            "builtin",
+            "store",
+            "db",
             "telemetry",
         ),
         True,
         "what the parts stand on",
-    ),  # fmt: skip
+    ),
     Layer(
         "words", ("types", "callers", "money", "errors", "settings"), True, "what everybody says; it depends on nothing"
     ),

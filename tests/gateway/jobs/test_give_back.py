@@ -59,12 +59,12 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def counters(redis_url: str) -> Iterator["redis.Redis"]:
+def counters(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as client:
         yield client
 
 
-def value(counters: "redis.Redis") -> int:
+def value(counters: redis.Redis) -> int:
     return int(counters.get(PREFIX + COUNTER) or 0)
 
 
@@ -109,7 +109,7 @@ def settle_in_spool(folder: Path, database: Database, asked: UsageEvent) -> None
 
 
 def test_what_a_killed_process_held_is_given_back_and_what_it_answered_stays_charged(
-    database: Database, counters: "redis.Redis", redis_url: str, tmp_path: Path
+    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     died = subprocess.run([sys.executable, "-c", HOLD_AND_DIE, str(tmp_path), redis_url], timeout=60, check=False)
     assert died.returncode == -9
@@ -125,7 +125,7 @@ def test_what_a_killed_process_held_is_given_back_and_what_it_answered_stays_cha
 
 
 async def test_a_crash_between_store_and_database_gives_nothing_back_twice(
-    database: Database, counters: "redis.Redis", redis_url: str, tmp_path: Path
+    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     await take(redis_url, HELD * 3)
     abandon(tmp_path, database, asked := event(hold=HELD))
@@ -158,7 +158,7 @@ def asyncio_free(context: Context) -> None:
 
 
 async def test_a_settlement_after_the_release_counts_its_charge_once(
-    database: Database, counters: "redis.Redis", redis_url: str, tmp_path: Path
+    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     await take(redis_url, HELD)
     abandon(tmp_path, database, asked := event(hold=HELD))
@@ -175,7 +175,7 @@ async def test_a_settlement_after_the_release_counts_its_charge_once(
 
 
 async def test_the_name_of_a_hold_that_was_given_back_outlives_any_settlement(
-    database: Database, counters: "redis.Redis", redis_url: str, tmp_path: Path
+    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     await take(redis_url, HELD)
     abandon(tmp_path, database, asked := event(hold=HELD))
@@ -184,7 +184,7 @@ async def test_the_name_of_a_hold_that_was_given_back_outlives_any_settlement(
 
 
 async def test_a_settlement_before_the_release_is_noticed_leaves_the_counters_alone(
-    database: Database, counters: "redis.Redis", redis_url: str, tmp_path: Path
+    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     await take(redis_url, HELD)
     abandon(tmp_path, database, asked := event(hold=HELD))
@@ -195,7 +195,7 @@ async def test_a_settlement_before_the_release_is_noticed_leaves_the_counters_al
 
 
 async def test_counters_that_are_gone_stay_gone(
-    database: Database, counters: "redis.Redis", redis_url: str, tmp_path: Path
+    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     abandon(tmp_path, database, event(hold=HELD))
     asyncio_free(context_of(database, redis_url))
@@ -203,7 +203,7 @@ async def test_counters_that_are_gone_stay_gone(
 
 
 async def test_counters_that_were_rebuilt_before_the_job_ran_still_end_at_what_was_charged(
-    database: Database, counters: "redis.Redis", redis_url: str, tmp_path: Path
+    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     """A machine with Redis and gateway goes down: the rebuilt counter has what the job takes off it afterwards."""
     abandon(tmp_path, database, event(hold=HELD))
