@@ -1,4 +1,4 @@
-"""What all sections of penstock.yaml have in common: unknown keys are errors, money is decimal, names can be written anywhere."""
+"""What all sections of penstock.yaml have in common: unknown keys are errors, money is decimal, names are visible."""
 
 from __future__ import annotations
 

@@ -173,14 +173,9 @@ def request_detail(database: Database, request_id: str) -> dict[str, Any] | None
 
 
 def spent_and_held(
-    database: Database,
-    owner: Literal["tenant", "key"],
-    since: float | None,
-    until: float | None,
-    *,
-    shared: bool = False,
+    database: Database, owner: Literal["tenant", "key"], since: float | None, until: float | None, shared: bool = False
 ) -> dict[str, int]:
-    """Pico-USD charged to each tenant or key in a period, plus what open holds (and `shared` ones yet to be given back) take."""
+    """Pico-USD charged to each tenant or key in a period, plus what open holds take (if `shared`: and those to give back)."""
     name = "tenant" if owner == "tenant" else "key_id"
     start, end = (moment(since) if since is not None else None), (moment(until) if until is not None else None)
     charged = select(usage_events.c[name], func.sum(usage_events.c.charge_pico)).group_by(usage_events.c[name])

@@ -24,10 +24,12 @@ from gateway.jobs.outbox.queries import Message
 from gateway.jobs.runner import Context
 
 if TYPE_CHECKING:
-    from httpx import AsyncClient
+    from gateway.jobs.outbox.webhook import Poster
 
 MOST_EVENTS = 100
 MOST_MESSAGES = 50
+DEADLINE_SECONDS = 15.0
+"""How long a receiver has to answer."""
 RUN_SECONDS = 60.0
 """A run ends then, so that it is seen how it goes; the next one goes on."""
 FIRST_DELAY, LONGEST_DELAY = 5.0, 3600.0
@@ -45,14 +47,14 @@ class Sent:
     given_up: int = 0
 
 
-def send_outbox(context: Context) -> str | None:
-    """Send what is due, to every destination at the same time. Raises Unavailable."""
+def send_outbox(context: Context, deadline: float = DEADLINE_SECONDS) -> str | None:
+    """Send what is due, to every destination at the same time; a receiver has `deadline` seconds. Raises Unavailable."""
     with snapshot(context.database) as connection:
         names = queries.destinations(connection)
     if not names:
         return None
     sent = Sent()
-    asyncio.run(_send_all(context, names, sent))
+    asyncio.run(_send_all(context, names, sent, deadline))
     if not sent.events and not sent.failures:
         return None
     return f"{sent.events} events sent, {sent.failures} messages not taken, {sent.given_up} given up"
@@ -64,18 +66,18 @@ def delay(attempts: int, retry_after: float | None = None) -> float:
     return max(pause, min(retry_after or 0.0, LONGEST_DELAY))
 
 
-async def _send_all(context: Context, names: list[str], sent: Sent) -> None:
+async def _send_all(context: Context, names: list[str], sent: Sent, deadline: float) -> None:
     # The gateway lists the jobs and does not run them: it needs neither of these in its memory.
-    from gateway.jobs.outbox.webhook import open_client
+    from gateway.jobs.outbox.webhook import Poster
 
     async def send(name: str) -> None:
-        async with open_client() as client:
-            await _send_to(context, client, name, sent)
+        async with Poster(deadline) as poster:
+            await _send_to(context, poster, name, sent)
 
     await asyncio.gather(*(send(name) for name in names))
 
 
-async def _send_to(context: Context, client: AsyncClient, name: str, sent: Sent) -> None:
+async def _send_to(context: Context, poster: Poster, name: str, sent: Sent) -> None:
     """Send to one destination until nothing is due, or it does not answer."""
     ends_at = time.monotonic() + RUN_SECONDS
     most = MOST_EVENTS if name == USAGE else 1
@@ -90,7 +92,7 @@ async def _send_to(context: Context, client: AsyncClient, name: str, sent: Sent)
             if context.stop.is_set():
                 return
             try:
-                await _deliver(context, client, message)
+                await _deliver(context, poster, message)
             except NotTaken as failure:
                 _note(context, message, failure, sent)
                 if failure.no_answer:
@@ -101,10 +103,8 @@ async def _send_to(context: Context, client: AsyncClient, name: str, sent: Sent)
                 sent.events += len(message.documents)
 
 
-async def _deliver(context: Context, client: AsyncClient, message: Message) -> None:
+async def _deliver(context: Context, poster: Poster, message: Message) -> None:
     """One attempt. Raises NotTaken."""
-    from gateway.jobs.outbox.webhook import post
-
     kind, _, tenant = message.destination.partition("/")
     outlets, now = context.catalog.outlets, context.now()
     if kind == EMAIL:
@@ -115,9 +115,9 @@ async def _deliver(context: Context, client: AsyncClient, message: Message) -> N
     if endpoint is None:
         raise NotTaken("this destination is no longer in the configuration")
     if kind == ALERTS:
-        await post(client, endpoint, message.id, ONE, message.documents[0].encode(), now)
+        await poster.post(endpoint, message.id, ONE, message.documents[0].encode(), now)
     else:
-        await post(client, endpoint, message.id, SEVERAL, f"[{','.join(message.documents)}]".encode(), now)
+        await poster.post(endpoint, message.id, SEVERAL, f"[{','.join(message.documents)}]".encode(), now)
 
 
 async def _deliver_mail(context: Context, message: Message, targets: AlertTargets | None) -> None:
