@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
-from gateway.config_outlets import Alerts, Events, Mail, TenantAlerts
+from gateway.config_outlets import Alerts, Events, Mail
+from gateway.config_owners import BillTo as BillTo
+from gateway.config_owners import Key as Key
+from gateway.config_owners import Tenant as Tenant
 from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.errors import ConfigError
 from gateway.types import Tier
-
-
-class Budget(Section):
-    """A money limit per period, checked before a call and settled after it."""
-
-    limit_usd: Usd = Field(description="Most that may be spent in one period, USD.")
-    period: Literal["day", "week", "month", "lifetime"] = Field("month", description="Calendar period in UTC.")
-
-
-class Limits(Section):
-    """Rate limits of one key."""
-
-    requests_per_minute: int | None = Field(None, gt=0, description="Requests started per minute.")
-    tokens_per_minute: int | None = Field(None, gt=0, description="Input and output tokens per minute.")
-    parallel: int | None = Field(None, gt=0, description="Requests in flight at once.")
-
-
-class PricePlan(Section):
-    """What a tenant pays relative to what the provider asks."""
-
-    markup_percent: Usd = Field(Decimal(0), ge=0, le=1000, description="Added to the provider's price.")
-
-
-class BillTo(Section):
-    """How a tenant is invoiced."""
-
-    name: str | None = Field(
-        None, min_length=1, max_length=200, description="Name on invoices; the tenant's when absent."
-    )
-    address: str | None = Field(None, max_length=1000, description="Address on invoices; line breaks are kept.")
-    tax_id: str | None = Field(None, max_length=100, description="The tenant's tax number.")
-    po_number: str | None = Field(None, max_length=100, description="Purchase order that invoices name.")
-    terms_days: int = Field(30, ge=0, le=365, description="Days from the invoice date until payment is due.")
-    tax_percent: Usd = Field(Decimal(0), ge=0, le=100, decimal_places=4, description="Tax added to invoices.")
-    tax_name: str = Field("Tax", min_length=1, max_length=50, description="What the tax is called.")
 
 
 class Issuer(Section):
@@ -65,31 +32,6 @@ class Billing(Section):
     issuer: Issuer | None = Field(None, description="Who issues the invoices; nothing is invoiced without one.")
     currency: Literal["USD"] = Field("USD", description="Currency of invoices.")
     font: Path | None = Field(None, description="TrueType font of the PDFs; needed outside Western European letters.")
-
-
-class Tenant(Section):
-    """Who is billed."""
-
-    name: str = Field(min_length=1, max_length=100, description="Unique name, used in bills and reports.")
-    budget: Budget | None = Field(None, description="Money limit of the whole tenant.")
-    price_plan: PricePlan = Field(PricePlan(), description="Markup on provider prices.")
-    policy: str = Field("default", description="Policy for `auto` requests.")
-    billing: BillTo = Field(BillTo(), description="How the tenant is invoiced.")
-    alerts: TenantAlerts | None = Field(None, description="Who hears of budgets that are nearly used up.")
-
-
-class Key(Section):
-    """A key declared in the file. More are made by the command line."""
-
-    key: str = Field(min_length=8, description="The secret, normally `env:NAME`.")
-    name: str = Field(min_length=1, max_length=100, description="Shown in reports instead of the secret.")
-    tenant: str = Field("default", description="Who is billed.")
-    budget: Budget | None = Field(None, description="Money limit of this key.")
-    limits: Limits | None = Field(None, description="Rate limits of this key.")
-    models: tuple[str, ...] | None = Field(
-        None, description="Model names (and `auto`) it may ask for; all when absent."
-    )
-    tiers: tuple[Tier, ...] | None = Field(None, description="Tiers it may be served from; all when absent.")
 
 
 class Price(Section):

@@ -1,4 +1,4 @@
-"""What all sections of penstock.yaml have in common: unknown keys are errors, money is decimal, names are visible."""
+"""What all sections of penstock.yaml have in common: unknown keys are errors, money is decimal, names can be shown."""
 
 from __future__ import annotations
 

@@ -52,6 +52,17 @@ def check_prices(catalog: Catalog, url: str) -> None:
             PriceBook(catalog, database).load()
 
 
+def check_keys(catalog: Catalog, url: str) -> None:
+    """Refuse a configuration with a key that was made before under the same name: ConfigError says what to do."""
+    import time
+
+    from gateway.keys.authenticate import check_key_names
+    from gateway.keys.queries import list_keys
+
+    with database_at(url) as database:
+        check_key_names(catalog, list_keys(database), time.time())
+
+
 def deliver_leftovers(folder: DataFolder, url: str, catalog: Catalog) -> None:
     """Bring to the database what an unclean end left in the spool, before the gateway rebuilds its budgets from it.
 

@@ -61,12 +61,13 @@ def retry(
 ) -> None:
     """Try the messages with these ids again, as if they were new; they keep their ids."""
     from gateway.commands.database import open_database
+    from gateway.commands.owners import actor
     from gateway.jobs.outbox.listing import retry_events
 
     if everything == bool(message):
         raise click.UsageError("name the messages, or give --all.")
     with open_database(settings_with(config=config, data_dir=data_dir)) as database:
-        revived = retry_events(database, None if everything else message, time.time())
+        revived = retry_events(database, None if everything else message, actor(), time.time())
     if as_json:
         print_json({"retried": revived})
     else:

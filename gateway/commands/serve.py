@@ -31,7 +31,7 @@ def serve(
     """
     from gateway.commands.configuration import check_engine, check_workers, load_catalog
     from gateway.commands.data_folder import lock_data_folder, open_data_folder
-    from gateway.commands.database import check_prices, deliver_leftovers, prepare_database
+    from gateway.commands.database import check_keys, check_prices, deliver_leftovers, prepare_database
     from gateway.commands.listen import base_url, listen
     from gateway.commands.serving import deliverer_program, jobs_program, run_until_stopped, worker_programs
 
@@ -46,6 +46,7 @@ def serve(
     settings = replace(settings, data_dir=folder.path, database_url=url, port=listener.getsockname()[1])
     prepare_database(url, may_migrate=url.startswith("sqlite"))
     check_prices(catalog, url)
+    check_keys(catalog, url)
     deliver_leftovers(folder, url, catalog)
     for warning in catalog.warnings:
         click.echo(f"penstock: warning: {warning}", err=True)

@@ -77,19 +77,19 @@ def _where(condition: str) -> dict[str, Any]:
 api_keys = Table(
     "api_keys",
     metadata,
+    # It stays when the secret is changed; secrets are in key_secrets, budgets and limits in limit_rules.
     Column("id", Text, primary_key=True),
-    Column("hash", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("tenant", Text, nullable=False),
+    Column("project", Text),
     Column("models", JSON(none_as_null=True)),
     Column("tiers", JSON(none_as_null=True)),
-    Column("budget_limit_pico", BigInteger),
-    Column("budget_period", Text),
-    Column("limits", JSON(none_as_null=True)),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
+    # A revoked key leaves its name to the next one.
+    Index("api_keys_one_name", "tenant", "name", unique=True, **_where("revoked_at IS NULL")),
 )
 
 usage_events = Table(

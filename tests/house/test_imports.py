@@ -40,8 +40,10 @@ LAYERS = (
         (
             "catalog",
             "catalog_outlets",
+            "catalog_owners",
             "config",
             "config_outlets",
+            "config_owners",
             "config_section",
             "builtin",
             "store",

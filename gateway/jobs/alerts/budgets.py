@@ -6,17 +6,17 @@ what is spent. The last two minutes of a window are looked at once more after it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from gateway.callers import Budget, ScopeKind
+from gateway.billing.budget_report.queries import spending
+from gateway.callers import Budget
 from gateway.db.tables import moment
 from gateway.db.transaction import snapshot, transaction
 from gateway.jobs.alerts import queries
 from gateway.jobs.alerts.fire import Alert, fire
 from gateway.jobs.runner import Context
-from gateway.keys.queries import list_keys
+from gateway.keys.rules.effective import effective
 from gateway.money import format_usd
 from gateway.store.windows import Window, window
 
@@ -35,18 +35,13 @@ class Watched:
 
 
 def known_budgets(context: Context) -> list[Watched]:
-    """Every budget there is now: of the catalog's tenants and keys, and of the keys in the database."""
-    now, found = context.now(), []
-    for tenant in context.catalog.tenants.values():
-        if tenant.budget is not None:
-            found.append(Watched(tenant.name, f"tenant {tenant.name}", tenant.budget))
-    for key in context.catalog.keys:
-        if key.budget is not None:
-            found.append(Watched(key.tenant, f"key {key.name}", key.budget))
-    for row in list_keys(context.database):
-        if row.budget is not None and (row.revoked_at is None or row.revoked_at > now):
-            found.append(Watched(row.tenant, f"key {row.name}", row.budget))
-    return found
+    """Every budget that has a counter, as it is now, raises included. Raises Unavailable."""
+    return [
+        Watched(rung.owner.tenant, rung.owner.title, budget)
+        for rung in effective(context.catalog, context.database, context.now())
+        if rung.owner.counted
+        for budget in rung.allowance.budgets
+    ]
 
 
 def reached(spent: int, limit: int, percent: int) -> bool:
@@ -57,26 +52,23 @@ def reached(spent: int, limit: int, percent: int) -> bool:
 def fire_budget_alerts(context: Context) -> str | None:
     """Compare every budget of tenants that want alerts with what was charged. Raises Unavailable."""
     tenants = context.catalog.outlets.tenants
-    watched = [each for each in known_budgets(context) if each.tenant in tenants and _kind(each.budget) is not None]
+    watched = [each for each in known_budgets(context) if each.tenant in tenants] if tenants else []
     if not watched:
         return None
     now = context.now()
-    windows = {each.budget.period: _windows(each.budget, now) for each in watched}
-    labels = {found.label for each in windows.values() for found in each}
-    spent = _spent(context, watched, windows)
+    looks = _looks(context, watched, now)
     with snapshot(context.database) as connection:
-        standing = queries.standing(connection, "budget", labels)
-    fired, ended = [], []
-    for each in watched:
-        for frame in windows[each.budget.period]:
-            amount = spent.get((each.budget.scope, each.budget.period, frame.label), 0)
-            for percent in tenants[each.tenant].at_percent:
-                key: Key = (each.budget.scope, each.budget.period, frame.label, percent)
-                is_so = reached(amount, each.budget.limit, percent)
-                if is_so and key not in standing:
-                    fired.append(_alert(each, frame, percent, amount))
-                elif not is_so and key in standing:
-                    ended.append(key)
+        standing = queries.standing(connection, "budget", {frame.label for _, frame, _ in looks})
+    fired: list[Alert] = []
+    ended: list[Key] = []
+    for each, frame, spent in looks:
+        for percent in tenants[each.tenant].at_percent:
+            key: Key = (each.budget.scope, each.budget.period, frame.label, percent)
+            is_so = reached(spent, each.budget.limit, percent)
+            if is_so and key not in standing:
+                fired.append(_alert(each, frame, percent, spent))
+            elif not is_so and key in standing:
+                ended.append(key)
     if not fired and not ended:
         return None
     given = 0
@@ -88,34 +80,19 @@ def fire_budget_alerts(context: Context) -> str | None:
     return f"{given} budget alerts given, {len(ended)} ended"
 
 
-def _spent(
-    context: Context, watched: Iterable[Watched], windows: dict[Any, list[Window]]
-) -> dict[tuple[str, str, str], int]:
-    """Pico-USD charged, by scope, period and window: one question for all owners of a kind."""
-    asked = {(_kind(each.budget), each.budget.period) for each in watched}
-    tenants = {each.tenant for each in watched}
-    spent: dict[tuple[str, str, str], int] = {}
-    for kind, period in sorted(asked, key=str):
-        for frame in windows[period]:
-            with snapshot(context.database) as connection:
-                assert kind is not None
-                sums = queries.charged(connection, kind, tenants, frame.starts_at, frame.ends_at)
-            spent |= {(scope, period, frame.label): amount for scope, amount in sums.items()}
-    return spent
+def _looks(context: Context, watched: Sequence[Watched], now: float) -> list[tuple[Watched, Window, int]]:
+    """Every budget with its window and the pico-USD charged in it; just after a window began, with the one before, too."""
+    before = now - SETTLING_SECONDS
+    over = [each for each in watched if _window(each, before) != _window(each, now)]
+    looks: list[tuple[Watched, Window, int]] = []
+    for group, at in ((watched, now), (over, before)):
+        spent = spending(context.database, [each.budget for each in group], at)
+        looks += [(each, _window(each, at), spent[each.budget.scope, each.budget.period].used) for each in group]
+    return looks
 
 
-def _kind(budget: Budget) -> ScopeKind | None:
-    """What kind of owner a budget has; None for one that usage rows do not name."""
-    kind = budget.scope.partition(":")[0]
-    return next((known for known in queries.OWNERS if known == kind), None)
-
-
-def _windows(budget: Budget, now: float) -> list[Window]:
-    """The window of now and, just after it began, the one before."""
-    found = {
-        frame.label: frame for frame in (window(budget.period, now), window(budget.period, now - SETTLING_SECONDS))
-    }
-    return list(found.values())
+def _window(each: Watched, at: float) -> Window:
+    return window(each.budget.period, at)
 
 
 def _alert(each: Watched, frame: Window, percent: int, spent: int) -> Alert:

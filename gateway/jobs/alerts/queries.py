@@ -1,4 +1,4 @@
-"""The SQL of alerts: what the owners of budgets have been charged in a window, and which alerts were given."""
+"""The SQL of alerts: which were given, which still stand, and what piles up."""
 
 from __future__ import annotations
 
@@ -7,29 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, literal, select, tuple_, update
 
-from gateway.callers import ScopeKind, scope_of
 from gateway.db.insert import insert_missing
 from gateway.db.job_tables import alerts
-from gateway.db.tables import dead_letters, moment, usage_events
-
-OWNERS: dict[ScopeKind, str] = {"tenant": "tenant", "project": "project", "key": "key_id", "user": "end_user"}
-"""Owners of budgets that usage rows name, and in which column."""
-
-
-def charged(
-    connection: Connection, kind: ScopeKind, tenants: Collection[str], since: float | None, until: float | None
-) -> dict[str, int]:
-    """Pico-USD charged for requests started in [since, until), by scope, for all owners of one kind in these tenants."""
-    tenant, owner = usage_events.c.tenant, usage_events.c[OWNERS[kind]]
-    query = select(tenant, owner, func.sum(usage_events.c.charge_pico)).where(tenant.in_(tenants))
-    if owner is not tenant:
-        query = query.where(owner.is_not(None))
-    if since is not None:
-        query = query.where(usage_events.c.started_at >= moment(since))
-    if until is not None:
-        query = query.where(usage_events.c.started_at < moment(until))
-    rows = connection.execute(query.group_by(tenant, owner))
-    return {scope_of(kind, of, name): int(total) for of, name, total in rows}
+from gateway.db.tables import dead_letters, moment
 
 
 def standing(connection: Connection, kind: str, windows: Collection[str]) -> set[tuple[str, str, str, int]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot, transaction
 from gateway.errors import NotFound
@@ -35,8 +36,8 @@ def list_events(database: Database, *, dead: bool | None = None) -> dict[str, An
     }
 
 
-def retry_events(database: Database, message_ids: Sequence[str] | None, now: float) -> list[str]:
-    """Send messages again that were given up: these, or all of them. Returns their ids.
+def retry_events(database: Database, message_ids: Sequence[str] | None, actor: str, now: float) -> list[str]:
+    """Send messages again that were given up: these, or all of them. Returns their ids; the audit log has them with `actor`.
 
     Raises NotFound when one of the ids is not that of a message that was given up; nothing is changed then.
     """
@@ -44,6 +45,8 @@ def retry_events(database: Database, message_ids: Sequence[str] | None, now: flo
         revived = queries.revive(connection, message_ids, now, now + GIVE_UP_SECONDS)
         if unknown := sorted(set(message_ids or ()) - set(revived)):
             raise NotFound(f"No message that was given up has the id {unknown[0]!r}. See `penstock events list`.")
+        for message_id in revived:
+            write_audit(connection, actor, now, Change("events.retry", message_id))
     return revived
 
 

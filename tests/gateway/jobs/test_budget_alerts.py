@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from gateway.jobs.alerts.budgets import fire_budget_alerts, reached
 from gateway.jobs.alerts.listing import list_alerts
 from gateway.jobs.outbox.send import send_outbox
 from gateway.jobs.runner import Context
-from gateway.keys.queries import end_key
-from gateway.keys.secrets import create_key
+from gateway.keys.change import KeyOrder, create_key, revoke_key
+from gateway.keys.rules.change import raise_budget, set_budget
+from gateway.keys.scopes import Owner
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.money import PICO_PER_USD, parse_usd
@@ -106,7 +108,7 @@ def test_an_alert_comes_once_with_exact_amounts_and_survives_a_restart(
     assert (alert["type"], alert["subject"]) == ("penstock.alert.budget", "acme")
     data = alert["data"]
     assert (data["percent"], data["spent_usd"], data["limit_usd"], data["window"]) == (50, "7.5", "15", "2026-11")
-    assert data["subject"] == "50 % of the monthly budget of tenant acme is spent: 7.5 of 15 USD"
+    assert data["subject"] == "50 % of the monthly budget of tenant:acme is spent: 7.5 of 15 USD"
     assert data["window_ends_at"] == "2026-12-01T00:00:00+00:00"
     assert list_alerts(database)["alerts"][0]["id"] == alert["id"]
 
@@ -180,9 +182,9 @@ def test_a_raised_limit_arms_it_again(database: Database, clock: Clock, receiver
 def test_budgets_of_keys_alert_their_tenant_and_nobody_elses_usage_counts(
     database: Database, clock: Clock, receiver: Receiver, tmp_path: Path
 ) -> None:
-    key = create_key(database, name="app", tenant="acme", budget=(10 * PICO_PER_USD, "day"))
-    revoked = create_key(database, name="old", tenant="acme", budget=(PICO_PER_USD, "day"))
-    end_key(database, revoked.id, clock.time - 1)
+    key = create_key(database, KeyOrder("app", "acme", budgets={"day": 10 * PICO_PER_USD}), "test", NOVEMBER)
+    revoked = create_key(database, KeyOrder("old", "acme", budgets={"day": PICO_PER_USD}), "test", NOVEMBER)
+    revoke_key(database, revoked.id, "test", now=NOVEMBER)
     spend(
         tmp_path, database, costing("5", key_id=key.id), costing("3", key_id="another"), costing("9", key_id=revoked.id)
     )
@@ -190,11 +192,52 @@ def test_budgets_of_keys_alert_their_tenant_and_nobody_elses_usage_counts(
     fire_budget_alerts(context_of(database, clock, "1000", receiver))
     (alert,) = list_alerts(database)["alerts"]
     assert (alert["owner"], alert["scope"], alert["window"], alert["spent_usd"]) == (
-        "key app",
+        "key:acme/app",
         f"key:{key.id}",
         "2026-11-22",
         "5",
     )
+
+
+def test_projects_users_models_and_tags_alert_for_soft_budgets_too(
+    database: Database, clock: Clock, receiver: Receiver, tmp_path: Path
+) -> None:
+    soft = {"budget": {"limit_usd": 10, "hard": False}}
+    context = context_of(
+        database, clock, "1000", receiver,
+        alerts={**alerts_to(receiver), "at_percent": [100]},
+        projects=[{"name": "web", **soft}, {"name": "app", **soft}],
+        users={"named": {"bob": soft, "eve": soft}},
+        tags={"nightly": soft},
+    )  # fmt: skip
+    spend(tmp_path, database, costing("11", project="web", end_user="bob", tags=("nightly",)))
+    spend(tmp_path, database, costing("9", project="app", end_user="eve", tags=()))
+    assert fire_budget_alerts(context) == "3 budget alerts given, 0 ended"
+    given = {alert["scope"]: alert for alert in list_alerts(database)["alerts"]}
+    assert set(given) == {"project:acme/web", "user:acme/bob", "tag:acme/nightly"}
+    assert not any(alert["hard"] for alert in given.values())
+    send_outbox(context)
+    assert all("nothing is refused" in told["data"]["text"] for told in receiver.taken)
+
+
+def test_budgets_and_raises_of_run_time_count(
+    database: Database, clock: Clock, receiver: Receiver, tmp_path: Path
+) -> None:
+    context, acme = context_of(database, clock, "1000", receiver), Owner("tenant", "acme")
+    context = replace(context, catalog=catalog(tenants=[{"name": "acme", "budget": {"limit_usd": 1000}, "alerts": {
+        **alerts_to(receiver), "at_percent": [50]}}]))  # fmt: skip
+    spend(tmp_path, database, costing("50"))
+    assert fire_budget_alerts(context) is None
+    set_budget(database, acme, 100 * PICO_PER_USD, "month", hard=True, actor="test", now=clock.time)
+    assert fire_budget_alerts(context) == "1 budget alerts given, 0 ended"
+    raise_budget(
+        database, context.catalog, acme, PICO_PER_USD, "month",
+        starts_at=clock.time, ends_at=clock.time + 3600, reason="launch", actor="test", now=clock.time,
+    )  # fmt: skip
+    assert fire_budget_alerts(context) == "0 budget alerts given, 1 ended"
+    clock.time += 3600
+    assert fire_budget_alerts(context) == "1 budget alerts given, 0 ended"
+    assert fire_budget_alerts(context) is None
 
 
 def test_tenants_without_receivers_are_not_looked_at(
@@ -226,8 +269,8 @@ def test_an_alert_reaches_webhook_and_mailbox_although_one_of_them_fails_at_firs
     assert len(receiver.deliveries) == 1
     (mail,) = mailbox.mails
     assert mailbox.recipients == [["cfo@example.com", "dev@example.com"]]
-    assert mail["Subject"] == "100 % of the monthly budget of tenant acme is spent: 10 of 10 USD"
-    assert "10 of 10 USD of the monthly budget of tenant acme are spent in 2026-11 (UTC)." in mail.get_content()
+    assert mail["Subject"] == "100 % of the monthly budget of tenant:acme is spent: 10 of 10 USD"
+    assert "10 of 10 USD of the monthly budget of tenant:acme are spent in 2026-11 (UTC)." in mail.get_content()
     assert mail["Message-ID"] == f"<{receiver.taken[0]['id']}@example.com>"
 
 

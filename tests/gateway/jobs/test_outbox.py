@@ -209,9 +209,9 @@ def test_what_is_never_taken_is_given_up_visibly_and_can_be_sent_again(
     assert len(receiver.deliveries) == tried
     receiver.answer = lambda delivery: 204
     with pytest.raises(NotFound, match="'msg_unknown'"):
-        retry_events(database, ["msg_unknown", dead["id"]], clock.time)
+        retry_events(database, ["msg_unknown", dead["id"]], "tester", clock.time)
     assert list_events(database)["dead"] == 1, "nothing is changed by a wrong id"
-    assert retry_events(database, None, clock.time) == [dead["id"]]
+    assert retry_events(database, None, "tester", clock.time) == [dead["id"]]
     send_outbox(context)
     assert receiver.deliveries[-1].id == dead["id"]
     assert [told["id"] for told in receiver.deliveries[-1].events] == [asked.request_id]
