@@ -11,24 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Integer,
-    RowMapping,
-    Select,
-    Table,
-    cast,
-    func,
-    literal,
-    select,
-    text,
-    tuple_,
-)
+from sqlalchemy import Column, ColumnElement, Integer, RowMapping, Select, Table, cast, func, literal, select, tuple_
 
 from gateway.db.connect import Database
 from gateway.db.tables import (
-    TO_GIVE_BACK,
     attempts,
     holds,
     ledger_accounts,
@@ -36,6 +22,7 @@ from gateway.db.tables import (
     ledger_transactions,
     moment,
     rated_lines,
+    still_held,
     usage_events,
 )
 from gateway.db.transaction import snapshot
@@ -187,8 +174,7 @@ def spent_and_held(
     start, end = (moment(since) if since is not None else None), (moment(until) if until is not None else None)
     charged = select(usage_events.c[name], func.sum(usage_events.c.charge_pico)).group_by(usage_events.c[name])
     held = select(holds.c[name], func.sum(holds.c.amount_pico)).group_by(holds.c[name])
-    states = [text("state = 'open'"), *([text(TO_GIVE_BACK)] if shared else [])]
-    queries = [_between(held.where(state), holds.c.created_at, start, end) for state in states]
+    queries = [_between(held.where(state), holds.c.created_at, start, end) for state in still_held(shared)]
     sums: dict[str, int] = {}
     with snapshot(database) as connection:
         for query in (_between(charged, usage_events.c.started_at, start, end), *queries):

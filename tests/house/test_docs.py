@@ -91,7 +91,7 @@ def shown_default(field: FieldInfo) -> str:
     if isinstance(field.default, BaseModel) or field.default in (None, (), {}):
         return ""
     if isinstance(field.default, tuple):
-        return f"`[{', '.join(field.default)}]`"
+        return f"`[{', '.join(map(str, field.default))}]`"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 

@@ -274,26 +274,6 @@ def test_an_alert_reaches_webhook_and_mailbox_although_one_of_them_fails_at_firs
     assert mail["Message-ID"] == f"<{receiver.taken[0]['id']}@example.com>"
 
 
-def test_pages_of_alerts_follow_each_other(
-    database: Database, clock: Clock, receiver: Receiver, tmp_path: Path
-) -> None:
-    percents = list(range(10, 101, 10))
-    spend(tmp_path, database, costing("10"))
-    context = context_of(database, clock, "10", receiver, alerts={**alerts_to(receiver), "at_percent": percents})
-    fire_budget_alerts(context)
-    seen: list[int] = []
-    before: str | None = None
-    while True:
-        page = list_alerts(database, 3, before)
-        seen += [row["percent"] for row in page["alerts"]]
-        if (before := page["next"]) is None:
-            break
-    assert sorted(seen) == percents
-    with pytest.raises(ValueError, match="is not the `next`"):
-        list_alerts(database, 3, "2026")
-    assert list_alerts(database, tenant="other")["alerts"] == []
-
-
 @pytest.mark.parametrize(
     ("spent", "limit", "percent", "so"),
     [

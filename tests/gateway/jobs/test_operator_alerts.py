@@ -13,6 +13,7 @@ from gateway.db.connect import Database
 from gateway.db.job_tables import outbox_messages
 from gateway.db.tables import dead_letters, ledger_entries
 from gateway.db.transaction import transaction
+from gateway.jobs.alerts.fire import Alert, fire
 from gateway.jobs.alerts.listing import list_alerts
 from gateway.jobs.alerts.operator import verify_books, watch
 from gateway.jobs.outbox.send import send_outbox
@@ -106,3 +107,23 @@ def test_without_receivers_alerts_are_listed_all_the_same(context: Context) -> N
     assert watch(silent) == "1 records could not be booked"
     assert told(silent) == [("dead_letters", False)]
     assert send_outbox(silent) is None
+
+
+def test_pages_of_alerts_follow_each_other(context: Context) -> None:
+    for percent in range(10):
+        alert = Alert("budget", ("tenant:acme", "month", "2026-11", percent), "acme", "s", "t", {"percent": percent})
+        with transaction(context.database) as connection:
+            assert fire(connection, alert, None, 1_790_000_000.0 + percent // 2)
+            assert not fire(connection, alert, None, 1_790_000_000.0), "it stands already"
+    seen: list[int] = []
+    before: str | None = None
+    while True:
+        page = list_alerts(context.database, 3, before)
+        seen += [row["percent"] for row in page["alerts"]]
+        if (before := page["next"]) is None:
+            break
+    assert sorted(seen) == list(range(10))
+    assert [percent // 2 for percent in seen] == [4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
+    with pytest.raises(ValueError, match="is not the `next`"):
+        list_alerts(context.database, 3, "2026")
+    assert list_alerts(context.database, tenant="other")["alerts"] == []
