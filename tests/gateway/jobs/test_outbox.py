@@ -18,7 +18,6 @@ from gateway.errors import NotFound
 from gateway.jobs.outbox import send
 from gateway.jobs.outbox.listing import list_events, retry_events
 from gateway.jobs.outbox.send import delay, send_outbox
-from gateway.jobs.outbox.webhook import signature
 from gateway.jobs.runner import Context
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
@@ -280,12 +279,3 @@ def test_delays_double_to_an_hour_and_never_come_all_at_once() -> None:
         assert max(drawn) <= 1.2 * expected
         assert len(drawn) > 10
     assert delay(1, retry_after=1e9) == 3600
-
-
-def test_the_signature_is_that_of_the_specification() -> None:
-    # A vector of the reference libraries of Standard Webhooks.
-    import base64
-
-    key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    signed = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
-    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
