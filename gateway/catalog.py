@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from gateway import config as shape
+from gateway.catalog_outlets import Outlets, build_outlets
 from gateway.catalog_owners import DeclaredKey as DeclaredKey
 from gateway.catalog_owners import Tenant as Tenant
 from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
@@ -68,6 +69,7 @@ class Catalog:
     policies: dict[str, shape.Policy]
     max_body_bytes: int
     max_upstream_connections: int
+    outlets: Outlets
     warnings: tuple[str, ...]
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
@@ -105,6 +107,14 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         policies=policies,
         max_body_bytes=config.max_body_bytes,
         max_upstream_connections=config.max_upstream_connections,
+        outlets=build_outlets(
+            config.events,
+            config.alerts,
+            [(entry.name, entry.alerts) for entry in config.tenants],
+            config.smtp,
+            where,
+            lambda text, label: resolve_secret(text, label, secret),
+        ),
         warnings=tuple(warnings),
     )
 

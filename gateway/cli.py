@@ -31,6 +31,8 @@ COMMANDS = {
     "invoice": "invoice:invoice",
     "credits": "credits:credits_",
     "export": "export:export",
+    "jobs": "jobs:jobs",
+    "events": "events:events",
     "router": "router:router",
     "engine": "engine:engine",
     "scripted": "scripted:scripted",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from gateway.config_outlets import Alerts, Events, Mail
 from gateway.config_owners import BillTo as BillTo
 from gateway.config_owners import Key as Key
 from gateway.config_owners import Tenant as Tenant
@@ -131,9 +132,16 @@ class Config(Section):
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
+    events: Events | None = Field(None, description="Where every metered request is sent; nowhere when absent.")
+    alerts: Alerts | None = Field(None, description="Who hears when the operator should look at something.")
+    smtp: Mail | None = Field(None, description="The server that sends mail; needed when alerts name addresses.")
     cache: dict[str, Any] | None = Field(None, description="Answer caches; read, not yet acted on by this version.")
     max_body_bytes: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body.")
     max_upstream_connections: int = Field(1000, gt=0, description="Open upstream connections per gateway process.")
+
+
+SECRETS = {("key",), ("api_key",), ("secret",), ("password",), ("url",)}
+"""Keys whose values are never shown."""
 
 
 def read_config(path: Path) -> Config:
@@ -167,11 +175,7 @@ def _explain(problem: dict[str, Any], document: object) -> str:
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
         return f"unknown key {_dotted(location)!r}; {hint}"
-    shown = (
-        ""
-        if problem["type"] == "missing" or location[-1:] in {("key",), ("api_key",)}
-        else f", got {problem['input']!r}"
-    )
+    shown = "" if problem["type"] == "missing" or location[-1:] in SECRETS else f", got {problem['input']!r}"
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
     return f"{_dotted(location)}: {message}{shown}"
 
@@ -182,7 +186,7 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
     for part in location[:-1]:
         if isinstance(part, str) and part in section.model_fields:
             section = _section_of(section.model_fields[part].annotation) or section
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from gateway.callers import Period
+from gateway.config_outlets import TenantAlerts
 from gateway.config_section import Name, Section, TenantName, Usd
 from gateway.types import Tier
 
@@ -124,6 +125,7 @@ class Tenant(Owner):
     models: dict[str, Owner] = Field({}, description="What may be taken from a model, by its name.")
     sessions: Sessions | None = Field(None, description="What one agent run may take.")
     estimate: Estimate = Field(Estimate(), description="How much requests hold before their cost is known.")
+    alerts: TenantAlerts | None = Field(None, description="Who hears of budgets that are nearly used up.")
 
 
 class Key(Owner):

@@ -109,9 +109,10 @@ class CounterRebuild:
 
     async def _rebuild(self, claim: Claim, tenant: str) -> None:
         loop = asyncio.get_running_loop()
+        shared = self._store.loses_answers
         try:
             value = await loop.run_in_executor(
-                self._threads, used, self._database, claim.counter, tenant, self._clock()
+                self._threads, used, self._database, claim.counter, tenant, self._clock(), shared
             )
         except Unavailable as error:
             logger.warning("the counter %s cannot be rebuilt: %s", claim.counter, error.message)

@@ -20,7 +20,6 @@ from gateway.db.tables import (
     ledger_accounts,
     ledger_entries,
     ledger_transactions,
-    moment,
     rated_lines,
     usage_events,
 )
@@ -163,25 +162,6 @@ def request_detail(database: Database, request_id: str, tenant: str | None = Non
         "attempts": [_attempt(call, lines) for call in calls],
         "ledger": [dict(entry) for entry in entries],
     }
-
-
-def spent_and_held(
-    database: Database, owner: Literal["tenant", "key"], since: float | None, until: float | None
-) -> dict[str, int]:
-    """Pico-USD charged to each tenant or key for requests started in a period, plus what open holds of it set aside."""
-    name = "tenant" if owner == "tenant" else "key_id"
-    start, end = (moment(since) if since is not None else None), (moment(until) if until is not None else None)
-    charged = select(usage_events.c[name], func.sum(usage_events.c.charge_pico)).group_by(usage_events.c[name])
-    held = select(holds.c[name], func.sum(holds.c.amount_pico)).where(holds.c.state == "open").group_by(holds.c[name])
-    sums: dict[str, int] = {}
-    with snapshot(database) as connection:
-        for query in (
-            _between(charged, usage_events.c.started_at, start, end),
-            _between(held, holds.c.created_at, start, end),
-        ):
-            for key, total in connection.execute(query):
-                sums[key] = sums.get(key, 0) + int(total)
-    return sums
 
 
 def _sums(

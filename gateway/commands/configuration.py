@@ -54,6 +54,13 @@ def configured_database_url(settings: Settings) -> str:
     return settings.database(read_config(settings.config).database if settings.config else None)
 
 
+def publishes_usage(settings: Settings) -> bool:
+    """Whether somebody wants to hear of metered requests; without a subscriber nothing is written for one."""
+    from gateway.config import read_config
+
+    return settings.config is not None and read_config(settings.config).events is not None
+
+
 def check_workers(settings: Settings, catalog: Catalog, url: str) -> None:
     """Refuse several processes without shared counters: every process would grant the whole budget again."""
     if settings.workers == 1:

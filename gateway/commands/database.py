@@ -63,7 +63,7 @@ def check_keys(catalog: Catalog, url: str) -> None:
         check_key_names(catalog, list_keys(database), time.time())
 
 
-def deliver_leftovers(folder: DataFolder, url: str) -> None:
+def deliver_leftovers(folder: DataFolder, url: str, catalog: Catalog) -> None:
     """Bring to the database what an unclean end left in the spool, before the gateway rebuilds its budgets from it.
 
     Call it with the data folder locked and nothing started. Raises StartupError when it cannot be done.
@@ -73,7 +73,7 @@ def deliver_leftovers(folder: DataFolder, url: str) -> None:
 
     if list_segments(folder.spool):
         click.echo("penstock: delivering the usage that the last run left in the spool", err=True)
-        deliver_everything(folder.spool, url)
+        deliver_everything(folder.spool, url, publish=catalog.outlets.events is not None)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     from gateway.commands.engine_process import plan_engine
     from gateway.commands.listen import base_url, listen
     from gateway.commands.panel import Panel
-    from gateway.commands.serving import deliverer_program, run_until_stopped, worker_programs
+    from gateway.commands.serving import deliverer_program, jobs_program, run_until_stopped, worker_programs
 
     settings = settings_with(config=config, host=host, port=port, data_dir=data_dir)
     folder = open_data_folder(settings.data_dir)
@@ -56,7 +56,7 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     prepare_database(url, may_migrate=True)
     check_prices(catalog, url)
     check_keys(catalog, url)
-    deliver_leftovers(folder, url)
+    deliver_leftovers(folder, url, catalog)
     admin_key_file = None if settings.admin_key else folder.admin_key
     settings = replace(settings, database_url=url, admin_key=settings.admin_key or _admin_key(folder))
     panel = Panel(base_url(listener), folder, catalog, _first_key(folder, url, catalog), admin_key_file)
@@ -64,7 +64,7 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
         click.echo(f"penstock: warning: {warning}", err=True)
     # Stopped in this order: the gateway finishes its streams while the engine answers, then the spool is emptied.
     gateway = worker_programs(settings, listener, plan.url if plan else None, plan.key if plan else None)
-    others = [deliverer_program(settings), *([plan.program] if plan else [])]
+    others = [deliverer_program(settings), jobs_program(settings), *([plan.program] if plan else [])]
     run_until_stopped([gateway, others], listener, panel.show)
 
 

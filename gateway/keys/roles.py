@@ -23,6 +23,10 @@ Action = Literal[
     "members.read",
     "members.change",
     "audit.read",
+    "jobs.read",
+    "events.read",
+    "events.retry",
+    "alerts.read",
 ]
 
 _EVERYBODY: frozenset[Role] = frozenset(ROLES)
@@ -41,9 +45,13 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "members.read": _ADMINS,
     "members.change": _ADMINS,
     "audit.read": _ADMINS | {"finance"},
+    "jobs.read": _ADMINS | {"finance"},
+    "events.read": _ADMINS | {"finance"},
+    "events.retry": _ADMINS,
+    "alerts.read": _EVERYBODY,
 }
 
-WHOLE: frozenset[Action] = frozenset({"models.read", "ledger.verify"})
+WHOLE: frozenset[Action] = frozenset({"models.read", "ledger.verify", "jobs.read", "events.read", "events.retry"})
 """What shows the whole installation, such as the providers' prices: members of one tenant may not do it."""
 
 

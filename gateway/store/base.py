@@ -83,13 +83,19 @@ class Store(Protocol):
         ...
 
     async def adjust(
-        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, epoch: str | None = None
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        remember: float = ONCE_SECONDS,
+        epoch: str | None = None,
     ) -> None:
         """Correct taken claims to what was really used, atomically.
 
         For each pair the counter changes by `actual - claim.amount` (never below zero; a counter that has expired is
         left alone), and a lease is released. With `once`, a name for this correction, repeating the call changes nothing:
-        after Unavailable nobody knows whether it was done, and only a named correction may be tried again.
+        after Unavailable nobody knows whether it was done, and only a named correction may be tried again. The name is
+        remembered for `remember` seconds.
         `epoch` is the store's when the claims were taken. If it has lost them since, they are no part of what was
         restored, so nothing is given back and `actual` is added: a counter may then say too much, never too little.
         """

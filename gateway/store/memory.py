@@ -78,7 +78,12 @@ class MemoryStore:
         return Taken(tuple(values[claims[index].counter] for index in tell)) if tell else None
 
     async def adjust(
-        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, epoch: str | None = None
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        remember: float = ONCE_SECONDS,
+        epoch: str | None = None,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()
@@ -87,7 +92,7 @@ class MemoryStore:
             if self._value(done, now):
                 return
             self._values[done] = 1
-            self._expire(done, now + ONCE_SECONDS)
+            self._expire(done, now + remember)
         for claim, actual in claims:
             if claim.lease is not None:
                 leases = self._leases.get(claim.counter)

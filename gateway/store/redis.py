@@ -82,7 +82,12 @@ class RedisStore:
         return Refused(claims[what - 1], rest[0])
 
     async def adjust(
-        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, epoch: str | None = None
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        remember: float = ONCE_SECONDS,
+        epoch: str | None = None,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:
@@ -92,7 +97,7 @@ class RedisStore:
         arguments = [epoch or "", ""]
         if once is not None:
             keys.append(f"{PREFIX}done/{once}")
-            arguments[1] = str(int(ONCE_SECONDS))
+            arguments[1] = str(int(remember))
         for claim, actual in claims:
             arguments += (str(actual - claim.amount), str(actual), claim.lease or "")
         await self._ask(lambda: self._adjust(keys=keys, args=arguments))

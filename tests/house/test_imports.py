@@ -39,8 +39,10 @@ LAYERS = (
         "ground",
         (
             "catalog",
+            "catalog_outlets",
             "catalog_owners",
             "config",
+            "config_outlets",
             "config_owners",
             "config_section",
             "builtin",
