@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.billing.counters.queries import used
 from gateway.callers import Budget
 from gateway.db.connect import Database
-from gateway.errors import Unavailable
+from gateway.errors import StartupError, Unavailable
 from gateway.store.base import Claim, Missing, Store
 from gateway.store.windows import budget_counter, window
 
@@ -28,6 +28,8 @@ PATIENCE_SECONDS = 5.0
 """How long a request waits for a sum. The sum goes on, and the next request finds it done."""
 PAUSE_SECONDS = 1.0
 """After a failure the database is left alone for so long; after a success nobody asks for the same sum again."""
+CATCH_UP_SECONDS = 1.0
+"""A store that has just lost its data gives the deliverers this long to bring to SQL what was held and spent before."""
 THREADS = 4
 """Sums at a time: key look-ups and other work must not wait behind them."""
 
@@ -45,7 +47,8 @@ def budget_claims(budgets: Iterable[Budget], amount: int, now: float) -> list[Cl
 class CounterRebuild:
     """Restores counters that a store is missing from SQL: one query per counter at a time, however many requests wait.
 
-    The database has connections of its own, and is closed with it.
+    The database has connections of its own, and is closed with it. `delivered` returns when SQL has what this host's spool
+    has now, or raises; it is asked when the store has just lost its data, so that the sum has what was held before.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class CounterRebuild:
         store: Store,
         database: Database,
         *,
+        delivered: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
         patience: float = PATIENCE_SECONDS,
         pause: float = PAUSE_SECONDS,
     ) -> None:
         self._store = store
         self._database = database
+        self._delivered = delivered
         self._clock = clock
         self._patience = patience
         self._pause = pause
@@ -110,11 +115,15 @@ class CounterRebuild:
     async def _rebuild(self, claim: Claim, tenant: str) -> None:
         loop = asyncio.get_running_loop()
         try:
+            young_for = CATCH_UP_SECONDS - self._store.age()
+            if young_for > 0 and self._delivered is not None:
+                await asyncio.sleep(young_for)
+                await loop.run_in_executor(self._threads, self._delivered)
             value = await loop.run_in_executor(
                 self._threads, used, self._database, claim.counter, tenant, self._clock()
             )
-        except Unavailable as error:
-            logger.warning("the counter %s cannot be rebuilt: %s", claim.counter, error.message)
+        except (Unavailable, StartupError) as error:
+            logger.warning("the counter %s cannot be rebuilt: %s", claim.counter, error)
             raise Unavailable(
                 "what a budget or limit has used cannot be read from the database, so nothing was reserved. Try again."
             ) from error
