@@ -29,7 +29,9 @@ PATIENCE_SECONDS = 5.0
 PAUSE_SECONDS = 1.0
 """After a failure the database is left alone for so long; after a success nobody asks for the same sum again."""
 CATCH_UP_SECONDS = 1.0
-"""A store that has just lost its data gives the deliverers this long to bring to SQL what was held and spent before."""
+"""When a store has just lost its data, deliverers get this long to bring to SQL what was held and spent before."""
+YOUNG_SECONDS = 30.0
+"""For so long it counts as having just lost its data, and sums wait for this host's spool to be delivered."""
 THREADS = 4
 """Sums at a time: key look-ups and other work must not wait behind them."""
 
@@ -115,10 +117,7 @@ class CounterRebuild:
     async def _rebuild(self, claim: Claim, tenant: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            young_for = CATCH_UP_SECONDS - self._store.age()
-            if young_for > 0 and self._delivered is not None:
-                await asyncio.sleep(young_for)
-                await loop.run_in_executor(self._threads, self._delivered)
+            await self._catch_up(loop)
             value = await loop.run_in_executor(
                 self._threads, used, self._database, claim.counter, tenant, self._clock()
             )
@@ -128,6 +127,13 @@ class CounterRebuild:
                 "what a budget or limit has used cannot be read from the database, so nothing was reserved. Try again."
             ) from error
         await self._store.restore(claim.counter, value, claim.expires_at)
+
+    async def _catch_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """When the store has just lost its data: let SQL know what was held and spent before."""
+        age = self._store.age()
+        if age < YOUNG_SECONDS and self._delivered is not None:
+            await asyncio.sleep(max(0.0, CATCH_UP_SECONDS - age))
+            await loop.run_in_executor(self._threads, self._delivered)
 
     def _end(self, counter: str, task: asyncio.Task[None]) -> None:
         self._running.pop(counter, None)
