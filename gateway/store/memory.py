@@ -84,6 +84,7 @@ class MemoryStore:
         once: str | None = None,
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
+        late: bool = False,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()
@@ -100,6 +101,10 @@ class MemoryStore:
                     del self._leases[claim.counter]
             elif claim.counter in self._values and self._ends.get(claim.counter, now + 1) > now:
                 self._values[claim.counter] = max(0, self._values[claim.counter] + actual - claim.amount)
+
+    def age(self) -> float:
+        """See Store.age: the data is never lost while the process lives."""
+        return float("inf")
 
     async def read(self, counters: Sequence[str]) -> list[int]:
         """Current values; see Store.read."""

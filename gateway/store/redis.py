@@ -88,6 +88,7 @@ class RedisStore:
         once: str | None = None,
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
+        late: bool = False,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:
@@ -99,8 +100,14 @@ class RedisStore:
             keys.append(f"{PREFIX}done/{once}")
             arguments[1] = str(int(remember))
         for claim, actual in claims:
-            arguments += (str(actual - claim.amount), str(actual), claim.lease or "")
+            difference = actual - claim.amount
+            when_lost = (0 if late else difference) if claim.kept else actual
+            arguments += (str(difference), str(when_lost), claim.lease or "")
         await self._ask(lambda: self._adjust(keys=keys, args=arguments))
+
+    def age(self) -> float:
+        """See Store.age; by Redis's clock."""
+        return time.time() + (self._clock_difference or 0.0) - float(self.epoch or 0)
 
     async def read(self, counters: Sequence[str]) -> list[int]:
         """Current values; see Store.read."""
