@@ -66,9 +66,9 @@ def member(admin: Member, role: str, tenant: str | None = None) -> Member:
     return Member(admin.running, reply.json()["token"])
 
 
-def chat(running: Gateway, secret: str) -> httpx.Response:
+def chat(running: Gateway, secret: str, **more: Any) -> httpx.Response:
     """One question."""
-    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 100, **more}
     headers = {"authorization": f"Bearer {secret}"}
     return httpx.post(f"{running.base_url}/chat/completions", headers=headers, json=body, timeout=30)
 

@@ -87,6 +87,19 @@ def test_a_budget_set_over_http_counts_within_seconds_and_a_raise_opens_it_again
     assert admin.get("budgets", tenant="rival")["budgets"][0]["limit_usd"] == "77"
 
 
+def test_a_user_gets_a_budget_of_its_own_and_a_new_secret_gives_no_new_money(admin: Member) -> None:
+    made = admin.ask("POST", "keys", {"name": "spender", "tenant": "acme"}).json()
+    admin.ask("PUT", "budgets", {"scope": "user:acme/bob/ü:1", "limit_usd": "0.000000000001", "period": "day"})
+    until(lambda: chat(admin.running, made["key"], user="bob/ü:1").status_code == 429)
+    refused = chat(admin.running, made["key"], user="bob/ü:1").json()["error"]
+    assert (refused["code"], "bob/ü:1" in refused["message"]) == ("budget_exceeded", True)
+    assert chat(admin.running, made["key"], user="ann").status_code == 200
+    admin.ask("PUT", "budgets", {"scope": f"key:{made['id']}", "limit_usd": "0.0000001", "period": "lifetime"})
+    until(lambda: chat(admin.running, made["key"]).status_code == 429)
+    rotated = admin.ask("POST", f"keys/{made['id']}/rotate").json()["key"]
+    assert chat(admin.running, rotated).json()["error"]["code"] == "budget_exceeded"
+
+
 def test_limits_are_set_listed_and_removed(admin: Member) -> None:
     assert (
         admin.ask("PUT", "limits", {"scope": "tag:acme/x/y", "limit": "tokens_per_day", "value": 9}).status_code == 200

@@ -32,6 +32,7 @@ class Seen:
         self.log = ""
         self.files: dict[str, bytes] = {}
         self.made_secret = ""
+        self.token = ""
 
     def collect(self, running: Gateway) -> None:
         """Read the log and every file of the data folder, as they are now."""
