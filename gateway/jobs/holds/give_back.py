@@ -70,7 +70,13 @@ async def _give_back(store: Store | None, hold: Taken) -> None:
         await store.adjust(claims, once=hold.request_id, remember=REMEMBER_SECONDS)
 
 
+def late_amount(counter: str, hold: Taken) -> int:
+    """What a request that was settled late adds to one of its counters (pure): what that one counts, by its name."""
+    what = counter.partition("/")[0].split("-")
+    return hold.tokens if "tokens" in what else hold.charge if what[0] == "budget" or "money" in what else 0
+
+
 async def _charge(store: Store | None, hold: Taken) -> None:
     if store is not None:
-        claims = [(Claim(counter, 0, 0), hold.charge) for counter in hold.claims]
+        claims = [(Claim(counter, 0, 0), late_amount(counter, hold)) for counter in hold.claims]
         await store.adjust(claims, once=LATE + hold.request_id, remember=REMEMBER_SECONDS)
