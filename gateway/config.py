@@ -117,6 +117,9 @@ class Policy(Section):
         "cost", description="Cheapest that keeps the quality, or best there is."
     )
     fallbacks: bool = Field(True, description="Whether other candidates are asked when one fails.")
+    when_over_budget: Literal["refuse", "cheaper"] = Field(
+        "refuse", description="What becomes of `auto` requests that a budget does not allow."
+    )
 
 
 class Config(Section):

@@ -13,9 +13,10 @@ from gateway.chat.headers import decision_headers, price_headers
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import Asked, resolve_model
 from gateway.chat.stream import Relay
-from gateway.chat.tab import Tab
+from gateway.chat.tab import Bounds, Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
-from gateway.limits.estimate import Estimate, worst_case
+from gateway.limits.estimate import worst_case
+from gateway.limits.ladder import Ladder, ladder_of
 from gateway.providers.base import Completion
 from gateway.routing.ask import Ask, Decision, Score
 from gateway.routing.decide import decide_route
@@ -38,9 +39,11 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     facts = read_facts(request)
     score = score_difficulty(request, facts, services)
     prices = services.prices.current()
-    worst = bound_costs(request, caller, asked, facts, prices)
-    decision = decide(request, caller, asked, facts, score, prices, worst, services)
-    tab = Tab(request, caller, facts, decision, prices, worst, services)
+    options = request.options
+    ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
+    bounds = bound_costs(request, caller, asked, facts, prices, ladder, services)
+    decision = decide(request, caller, asked, facts, score, prices, bounds, services)
+    tab = Tab(request, caller, facts, decision, prices, bounds, ladder, services)
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):
@@ -51,7 +54,8 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     except BaseException:
         await tab.close("interrupted")
         raise
-    return Reply(decision_headers(tab, answered.candidate), None, Relay(tab, answered), tab)
+    headers = decision_headers(tab, answered.candidate) | tab.limit_headers()
+    return Reply(headers, None, Relay(tab, answered), tab)
 
 
 def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
@@ -60,19 +64,31 @@ def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> 
 
 
 def bound_costs(
-    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, prices: Prices
-) -> dict[int, Estimate]:
-    """The most a call to each model can be charged, by the model's index: what a cost cap is checked with, and held.
+    request: ChatRequest,
+    caller: Caller,
+    asked: Asked,
+    facts: Facts,
+    prices: Prices,
+    ladder: Ladder,
+    services: Services,
+) -> Bounds:
+    """The most a call to each model can be charged: what a cost cap is checked with, and held unless less is agreed.
 
     At the dearest context tier the prompt can reach, and the dearest service tier unless the request names one. A model
     without a price now is left out; the decision rejects it.
     """
-    worst = {}
+    body, share = request.body, caller.estimating.percentile
+    strict, worst, held = ladder.bounded, {}, {}
     for model in asked.models:
-        if prices.costs[model.index] is not None:
-            dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
-            worst[model.index] = worst_case(request.body, model, dearest, facts.prompt)
-    return worst
+        if prices.costs[model.index] is None:
+            continue
+        dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
+        bound = worst_case(body, model, dearest, facts.prompt, strict=strict)
+        worst[model.index] = held[model.index] = bound
+        likely = services.outputs.within(model.name, share) if share is not None else None
+        if likely is not None:
+            held[model.index] = worst_case(body, model, dearest, facts.prompt, strict=strict, likely=likely)
+    return Bounds(worst, held)
 
 
 def decide(
@@ -82,12 +98,12 @@ def decide(
     facts: Facts,
     score: Score,
     prices: Prices,
-    worst: dict[int, Estimate],
+    bounds: Bounds,
     services: Services,
 ) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
     policy = services.catalog.policies[caller.policy]
-    options = request.options
+    options, worst = request.options, bounds.worst
     ask = Ask(
         models=asked.models,
         prices=prices.costs,
@@ -132,7 +148,7 @@ async def settle_plain(answered: Answered, completion: Completion, tab: Tab) -> 
         reasoning_characters=reasoned,
     )
     event = await tab.close("completed")
-    headers = decision_headers(tab, answered.candidate) | price_headers(tab, event)
+    headers = decision_headers(tab, answered.candidate) | price_headers(tab, event) | tab.limit_headers(event)
     return Reply(headers, completion.body, None, tab)
 
 

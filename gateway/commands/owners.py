@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -44,6 +45,15 @@ def actor() -> str:
         return f"command line ({getpass.getuser()})"
     except (KeyError, OSError):  # a container may run as a user without a name
         return "command line"
+
+
+def note_change(
+    database: Database, action: str, what: str, tenant: str | None = None, after: dict[str, Any] | None = None
+) -> None:
+    """Add to the audit log what a command has just done to prices, credits or invoices, which keep their own history."""
+    from gateway.db.audit import Change, record_audit
+
+    record_audit(database, actor(), time.time(), Change(action, what, tenant, after=after))
 
 
 @contextmanager

@@ -75,4 +75,5 @@ def audit_page(database: Database, limit: int = 50, before: int | None = None, t
 
 
 def _entry(row: RowMapping) -> dict[str, Any]:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+    # Some names are of a subclass of str, which JSON writers refuse.
+    return {str(name): value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}

@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from gateway.callers import Allowance, Budget, Caller, Estimating, Named, scope_of
-from gateway.catalog import Catalog, DeclaredKey, hash_key
+from gateway.callers import Caller, scope_of
+from gateway.catalog import Catalog, hash_key
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.errors import ConfigError, InvalidKey, MissingKey, RevokedKey, Unavailable, UnknownProject, UnknownTenant
+from gateway.keys.callers import Callers
 from gateway.keys.queries import KeyRow, Secret, find_secret, read_secrets, touch_keys
-from gateway.keys.rules.ladder import Ladder
 from gateway.keys.rules.queries import Changes, read_changes
 
 logger = logging.getLogger(__name__)
@@ -35,12 +35,7 @@ class KeyRing:
         self._catalog = catalog
         self._database = database
         self._clock = clock
-        self._changes = Changes()
-        self._ladder = Ladder(catalog, self._changes, clock())
-        self._named: dict[str, Named | None] = {}
-        self._declared: dict[str, Caller] = {}
-        self._made: dict[str, tuple[Caller, Secret]] = {}
-        self._build([])
+        self._callers = Callers(catalog, [], Changes(), clock())
         self._by_secret: dict[str, Caller] = {}
         self._unknown: set[str] = set()
         self._used: dict[str, float] = {}
@@ -49,7 +44,7 @@ class KeyRing:
     async def open(self) -> None:
         """Load the keys and keep them fresh. Raises ConfigError when a declared key has the name of a made one."""
         await self.refresh()
-        check_key_names(self._catalog, [secret.key for _, secret in self._made.values()], self._clock())
+        check_key_names(self._catalog, [secret.key for secret in self._callers.secrets], self._clock())
         self._task = asyncio.create_task(self._keep_fresh())
 
     async def close(self) -> None:
@@ -59,11 +54,6 @@ class KeyRing:
             await asyncio.gather(self._task, return_exceptions=True)
             await asyncio.to_thread(self._write_used)
         self._database.close()
-
-    def budgets(self) -> set[Budget]:
-        """Every budget that any valid key is subject to."""
-        callers = [*self._declared.values(), *(caller for caller, _ in self._made.values())]
-        return {budget for caller in callers for budget in caller.budgets}
 
     async def authenticate(self, authorization: str | None) -> Caller:
         """The caller behind an `Authorization` header. Raises MissingKey, InvalidKey, RevokedKey or Unavailable."""
@@ -80,28 +70,32 @@ class KeyRing:
 
     async def refresh(self) -> None:
         """Read the keys again; revoked and expired ones stop working here."""
-        secrets = [secret for _, secret in self._made.values()]
+        # Ends of keys, secrets and raises count even while the database is away, before and after it has been waited for.
+        self._by_secret.clear()
         try:
-            secrets, self._changes = await asyncio.to_thread(self._read)
-        finally:  # ends of keys, secrets and raises count even while the database is away
-            self._build(secrets)
+            self._callers = await asyncio.to_thread(self._read)
+        finally:
+            if self._callers.good_until <= self._clock():
+                known = self._callers
+                self._callers = Callers(self._catalog, known.secrets, known.changes, self._clock())
             self._by_secret.clear()
         self._unknown.clear()
         await asyncio.to_thread(self._write_used)
 
     async def _look_up(self, secret: str) -> Caller:
         digest = hash_key(secret)
-        if digest in self._declared:
-            return self._declared[digest]
-        if digest not in self._made:
+        declared = self._callers.declared.get(digest)
+        if declared is not None:
+            return declared
+        if digest not in self._callers.made:
             if digest in self._unknown or len(self._unknown) >= LOOK_UPS:
                 raise _invalid()
             unseen = await self._find(digest)
             if unseen is None:
                 self._unknown.add(digest)
                 raise _invalid()
-            self._add(*unseen)
-        caller, found = self._made[digest]
+            self._callers.add(*unseen)
+        caller, found = self._callers.made[digest]
         self._check(found)
         return caller
 
@@ -143,12 +137,15 @@ class KeyRing:
 
     def _write_used(self) -> None:
         used, self._used = self._used, {}
-        made = {secret.key.id for _, secret in self._made.values()}
+        made = {secret.key.id for _, secret in self._callers.made.values()}
         touch_keys(self._database, {key: at for key, at in used.items() if key in made})
 
-    def _read(self) -> tuple[list[Secret], Changes]:
+    def _read(self) -> Callers:
+        """The callers of now; those there are when nothing has changed."""
+        known, now = self._callers, self._clock()
         with snapshot(self._database) as connection:
-            return read_secrets(connection), read_changes(connection, self._clock())
+            secrets, changes = read_secrets(connection), read_changes(connection, now)
+        return known if known.still_right(secrets, changes, now) else Callers(self._catalog, secrets, changes, now)
 
     def _find_now(self, digest: str) -> tuple[Secret, Changes] | None:
         """A secret that is not known yet, with the rules of its key."""
@@ -158,51 +155,6 @@ class KeyRing:
                 return None
             scope = scope_of("key", found.key.tenant, found.key.id)
             return found, read_changes(connection, self._clock(), [scope])
-
-    def _add(self, found: Secret, own: Changes) -> None:
-        scope, known = scope_of("key", found.key.tenant, found.key.id), self._changes
-        if own != Changes():
-            self._changes = Changes(
-                (*(rule for rule in known.rules if rule.scope != scope), *own.rules),
-                (*(each for each in known.raises if each.scope != scope), *own.raises),
-            )
-            self._ladder = Ladder(self._catalog, self._changes, self._clock())
-        self._made[found.hash] = (self._caller(found.key), found)
-
-    def _build(self, secrets: list[Secret]) -> None:
-        self._ladder = Ladder(self._catalog, self._changes, self._clock())
-        self._named = {}
-        self._declared = {key.hash: self._caller(key) for key in self._catalog.keys}
-        callers: dict[str, Caller] = {}
-        made: dict[str, tuple[Caller, Secret]] = {}
-        for secret in secrets:
-            caller = callers.get(secret.key.id) or callers.setdefault(secret.key.id, self._caller(secret.key))
-            made[secret.hash] = (caller, secret)
-        self._made = made
-
-    def _caller(self, key: DeclaredKey | KeyRow) -> Caller:
-        tenant = self._catalog.tenants.get(key.tenant)
-        if key.tenant not in self._named:
-            named = self._ladder.named(key.tenant)
-            self._named[key.tenant] = named if named != Named() else None
-        owners: tuple[Allowance, ...] = (
-            self._ladder.key(key),
-            self._ladder.project(key.tenant, key.project),
-            self._ladder.tenant(key.tenant),
-        )
-        return Caller(
-            key_id=key.id,
-            key_name=key.name,
-            tenant=key.tenant,
-            project=key.project,
-            policy=tenant.policy if tenant else "default",
-            models=key.models,
-            tiers=key.tiers,
-            budgets=tuple(budget for owner in owners for budget in owner.budgets),
-            limits=tuple(limit for owner in owners for limit in owner.limits),
-            named=self._named[key.tenant],
-            estimating=tenant.estimating if tenant else Estimating(),
-        )
 
 
 def check_key_names(catalog: Catalog, keys: Iterable[KeyRow], now: float) -> None:

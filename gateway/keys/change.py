@@ -80,6 +80,8 @@ def check_order(order: KeyOrder, catalog: Catalog, *, any_model: bool = False) -
     for tier in order.tiers or ():
         if tier not in TIERS:
             raise InvalidValue(f"tier {tier!r} does not exist. Known: {', '.join(TIERS)}.", param="tiers")
+    if order.expires_at is not None and order.expires_at <= time.time():
+        raise InvalidValue("a key must not expire in the past.", param="expires_at")
     if any((key.tenant, key.name) == (order.tenant, order.name) for key in catalog.keys):
         raise Conflict(
             f"The tenant {order.tenant!r} has a key named {order.name!r} in the configuration. Choose another name.",

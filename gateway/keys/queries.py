@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
@@ -29,7 +29,7 @@ class KeyRow:
     created_at: float
     expires_at: float | None
     revoked_at: float | None
-    last_used_at: float | None
+    last_used_at: float | None = field(compare=False)
 
     def state(self, now: float) -> str:
         """`valid`, `revoked` or `expired`."""

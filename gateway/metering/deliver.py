@@ -164,7 +164,7 @@ class Deliverer:
                 corrupt.append((segment, line, refused))
             elif isinstance(record, Hold):
                 known = holds.get(record.request_id)
-                if known is None or known[1].amount < record.amount:
+                if known is None or known[1].amount <= record.amount:
                     holds[record.request_id] = (segment.writer, record)
             elif record.request_id not in events:
                 events[record.request_id] = (segment.writer, record)

@@ -51,7 +51,7 @@ def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> N
     changes = ("amount_pico", "expires_at", "claims")
 
     def still_open(new: Any) -> ColumnElement[bool]:
-        return and_(holds.c.state == "open", new.amount_pico > holds.c.amount_pico)
+        return and_(holds.c.state == "open", new.amount_pico >= holds.c.amount_pico)
 
     insert_or_update(connection, holds, rows, changes, still_open)
 

@@ -81,7 +81,7 @@ def raise_budget(
     if extra <= 0:
         raise InvalidValue("a raise must be more than nothing.", param="usd")
     if not starts_at < ends_at or ends_at <= now:
-        raise InvalidValue("a raise must end after it begins, and not in the past.", param="until")
+        raise InvalidValue("a raise must end (until) after it begins (from), and not in the past.", param="until")
     if ends_at - max(starts_at, now) > LONGEST_RAISE:
         raise InvalidValue("a raise lasts a year at most; set the budget itself to change it for good.", param="until")
     periods = [budget.period for budget in allowance_of(catalog, database, owner, now).budgets]

@@ -27,12 +27,13 @@ class Ladder:
 
     def __init__(self, catalog: Catalog, changes: Changes, now: float) -> None:
         self._catalog = catalog
+        self._now = now
         self._rules: dict[str, list[Rule]] = {}
         self._raises: dict[str, list[Raise]] = {}
         for rule in changes.rules:
             self._rules.setdefault(rule.scope, []).append(rule)
         for extra in changes.raises:
-            if extra.starts_at <= now < extra.ends_at:
+            if self._counts(extra):
                 self._raises.setdefault(extra.scope, []).append(extra)
         self._stored: dict[tuple[str, str], list[str]] = {}
         for scope in dict.fromkeys([*self._rules, *self._raises]):
@@ -60,6 +61,10 @@ class Ladder:
         base = key.allowance if isinstance(key, DeclaredKey) else NOTHING
         return self._changed("key", key.tenant, key.id, base)
 
+    def with_changes(self, scope: str, own: Changes) -> None:
+        """Take over what SQL says of one owner that was not known before."""
+        self._rules[scope], self._raises[scope] = list(own.rules), [each for each in own.raises if self._counts(each)]
+
     def named(self, tenant: str) -> Named:
         """Users, models, tags and sessions of a tenant."""
         return self._named.get(tenant, Named())
@@ -70,6 +75,9 @@ class Ladder:
         for named in self._named.values():
             owners += [*named.users.values(), *named.models.values(), *named.tags.values()]
         return [budget for owner in owners for budget in owner.budgets]
+
+    def _counts(self, extra: Raise) -> bool:
+        return extra.starts_at <= self._now < extra.ends_at
 
     def _named_of(self, tenant: str) -> Named:
         base = self._catalog.tenants[tenant].named

@@ -44,7 +44,11 @@ def test_an_entry_says_who_what_and_how_it_was_and_is(database: Database) -> Non
 
 
 def test_a_change_that_fails_leaves_no_entry(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), transaction(database) as connection:
-        write_audit(connection, "ann", NOW, Change("a.b", "x"))
-        raise ZeroDivisionError
+    def fail() -> None:
+        with transaction(database) as connection:
+            write_audit(connection, "ann", NOW, Change("a.b", "x"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert audit_page(database).entries == ()

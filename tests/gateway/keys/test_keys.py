@@ -174,6 +174,41 @@ async def test_known_keys_go_on_working_while_the_database_is_away(database: Dat
     assert (await ring.authenticate(bearer(new.secret))).key_id == new.id
 
 
+async def test_a_key_made_since_keeps_its_budget_when_a_raise_ends_while_the_database_is_away(
+    database: Database, tmp_path: Path
+) -> None:
+    now = float(round(time.time()))
+    clock = [now]
+    ring = KeyRing(CATALOG, database, clock=lambda: clock[0])
+    await ring.refresh()
+    new = create_key(database, KeyOrder("app", "acme", budgets={"week": 7}), "test", now)
+    raise_budget(
+        database, CATALOG, Owner("key", "acme", new.id, "app"), 5, "week",
+        starts_at=now, ends_at=now + 10, reason="launch", actor="test", now=now,
+    )  # fmt: skip
+    assert Budget(f"key:{new.id}", 12, "week", raised=5) in (await ring.authenticate(bearer(new.secret))).budgets
+    database.close()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    clock[0] = now + 10
+    with pytest.raises(Unavailable):
+        await ring.refresh()
+    assert Budget(f"key:{new.id}", 7, "week") in (await ring.authenticate(bearer(new.secret))).budgets
+
+
+async def test_nothing_is_built_again_while_nothing_changes(database: Database) -> None:
+    ring = KeyRing(CATALOG, database)
+    new = create_key(database, KeyOrder("app", "acme", budgets={"week": 7}), "test")
+    await ring.refresh()
+    first = await ring.authenticate(bearer(new.secret))
+    await ring.refresh()  # which writes the last use
+    await ring.refresh()
+    assert await ring.authenticate(bearer(new.secret)) is first
+    set_limit(database, Owner("tenant", "acme"), "parallel", 3, actor="test", now=time.time())
+    await ring.refresh()
+    assert await ring.authenticate(bearer(new.secret)) is not first
+
+
 async def test_the_last_use_is_written_with_the_refresh(database: Database) -> None:
     new = create_key(database, KeyOrder("app"), "test")
     ring = KeyRing(CATALOG, database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_of_many_who_set_one_budget_at_once_the_last_wins_and_all_are_in_the_log
     entries = audit_page(database).entries
     assert len(entries) == 4
     assert entries[0]["after"]["limit_usd"] == f"0.{rule.amount:012d}"
-    for newer, older in zip(entries, entries[1:], strict=False):
+    for newer, older in itertools.pairwise(entries):
         assert newer["before"] == older["after"]
 
 
@@ -164,8 +165,8 @@ def test_a_user_nobody_has_named_can_be_raised(database: Database) -> None:
         ({"reason": "a\0b"}, "reason must be one line"),
         ({"reason": "x" * 501}, "reason must be one line"),
         ({"extra": 0}, "more than nothing"),
-        ({"ends_at": 1.0}, "must end after it begins"),
-        ({"starts_at": 9e9, "ends_at": 8e9}, "must end after it begins"),
+        ({"ends_at": 1.0}, "must end (until) after it begins (from)"),
+        ({"starts_at": 9e9, "ends_at": 8e9}, "must end (until) after it begins (from)"),
         ({"ends_at": 9e9}, "a year at most"),
         ({"period": "week"}, "tenant:acme has budgets per month, and none per week"),
         ({"owner": Owner("user", "other", "bob")}, "user:other/bob has no budget"),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import redis.asyncio as redis_client
 
 from gateway.errors import ConfigError, Unavailable
 from gateway.store.base import Claim
@@ -97,6 +98,41 @@ async def test_a_redis_that_restarts_is_used_again() -> None:
     with running_redis(first.port):
         assert await store.reserve([CLAIM]) is None
         assert await store.read(["budget"]) == [10]
+    await store.close()
+
+
+async def test_what_was_claimed_before_the_data_was_lost_is_not_given_back_to_what_was_restored(
+    redis_url: str,
+) -> None:
+    """Else the restored counter would say less than was spent, and the budget would be overspent."""
+    store, other = RedisStore(redis_url), RedisStore(redis_url)
+    assert await store.reserve([CLAIM]) is None
+    taken_in = store.epoch
+    async with redis_client.from_url(redis_url) as client:
+        await client.flushall()
+    await other.restore("budget", 50, None)
+    lease = Claim("parallel", 1, 5, time.time() + 60, lease="x")
+    assert await other.reserve([CLAIM, lease]) is None
+    await store.adjust([(CLAIM, 3), (lease, 0)], once="request-1", epoch=taken_in)
+    assert await store.read(["budget", "parallel"]) == [63, 0]
+    await other.adjust([(CLAIM, 4)], once="request-2", epoch=other.epoch)
+    assert await store.read(["budget"]) == [57]
+    assert await store.reserve([CLAIM]) is None
+    assert store.epoch == other.epoch != taken_in
+    for each in (store, other):
+        await each.close()
+
+
+async def test_a_hold_of_everything_is_one_round_trip(redis_url: str) -> None:
+    store = RedisStore(redis_url)
+    claims = [Claim(f"c{number}", 1, 100, time.time() + 60) for number in range(20)]
+    await store.reserve(claims)  # the first one learns the script, the clock and the epoch
+    async with redis_client.from_url(redis_url) as client:
+        before = await client.info("commandstats")
+        await store.reserve(claims, tell=[0, 19])
+        after = await client.info("commandstats")
+    assert after["cmdstat_evalsha"]["calls"] - before["cmdstat_evalsha"]["calls"] == 1
+    assert after["cmdstat_time"]["calls"] - before["cmdstat_time"]["calls"] == 1  # inside the script
     await store.close()
 
 
