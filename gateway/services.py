@@ -30,7 +30,9 @@ logger = logging.getLogger(__name__)
 LOOK_UP_SECONDS = 5
 """A request waits for the database only when its key is new, and then not long."""
 SUM_SECONDS = 30
-"""How long the sum of a counter may take; it is read again at the next request when a request did not wait for it."""
+"""How long the sum of a counter may take; a request does not wait that long, the next one finds it done."""
+CATCH_UP_SECONDS = 3.0
+"""How long delivery may stand still before a sum that needs it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         store=store,
         spool=spool,
         corrections=Corrections(store, partial(metrics.set, "penstock_uncorrected_holds")),
-        rebuild=CounterRebuild(store, connect(url, deadline_seconds=SUM_SECONDS)),
+        rebuild=_rebuild(settings, store, connect(url, deadline_seconds=SUM_SECONDS)),
         outputs=Outputs(),
         keys=keys,
         prices=prices,
@@ -88,6 +90,11 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         scorer=scorer,
         metrics=metrics,
     )
+
+
+def _rebuild(settings: Settings, store: Store, database: Database) -> CounterRebuild:
+    delivered = partial(wait_until_delivered, settings.spool, database, CATCH_UP_SECONDS)
+    return CounterRebuild(store, database, delivered=delivered)
 
 
 async def close_services(services: Services) -> None:

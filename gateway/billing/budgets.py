@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from gateway.billing.counters.queries import used
 from gateway.callers import Budget
 from gateway.db.connect import Database
-from gateway.errors import Unavailable
+from gateway.errors import StartupError, Unavailable
 from gateway.store.base import Claim, Missing, Store
 from gateway.store.windows import budget_counter, window
 
@@ -28,6 +28,10 @@ PATIENCE_SECONDS = 5.0
 """How long a request waits for a sum. The sum goes on, and the next request finds it done."""
 PAUSE_SECONDS = 1.0
 """After a failure the database is left alone for so long; after a success nobody asks for the same sum again."""
+CATCH_UP_SECONDS = 1.0
+"""When a store has just lost its data, deliverers get this long to bring to SQL what was held and spent before."""
+YOUNG_SECONDS = 30.0
+"""For so long it counts as having just lost its data, and sums wait for this host's spool to be delivered."""
 THREADS = 4
 """Sums at a time: key look-ups and other work must not wait behind them."""
 
@@ -45,7 +49,8 @@ def budget_claims(budgets: Iterable[Budget], amount: int, now: float) -> list[Cl
 class CounterRebuild:
     """Restores counters that a store is missing from SQL: one query per counter at a time, however many requests wait.
 
-    The database has connections of its own, and is closed with it.
+    The database has connections of its own, and is closed with it. `delivered` returns when SQL has what this host's spool
+    has now, or raises; it is asked when the store has just lost its data, so that the sum has what was held before.
     """
 
     def __init__(
@@ -53,12 +58,14 @@ class CounterRebuild:
         store: Store,
         database: Database,
         *,
+        delivered: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.time,
         patience: float = PATIENCE_SECONDS,
         pause: float = PAUSE_SECONDS,
     ) -> None:
         self._store = store
         self._database = database
+        self._delivered = delivered
         self._clock = clock
         self._patience = patience
         self._pause = pause
@@ -110,15 +117,23 @@ class CounterRebuild:
     async def _rebuild(self, claim: Claim, tenant: str) -> None:
         loop = asyncio.get_running_loop()
         try:
+            await self._catch_up(loop)
             value = await loop.run_in_executor(
                 self._threads, used, self._database, claim.counter, tenant, self._clock()
             )
-        except Unavailable as error:
-            logger.warning("the counter %s cannot be rebuilt: %s", claim.counter, error.message)
+        except (Unavailable, StartupError) as error:
+            logger.warning("the counter %s cannot be rebuilt: %s", claim.counter, error)
             raise Unavailable(
                 "what a budget or limit has used cannot be read from the database, so nothing was reserved. Try again."
             ) from error
         await self._store.restore(claim.counter, value, claim.expires_at)
+
+    async def _catch_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """When the store has just lost its data: let SQL know what was held and spent before."""
+        age = self._store.age()
+        if age < YOUNG_SECONDS and self._delivered is not None:
+            await asyncio.sleep(max(0.0, CATCH_UP_SECONDS - age))
+            await loop.run_in_executor(self._threads, self._delivered)
 
     def _end(self, counter: str, task: asyncio.Task[None]) -> None:
         self._running.pop(counter, None)

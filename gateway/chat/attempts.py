@@ -7,11 +7,13 @@ import time
 from dataclasses import dataclass
 
 from gateway.chat.tab import Tab
-from gateway.errors import BudgetExceeded, ContextTooLong, LimitExceeded, ProviderError
+from gateway.errors import BudgetExceeded, ContextTooLong, LimitExceeded, ProviderError, SessionBudgetExceeded
 from gateway.providers.base import Call, Completion, EventStream
 from gateway.routing.ask import Candidate
 from gateway.routing.decide import replace_dear
 from gateway.services import Services
+
+OVER_BUDGET = (BudgetExceeded, SessionBudgetExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ async def ask_candidates(tab: Tab, services: Services) -> Answered:
             await tab.hold(candidate)
         except LimitExceeded as error:
             refused = refused or error
-            if failure is None and too_dear is None and isinstance(error, BudgetExceeded) and tab.may_be_cheaper:
+            if failure is None and too_dear is None and isinstance(error, OVER_BUDGET) and tab.may_be_cheaper:
                 too_dear, waiting = candidate, cheaper_than(candidate, tab)
             elif failure is None and too_dear is None and not error.of_model:
                 raise

@@ -1,10 +1,10 @@
 -- Correct taken claims. KEYS: counters, the name of their life (the epoch), and (for a correction that may be tried again)
 -- the name it is remembered by. ARGV[1]: the epoch the claims were taken in ('' = unknown); [2]: how many seconds to remember
--- the name ('' = no name). Then per counter: difference (a signed integer), what was really used, lease ('' = none).
+-- the name ('' = no name). Then per counter: difference (a signed integer), the same for counters that were lost since, lease
+-- ('' = none).
 -- A counter that is gone stays gone: its window is over. INCRBY is exact over 64 bits; only the sign is looked at here.
 local claims = (#ARGV - 2) / 3
 if ARGV[2] ~= '' and not redis.call('SET', KEYS[#KEYS], '1', 'NX', 'EX', ARGV[2]) then return 0 end
--- Claims of a life that is over are no part of the counters that were restored since: nothing can be given back.
 local lost = ARGV[1] ~= '' and redis.call('GET', KEYS[claims + 1]) ~= ARGV[1]
 for index = 1, claims do
   local key, at = KEYS[index], 3 * index

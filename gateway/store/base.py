@@ -74,6 +74,10 @@ class Store(Protocol):
     epoch: str
     """Names the life of the counters that the last `reserve` saw; a store that lost its data begins another one."""
 
+    def age(self) -> float:
+        """Seconds since that life began."""
+        ...
+
     async def reserve(self, claims: Sequence[Claim], *, tell: Sequence[int] = ()) -> Taken | Refused | Missing | None:
         """Take all claims in one atomic step, or none. Each claim names another counter.
 
@@ -83,15 +87,22 @@ class Store(Protocol):
         ...
 
     async def adjust(
-        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, epoch: str | None = None
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        epoch: str | None = None,
+        late: bool = False,
     ) -> None:
         """Correct taken claims to what was really used, atomically.
 
         For each pair the counter changes by `actual - claim.amount` (never below zero; a counter that has expired is
         left alone), and a lease is released. With `once`, a name for this correction, repeating the call changes nothing:
         after Unavailable nobody knows whether it was done, and only a named correction may be tried again.
-        `epoch` is the store's when the claims were taken. If it has lost them since, they are no part of what was
-        restored, so nothing is given back and `actual` is added: a counter may then say too much, never too little.
+        `epoch` is the store's when the claims were taken, `late` that it did not answer when they should have been
+        corrected. If it has lost its data since, a kept counter was restored while the request was open, with its hold, or,
+        when this is late, after it had ended, with its charge: then nothing is left to correct. On other counters nothing
+        is left of the claims, and `actual` is added.
         """
         ...
 

@@ -85,7 +85,7 @@ class Corrections:
         while self._waiting:
             correction = self._waiting[0]
             if self._clock() - correction.since < ONCE_SECONDS:
-                await self._store.adjust(correction.changes, once=correction.name, epoch=correction.epoch)
+                await self._store.adjust(correction.changes, once=correction.name, epoch=correction.epoch, late=True)
             else:
                 # The store may have forgotten the name by now, and correcting twice would let a budget be overspent.
                 logger.error("a correction is too old to be made safely; its budget counts too much")

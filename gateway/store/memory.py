@@ -78,7 +78,12 @@ class MemoryStore:
         return Taken(tuple(values[claims[index].counter] for index in tell)) if tell else None
 
     async def adjust(
-        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, epoch: str | None = None
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        epoch: str | None = None,
+        late: bool = False,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()
@@ -95,6 +100,10 @@ class MemoryStore:
                     del self._leases[claim.counter]
             elif claim.counter in self._values and self._ends.get(claim.counter, now + 1) > now:
                 self._values[claim.counter] = max(0, self._values[claim.counter] + actual - claim.amount)
+
+    def age(self) -> float:
+        """See Store.age: the data is never lost while the process lives."""
+        return float("inf")
 
     async def read(self, counters: Sequence[str]) -> list[int]:
         """Current values; see Store.read."""

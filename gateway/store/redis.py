@@ -82,7 +82,12 @@ class RedisStore:
         return Refused(claims[what - 1], rest[0])
 
     async def adjust(
-        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, epoch: str | None = None
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        epoch: str | None = None,
+        late: bool = False,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:
@@ -94,8 +99,14 @@ class RedisStore:
             keys.append(f"{PREFIX}done/{once}")
             arguments[1] = str(int(ONCE_SECONDS))
         for claim, actual in claims:
-            arguments += (str(actual - claim.amount), str(actual), claim.lease or "")
+            difference = actual - claim.amount
+            when_lost = (0 if late else difference) if claim.kept else actual
+            arguments += (str(difference), str(when_lost), claim.lease or "")
         await self._ask(lambda: self._adjust(keys=keys, args=arguments))
+
+    def age(self) -> float:
+        """See Store.age; by Redis's clock."""
+        return time.time() + (self._clock_difference or 0.0) - float(self.epoch or 0)
 
     async def read(self, counters: Sequence[str]) -> list[int]:
         """Current values; see Store.read."""

@@ -18,6 +18,7 @@ from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.store.base import Claim, Missing, Refused, Store
 from gateway.store.memory import MemoryStore
+from gateway.store.redis import RedisStore
 from tests.backends import PostgresServer
 from tests.usage import event, hold_of
 
@@ -159,3 +160,18 @@ async def test_a_frozen_database_keeps_a_request_waiting_only_so_long(
         while await store.reserve(claims) is not None:
             await asyncio.sleep(0.05)
     await rebuild.close()
+
+
+async def test_a_store_that_has_just_lost_its_data_is_restored_when_the_spool_is_delivered(
+    sqlite_url: str, redis_url: str
+) -> None:
+    waited: list[float] = []
+    store = RedisStore(redis_url)
+    await store.reserve([Claim("anything", 1, 10, time.time() + 60)])
+    rebuild = CounterRebuild(store, connect(sqlite_url), delivered=lambda: waited.append(store.age()))
+    claims = budget_claims([Budget("tenant:acme", 10, "day"), Budget("tenant:acme", 10, "week")], 1, time.time())
+    assert await reserve(store, rebuild, claims) is None
+    assert len(waited) == 2
+    assert min(waited) >= 0.99
+    await rebuild.close()
+    await store.close()

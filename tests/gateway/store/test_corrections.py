@@ -25,7 +25,12 @@ class FarStore(MemoryStore):
         self.losing = False
 
     async def adjust(
-        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, epoch: str | None = None
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        epoch: str | None = None,
+        late: bool = False,
     ) -> None:
         if self.away:
             raise Unavailable("away")

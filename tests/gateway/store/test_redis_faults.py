@@ -101,23 +101,27 @@ async def test_a_redis_that_restarts_is_used_again() -> None:
     await store.close()
 
 
-async def test_what_was_claimed_before_the_data_was_lost_is_not_given_back_to_what_was_restored(
-    redis_url: str,
-) -> None:
-    """Else the restored counter would say less than was spent, and the budget would be overspent."""
+async def test_claims_of_before_the_data_was_lost_are_corrected_by_what_was_restored(redis_url: str) -> None:
+    """A restored counter knows the hold of a request that was open then, and the charge of one that had ended."""
     store, other = RedisStore(redis_url), RedisStore(redis_url)
-    assert await store.reserve([CLAIM]) is None
+    kept, plain = Claim("budget", 10, 100, None, kept=True), Claim("tokens", 10, 100, time.time() + 60)
+    lease = Claim("parallel", 1, 5, time.time() + 60, lease="x")
+    await store.restore("budget", 0, None)
+    assert await store.reserve([kept, plain]) is None
     taken_in = store.epoch
+    assert store.age() < 30
     async with redis_client.from_url(redis_url) as client:
         await client.flushall()
     await other.restore("budget", 50, None)
-    lease = Claim("parallel", 1, 5, time.time() + 60, lease="x")
-    assert await other.reserve([CLAIM, lease]) is None
-    await store.adjust([(CLAIM, 3), (lease, 0)], once="request-1", epoch=taken_in)
-    assert await store.read(["budget", "parallel"]) == [63, 0]
-    await other.adjust([(CLAIM, 4)], once="request-2", epoch=other.epoch)
-    assert await store.read(["budget"]) == [57]
-    assert await store.reserve([CLAIM]) is None
+    assert await other.reserve([kept, plain, lease]) is None
+    assert other.age() < 5
+    await store.adjust([(kept, 3), (plain, 4), (lease, 0)], once="open", epoch=taken_in)
+    assert await store.read(["budget", "tokens", "parallel"]) == [50 + 10 - 7, 10 + 4, 0]
+    await store.adjust([(kept, 3), (plain, 4)], once="ended", epoch=taken_in, late=True)
+    assert await store.read(["budget", "tokens"]) == [53, 18]
+    await other.adjust([(kept, 4), (plain, 4)], once="new", epoch=other.epoch, late=True)
+    assert await store.read(["budget", "tokens"]) == [47, 12]
+    assert await store.reserve([kept]) is None
     assert store.epoch == other.epoch != taken_in
     for each in (store, other):
         await each.close()
