@@ -84,6 +84,7 @@ class MemoryStore:
         once: str | None = None,
         epoch: str | None = None,
         late: bool = False,
+        remember: float = ONCE_SECONDS,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()
@@ -92,7 +93,7 @@ class MemoryStore:
             if self._value(done, now):
                 return
             self._values[done] = 1
-            self._expire(done, now + ONCE_SECONDS)
+            self._expire(done, now + remember)
         for claim, actual in claims:
             if claim.lease is not None:
                 leases = self._leases.get(claim.counter)

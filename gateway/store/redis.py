@@ -88,6 +88,7 @@ class RedisStore:
         once: str | None = None,
         epoch: str | None = None,
         late: bool = False,
+        remember: float = ONCE_SECONDS,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:
@@ -97,7 +98,7 @@ class RedisStore:
         arguments = [epoch or "", ""]
         if once is not None:
             keys.append(f"{PREFIX}done/{once}")
-            arguments[1] = str(int(ONCE_SECONDS))
+            arguments[1] = str(int(remember))
         for claim, actual in claims:
             difference = actual - claim.amount
             when_lost = (0 if late else difference) if claim.kept else actual

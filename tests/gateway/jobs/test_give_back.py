@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from gateway.billing.budgets import restore_budgets
-from gateway.billing.queries import spent_and_held
-from gateway.callers import Budget
+from gateway.billing.budgets import CounterRebuild
+from gateway.billing.counters.queries import used
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import Unavailable
@@ -26,9 +25,9 @@ from gateway.jobs.runner import Context
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.settings import read_settings
-from gateway.store.base import Claim
+from gateway.store.base import Claim, Missing
 from gateway.store.redis import PREFIX, RedisStore
-from gateway.store.windows import budget_counter, limit_counter, window
+from gateway.store.windows import budget_counter, limit_counter
 from gateway.types import UsageEvent
 from tests.backends import running_redis
 from tests.builders import catalog
@@ -43,7 +42,7 @@ from pathlib import Path
 from tests.gateway.jobs.test_give_back import COUNTER, HELD
 from tests.usage import event, hold_of
 from gateway.metering.spool import Spool
-from gateway.store.base import Claim
+from gateway.store.base import Claim, Missing
 from gateway.store.redis import RedisStore
 
 async def main():
@@ -179,7 +178,7 @@ def test_a_late_settlement_adds_to_each_counter_what_it_counts() -> None:
     late = Taken("req_1", {}, charge=7, tokens=3)
     names = {
         budget_counter("key:k", "day", "2026-11-22"): 7,
-        limit_counter("key:k", "tokens", "2026-11-22"): 3,
+        limit_counter("key:k", "tokens", "2026-11-22", "day"): 3,
         "session-money/3600/session:acme/run": 7,
         "session-tokens/3600/session:acme/run": 3,
         limit_counter("key:k", "requests", "2026-11-22"): 0,
@@ -222,7 +221,8 @@ async def test_counters_that_were_rebuilt_before_the_job_ran_still_end_at_what_w
     abandon(tmp_path, database, event(hold=HELD))
     settle_in_spool(tmp_path, database, paid := event())
     store = RedisStore(redis_url)
-    await restore_budgets(store, database, [Budget("tenant:acme", 10**15, "lifetime")], time.time())
+    rebuild = CounterRebuild(store, database)
+    await rebuild.restore(Missing((Claim(COUNTER, 1, 10**18, kept=True),)), "acme")
     await store.close()
     assert value(counters) == HELD + paid.charge
     run_job(context_of(database, redis_url))
@@ -247,8 +247,7 @@ def test_counters_in_memory_need_nothing_back_and_do_not_count_released_holds(
     database: Database, tmp_path: Path
 ) -> None:
     abandon(tmp_path, database, event(hold=HELD))
-    month = window("lifetime", time.time())
-    assert spent_and_held(database, "tenant", month.starts_at, month.ends_at)["acme"] == 0
-    assert spent_and_held(database, "tenant", month.starts_at, month.ends_at, shared=True)["acme"] == HELD
+    assert used(database, COUNTER, "acme", time.time()) == 0
+    assert used(database, COUNTER, "acme", time.time(), shared=True) == HELD
     assert give_back_holds(context_of(database, None)) is None
-    assert spent_and_held(database, "tenant", month.starts_at, month.ends_at, shared=True)["acme"] == 0
+    assert used(database, COUNTER, "acme", time.time(), shared=True) == 0
