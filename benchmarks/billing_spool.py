@@ -1,9 +1,10 @@
 """Measures the way of usage: spool appends, delivery to SQL with its ledger; prints JSON.
 
-    python -m benchmarks.billing_spool [--events 20000] [--postgresql] [--write]
+    python -m benchmarks.billing_spool [--events 20000] [--postgresql] [--publish] [--write]
 
 Delivery goes into SQLite and, with --postgresql, into a server that is started for it. CPU of the deliverer and of the
-server's processes is counted apart. --write keeps the numbers in benchmarks/results/.
+server's processes is counted apart. With --publish every request goes to the outbox as well. --write keeps the numbers in
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -89,11 +90,11 @@ def append_to_spool(folder: Path, events: int) -> dict[str, float]:
     }
 
 
-def deliver(folder: Path, url: str, events: int, server: int | None) -> dict[str, Any]:
+def deliver(folder: Path, url: str, events: int, server: int | None, publish: bool) -> dict[str, Any]:
     """Events per second into a database, ledger included, and whether the books are right afterwards."""
     database = connect(url)
     migrate(database)
-    deliverer = Deliverer(folder, database)
+    deliverer = Deliverer(folder, database, publish=publish)
     cpu, served, wall = time.process_time(), _cpu_of(server), time.perf_counter()
     done = deliverer.deliver_once()
     cpu, served, wall = time.process_time() - cpu, _cpu_of(server) - served, time.perf_counter() - wall
@@ -101,6 +102,7 @@ def deliver(folder: Path, url: str, events: int, server: int | None) -> dict[str
     checked = verify(database, folder)
     result = {
         "database": database.engine.dialect.name,
+        "outbox": publish,
         "events_per_second": round(done.events / wall),
         "deliverer_cpu_us_per_event": round(cpu / done.events * 1e6, 1),
         "server_cpu_us_per_event": round(served / done.events * 1e6, 1),
@@ -132,6 +134,7 @@ def main() -> None:
     parser.add_argument(
         "--postgresql", action="store_true", help="deliver into PostgreSQL, too (its binaries must be here)"
     )
+    parser.add_argument("--publish", action="store_true", help="write every request to the outbox, too")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/billing_spool.json")
     options = parser.parse_args()
     facts = machine_facts()
@@ -147,7 +150,9 @@ def main() -> None:
             targets.append((server.url("bench"), server.process.pid))
         for number, (url, process) in enumerate(targets):
             numbers["spool"] = append_to_spool(folder / f"spool{number}", options.events)
-            numbers["delivery"].append(deliver(folder / f"spool{number}", url, options.events, process))
+            numbers["delivery"].append(
+                deliver(folder / f"spool{number}", url, options.events, process, options.publish)
+            )
     print(json.dumps(numbers, indent=2))
     if options.write:
         write("billing_spool", numbers, facts)

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from gateway.billing.counters.queries import used
 from gateway.callers import Budget
@@ -116,11 +117,11 @@ class CounterRebuild:
 
     async def _rebuild(self, claim: Claim, tenant: str) -> None:
         loop = asyncio.get_running_loop()
-        shared = self._store.loses_answers
         try:
             await self._catch_up(loop)
+            read = partial(used, shared=self._store.loses_answers)
             value = await loop.run_in_executor(
-                self._threads, used, self._database, claim.counter, tenant, self._clock(), shared
+                self._threads, read, self._database, claim.counter, tenant, self._clock()
             )
         except (Unavailable, StartupError) as error:
             logger.warning("the counter %s cannot be rebuilt: %s", claim.counter, error)

@@ -33,6 +33,7 @@ job_runs = Table(
 )
 
 _UNSENT = text("message_id IS NULL")
+_IN_MESSAGE = text("message_id IS NOT NULL")
 _STANDING = text("ended_at IS NULL")
 
 outbox = Table(
@@ -51,7 +52,7 @@ outbox = Table(
     Column("message_id", Text),
     UniqueConstraint("event_id", "destination", name="outbox_once"),
     Index("outbox_unsent", "destination", "tenant", "id", sqlite_where=_UNSENT, postgresql_where=_UNSENT),
-    Index("outbox_by_message", "message_id"),
+    Index("outbox_by_message", "message_id", sqlite_where=_IN_MESSAGE, postgresql_where=_IN_MESSAGE),
 )
 
 outbox_messages = Table(

@@ -22,7 +22,10 @@ ALERTS, EMAIL = "alerts", "email"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that has happened at `time` (seconds since the epoch). `id` is the same however often it is told."""
+    """Something that has happened at `time` (seconds since the epoch). `id` is the same however often it is told.
+
+    `data` is what orjson can write; moments in it become RFC 3339 in UTC.
+    """
 
     id: str
     type: str
@@ -37,12 +40,12 @@ class Event:
             "id": self.id,
             "source": "penstock",
             "type": self.type,
-            "time": moment(self.time).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": moment(self.time),
             **({"subject": self.tenant} if self.tenant is not None else {}),
             "datacontenttype": "application/json",
             "data": self.data,
         }
-        return orjson.dumps(attributes).decode()
+        return orjson.dumps(attributes, option=orjson.OPT_UTC_Z).decode()
 
 
 def destination(kind: str, tenant: str | None) -> str:

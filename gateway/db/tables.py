@@ -24,7 +24,6 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    TextClause,
     TypeDecorator,
     UniqueConstraint,
     text,
@@ -197,14 +196,6 @@ holds = Table(
     Index("holds_to_give_back", "closed_at", **_where(TO_GIVE_BACK)),
     Index("holds_settled_late", "closed_at", **_where(SETTLED_LATE)),
 )
-
-
-def still_held(shared: bool) -> tuple[TextClause, ...]:
-    """Conditions, no two of which are true of one hold, for holds that counters still have: open ones, and in a `shared` store
-    released ones that no job has given back yet, because it will take them off whatever the counters are rebuilt to.
-    """
-    return (text("state = 'open'"), text(TO_GIVE_BACK)) if shared else (text("state = 'open'"),)
-
 
 ledger_accounts = Table(
     "ledger_accounts",

@@ -15,6 +15,7 @@ from gateway.money import format_usd
 from gateway.types import RatedLine, UsageEvent, usage_fields
 
 METERED = "penstock.request.metered"
+BUCKETS = usage_fields()
 
 
 def metered(event: UsageEvent) -> Event:
@@ -24,6 +25,10 @@ def metered(event: UsageEvent) -> Event:
 
 def _data(event: UsageEvent) -> dict[str, Any]:
     usages = [attempt.usage for attempt in event.attempts]
+    buckets = dict.fromkeys(BUCKETS, 0)
+    for usage in usages:
+        for meter, quantity in usage.quantities():
+            buckets[meter] += quantity
     return {
         "request_id": event.request_id,
         "tenant": event.tenant,
@@ -41,9 +46,9 @@ def _data(event: UsageEvent) -> dict[str, Any]:
         "error_code": event.error_code,
         "streamed": event.streamed,
         "attempts": len(event.attempts),
-        "started_at": _time(event.started_at),
-        "finished_at": _time(event.finished_at),
-        "buckets": {name: sum(getattr(usage, name) for usage in usages) for name in usage_fields()},
+        "started_at": moment(event.started_at),
+        "finished_at": moment(event.finished_at),
+        "buckets": buckets,
         "input_tokens": sum(usage.input_total for usage in usages),
         "output_tokens": sum(usage.output_total for usage in usages),
         "estimated": any(usage.estimated for usage in usages),
@@ -60,7 +65,3 @@ def _by_meter(lines: Iterable[RatedLine]) -> dict[str, str]:
     for line in lines:
         amounts[line.meter] += line.amount
     return {meter: format_usd(amount) for meter, amount in amounts.items()}
-
-
-def _time(seconds: float) -> str:
-    return moment(seconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")

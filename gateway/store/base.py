@@ -91,9 +91,9 @@ class Store(Protocol):
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
-        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
+        remember: float = ONCE_SECONDS,
     ) -> None:
         """Correct taken claims to what was really used, atomically.
 

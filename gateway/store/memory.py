@@ -82,9 +82,9 @@ class MemoryStore:
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
-        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
+        remember: float = ONCE_SECONDS,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()

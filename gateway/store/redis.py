@@ -86,9 +86,9 @@ class RedisStore:
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
-        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
+        remember: float = ONCE_SECONDS,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:

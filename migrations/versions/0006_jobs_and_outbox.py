@@ -70,7 +70,7 @@ def create_outbox() -> None:
         sa.UniqueConstraint("event_id", "destination", name="outbox_once"),
     )
     partial_index("outbox_unsent", "outbox", ["destination", "tenant", "id"], "message_id IS NULL")
-    op.create_index("outbox_by_message", "outbox", ["message_id"])
+    partial_index("outbox_by_message", "outbox", ["message_id"], "message_id IS NOT NULL")
     op.create_table(
         "outbox_messages",
         key("id"),

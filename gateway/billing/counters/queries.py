@@ -8,12 +8,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from gateway.callers import ScopeKind
 from gateway.db.connect import Database
-from gateway.db.tables import attempts, holds, moment, still_held, usage_events
+from gateway.db.tables import TO_GIVE_BACK, attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
 from gateway.store.windows import CounterName, Window, named_window, parse_counter
 from gateway.types import usage_fields
@@ -24,31 +24,29 @@ _COLUMN_OF: dict[str, str] = {"project": "project", "key": "key_id", "user": "en
 """Owners that holds know, too; what other owners have set aside stands in the claims of a hold."""
 
 
-def used(database: Database, counter: str, tenant: str, now: float, shared: bool) -> int:
+def used(database: Database, counter: str, tenant: str, now: float, *, shared: bool = False) -> int:
     """What a kept counter has to stand at: pico-USD, requests or tokens. `tenant` is whose the scope is.
 
-    What a hold has set aside counts for money, its claims count for tokens, and the hold itself for requests. `shared` says
-    that the store outlives a gateway, so that it also has what dead processes held until a job gives that back.
+    What a hold has set aside counts for money, its claims count for tokens, and the hold itself for requests. For `shared`
+    counters, claims of released holds count until a job has given them back: it will take them off.
     """
     name = parse_counter(counter)
     kind, owner = _owner(name.scope, tenant)
     with snapshot(database) as connection:
+        to_give_back = _to_give_back(connection, counter, tenant) if shared else 0
         if name.what == "session":
-            return _of_session(connection, database, name, tenant, owner, now) + _held(
-                connection,
-                counter,
-                "session",
-                tenant,
-                owner,
-                "money" if name.part == "money" else "tokens",
-                None,
-                shared,
+            return (
+                to_give_back
+                + _of_session(connection, database, name, tenant, owner, now)
+                + _held(
+                    connection, counter, "session", tenant, owner, "money" if name.part == "money" else "tokens", None
+                )
             )
         quantity: Quantity = "money" if name.what == "budget" else "requests" if name.what == "requests" else "tokens"
         span = named_window(name.period or "day", name.label)
         spent = _spent(database, kind, tenant, owner, quantity)
         total = connection.execute(_within(spent, usage_events.c.started_at, span)).scalar_one()
-        return int(total) + _held(connection, counter, kind, tenant, owner, quantity, span, shared)
+        return to_give_back + int(total) + _held(connection, counter, kind, tenant, owner, quantity, span)
 
 
 def _owner(scope: str, tenant: str) -> tuple[ScopeKind, str]:
@@ -83,11 +81,10 @@ def _held(
     owner: str,
     quantity: Quantity,
     span: Window | None,
-    shared: bool,
 ) -> int:
     """What open holds have set aside. There are few of them, so their claims are looked through here."""
     known = kind == "tenant" or kind in _COLUMN_OF
-    query = select(holds.c.amount_pico, holds.c.claims).where(or_(*still_held(shared)), holds.c.tenant == tenant)
+    query = select(holds.c.amount_pico, holds.c.claims).where(holds.c.state == "open", holds.c.tenant == tenant)
     if kind in _COLUMN_OF:
         query = query.where(holds.c[_COLUMN_OF[kind]] == owner)
     total = 0
@@ -99,6 +96,12 @@ def _held(
         else:
             total += sum(taken for name, taken in claims or () if name == counter)
     return total
+
+
+def _to_give_back(connection: Connection, counter: str, tenant: str) -> int:
+    """What released holds still take from a counter. There are seldom any."""
+    query = select(holds.c.claims).where(text(TO_GIVE_BACK), holds.c.tenant == tenant)
+    return sum(taken for claims in connection.scalars(query) for name, taken in claims if name == counter)
 
 
 def _of_session(

@@ -16,7 +16,6 @@ from gateway.jobs.holds.queries import Taken
 from gateway.jobs.runner import Context
 from gateway.store.base import Claim, Store
 from gateway.store.open import open_store
-from gateway.store.windows import parse_counter
 
 BATCH = 500
 REMEMBER_SECONDS = 40 * 86_400.0
@@ -71,15 +70,13 @@ async def _give_back(store: Store | None, hold: Taken) -> None:
         await store.adjust(claims, once=hold.request_id, remember=REMEMBER_SECONDS)
 
 
+def late_amount(counter: str, hold: Taken) -> int:
+    """What a request that was settled late adds to one of its counters (pure): what that one counts, by its name."""
+    what = counter.partition("/")[0].split("-")
+    return hold.tokens if "tokens" in what else hold.charge if what[0] == "budget" or "money" in what else 0
+
+
 async def _charge(store: Store | None, hold: Taken) -> None:
     if store is not None:
-        claims = [(Claim(counter, 0, 0), _used(counter, hold)) for counter in hold.claims]
+        claims = [(Claim(counter, 0, 0), late_amount(counter, hold)) for counter in hold.claims]
         await store.adjust(claims, once=LATE + hold.request_id, remember=REMEMBER_SECONDS)
-
-
-def _used(counter: str, hold: Taken) -> int:
-    """What a counter lacks of a request whose claims were given back. A model's budget gets all of it, never too little."""
-    name = parse_counter(counter)
-    if name.what == "budget" or name.part == "money":
-        return hold.charge
-    return hold.tokens if "tokens" in (name.what, name.part) else 1

@@ -11,12 +11,10 @@ from sqlalchemy import Connection, literal, select, text, update
 from gateway.db.tables import SETTLED_LATE, TO_GIVE_BACK, holds, moment, usage_events
 from gateway.types import usage_fields
 
-TOKEN_FIELDS = tuple(name for name in usage_fields() if name != "gpu_seconds")
-
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one request took from the counters (pico-USD, tokens or requests), and what it was charged and used in the end."""
+    """What one request took from which counters, and what it was charged (pico-USD) and used (tokens) in the end."""
 
     request_id: str
     claims: dict[str, int]
@@ -32,14 +30,10 @@ def to_give_back(connection: Connection, at_most: int) -> list[Taken]:
 
 
 def settled_late(connection: Connection, at_most: int) -> list[Taken]:
-    """Holds that were given back and then settled, with their charge, which no counter has."""
+    """Holds that were given back and then settled, with their charge and tokens, which no counter has."""
+    tokens = sum((usage_events.c[name] for name in usage_fields() if name != "gpu_seconds"), literal(0))
     query = (
-        select(
-            holds.c.request_id,
-            holds.c.claims,
-            usage_events.c.charge_pico,
-            sum((usage_events.c[name] for name in TOKEN_FIELDS), start=literal(0)).label("tokens"),
-        )
+        select(holds.c.request_id, holds.c.claims, usage_events.c.charge_pico, tokens.label("tokens"))
         .join(usage_events, usage_events.c.request_id == holds.c.request_id)
         .where(text(SETTLED_LATE))
     )

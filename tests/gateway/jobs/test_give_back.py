@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,19 +13,21 @@ from pathlib import Path
 import pytest
 import redis
 
+from gateway.billing.budgets import CounterRebuild
 from gateway.billing.counters.queries import used
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import Unavailable
 from gateway.jobs.holds import queries
-from gateway.jobs.holds.give_back import give_back_holds
+from gateway.jobs.holds.give_back import give_back_holds, late_amount
+from gateway.jobs.holds.queries import Taken
 from gateway.jobs.runner import Context
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.settings import read_settings
-from gateway.store.base import Claim
+from gateway.store.base import Claim, Missing
 from gateway.store.redis import PREFIX, RedisStore
-from gateway.store.windows import budget_counter
+from gateway.store.windows import budget_counter, limit_counter
 from gateway.types import UsageEvent
 from tests.backends import running_redis
 from tests.builders import catalog
@@ -39,7 +42,7 @@ from pathlib import Path
 from tests.gateway.jobs.test_give_back import COUNTER, HELD
 from tests.usage import event, hold_of
 from gateway.metering.spool import Spool
-from gateway.store.base import Claim
+from gateway.store.base import Claim, Missing
 from gateway.store.redis import RedisStore
 
 async def main():
@@ -130,17 +133,15 @@ async def test_a_crash_between_store_and_database_gives_nothing_back_twice(
     abandon(tmp_path, database, asked := event(hold=HELD))
     assert asked.charge < HELD
     context = context_of(database, redis_url)
-    asyncio_free(context)
+    run_job(context)
     with transaction(database) as connection:  # as if the mark had never been written
         queries.unmark(connection, [asked.request_id])
-    asyncio_free(context)
+    run_job(context)
     assert value(counters) == HELD * 2
 
 
-def asyncio_free(context: Context) -> None:
+def run_job(context: Context) -> None:
     """The job in a thread, as the runner has it: this one has an event loop already."""
-    import threading
-
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -162,15 +163,27 @@ async def test_a_settlement_after_the_release_counts_its_charge_once(
     await take(redis_url, HELD)
     abandon(tmp_path, database, asked := event(hold=HELD))
     context = context_of(database, redis_url)
-    asyncio_free(context)
+    run_job(context)
     assert value(counters) == 0
     # The process was only slow: it settles in the store, where its name is known, and in the spool.
     await settle_in_store(redis_url, asked)
     assert value(counters) == 0
     settle_in_spool(tmp_path, database, asked)
     for _ in range(2):
-        asyncio_free(context)
+        run_job(context)
         assert value(counters) == asked.charge > 0
+
+
+def test_a_late_settlement_adds_to_each_counter_what_it_counts() -> None:
+    late = Taken("req_1", {}, charge=7, tokens=3)
+    names = {
+        budget_counter("key:k", "day", "2026-11-22"): 7,
+        limit_counter("key:k", "tokens", "2026-11-22", "day"): 3,
+        "session-money/3600/session:acme/run": 7,
+        "session-tokens/3600/session:acme/run": 3,
+        limit_counter("key:k", "requests", "2026-11-22"): 0,
+    }
+    assert {name: late_amount(name, late) for name in names} == names
 
 
 async def test_the_name_of_a_hold_that_was_given_back_outlives_any_settlement(
@@ -178,7 +191,7 @@ async def test_the_name_of_a_hold_that_was_given_back_outlives_any_settlement(
 ) -> None:
     await take(redis_url, HELD)
     abandon(tmp_path, database, asked := event(hold=HELD))
-    asyncio_free(context_of(database, redis_url))
+    run_job(context_of(database, redis_url))
     assert counters.ttl(f"{PREFIX}done/{asked.request_id}") > 32 * 86_400
 
 
@@ -189,7 +202,7 @@ async def test_a_settlement_before_the_release_is_noticed_leaves_the_counters_al
     abandon(tmp_path, database, asked := event(hold=HELD))
     await settle_in_store(redis_url, asked)
     settle_in_spool(tmp_path, database, asked)
-    asyncio_free(context_of(database, redis_url))
+    run_job(context_of(database, redis_url))
     assert value(counters) == asked.charge
 
 
@@ -197,7 +210,7 @@ async def test_counters_that_are_gone_stay_gone(
     database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
     abandon(tmp_path, database, event(hold=HELD))
-    asyncio_free(context_of(database, redis_url))
+    run_job(context_of(database, redis_url))
     assert not counters.exists(PREFIX + COUNTER)
 
 
@@ -208,26 +221,24 @@ async def test_counters_that_were_rebuilt_before_the_job_ran_still_end_at_what_w
     abandon(tmp_path, database, event(hold=HELD))
     settle_in_spool(tmp_path, database, paid := event())
     store = RedisStore(redis_url)
-    counter = budget_counter("tenant:acme", "lifetime", "ever")
-    await store.restore(counter, used(database, counter, "acme", time.time(), True), None)
+    rebuild = CounterRebuild(store, database)
+    await rebuild.restore(Missing((Claim(COUNTER, 1, 10**18, kept=True),)), "acme")
     await store.close()
     assert value(counters) == HELD + paid.charge
-    asyncio_free(context_of(database, redis_url))
+    run_job(context_of(database, redis_url))
     assert value(counters) == paid.charge
 
 
-async def test_a_store_that_is_away_keeps_the_holds_for_the_next_run(
-    database: Database, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+async def test_a_store_that_is_away_keeps_the_holds_for_the_next_run(database: Database, tmp_path: Path) -> None:
     with running_redis() as server:
         await take(server.url, HELD)
         abandon(tmp_path, database, event(hold=HELD))
         context = context_of(database, server.url)
         server.process.send_signal(19)
         with pytest.raises(Unavailable):
-            asyncio_free(context)
+            run_job(context)
         server.process.send_signal(18)
-        asyncio_free(context)
+        run_job(context)
         with redis.Redis.from_url(server.url) as client:
             assert value(client) == 0
 
@@ -236,8 +247,7 @@ def test_counters_in_memory_need_nothing_back_and_do_not_count_released_holds(
     database: Database, tmp_path: Path
 ) -> None:
     abandon(tmp_path, database, event(hold=HELD))
-    counter = budget_counter("tenant:acme", "lifetime", "ever")
-    assert used(database, counter, "acme", time.time(), False) == 0
-    assert used(database, counter, "acme", time.time(), True) == HELD
+    assert used(database, COUNTER, "acme", time.time()) == 0
+    assert used(database, COUNTER, "acme", time.time(), shared=True) == HELD
     assert give_back_holds(context_of(database, None)) is None
-    assert used(database, counter, "acme", time.time(), True) == 0
+    assert used(database, COUNTER, "acme", time.time(), shared=True) == 0
