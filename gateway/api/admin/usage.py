@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from gateway.api.admin.access import services_of
-from gateway.billing.queries import page_of_requests, request_detail, usage_report
 from gateway.errors import InvalidValue, NotFound
+from gateway.reports.queries import page_of_requests, request_detail, usage_report
 
 routes = APIRouter()
 Page = Annotated[int, Query(ge=1, le=500)]
