@@ -1,17 +1,17 @@
 """Many rows in one statement, in the way that is quick on each database: the deliverer lives on this.
 
-PostgreSQL gets the rows as one JSON document (one round trip, one parse), SQLite as prepared tuples. Types are those of
-the table.
+PostgreSQL gets rows that cannot conflict by COPY (`copy.py`), others as one JSON document (one round trip, one parse); SQLite
+gets prepared tuples. Types are those of the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, cast, column, func, select
+from sqlalchemy import ColumnElement, Connection, Table, any_, bindparam, cast, column, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import JSON
 
@@ -49,6 +49,26 @@ def insert_or_update(
         where=only_if(statement.excluded) if only_if is not None else None,
     )
     _execute(connection, statement, table, rows)
+
+
+def insert_or_add(connection: Connection, table: Table, rows: list[Row], names: Sequence[str]) -> None:
+    """Insert rows; where the primary key exists, add the columns `names` to what is there. Rows are locked in their order."""
+    if not rows:
+        return
+    statement = _insert(connection, table, list(rows[0]))
+    statement = statement.on_conflict_do_update(
+        index_elements=list(table.primary_key),
+        set_={name: table.c[name] + statement.excluded[name] for name in names},
+    )
+    _execute(connection, statement, table, rows)
+
+
+def among(connection: Connection, column: ColumnElement[str], values: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a text column has one of these values, which travel as one parameter, however many they are."""
+    if connection.dialect.name == "sqlite":
+        given = func.json_each(orjson.dumps(list(values)).decode()).table_valued("value")
+        return column.in_(select(given.c.value))
+    return column == any_(bindparam(None, list(values), type_=postgresql.ARRAY(postgresql.TEXT)))
 
 
 def _insert(connection: Connection, table: Table, names: list[str]) -> Any:

@@ -1,0 +1,193 @@
+"""Writes roll-ups: adds to them in the transaction that writes the usage, makes them again from rows, compares the two.
+
+Rows are locked in one order (hours by start and group, then days), so deliverers that add at the same time wait for each other
+and never in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+    type_coerce,
+)
+
+from gateway.db.insert import among, insert_missing, insert_or_add
+from gateway.db.rollup_tables import (
+    COUNTERS,
+    DIMENSIONS,
+    MONEY,
+    OF_ATTEMPT,
+    OF_REQUEST,
+    REQUESTS,
+    usage_days,
+    usage_groups,
+    usage_hours,
+)
+from gateway.db.tables import UtcDateTime, attempts, usage_events
+from gateway.types import usage_fields
+
+Group = tuple[str | None, ...]
+"""A value for each of DIMENSIONS."""
+Sums = Mapping[tuple[datetime, Group], list[int]]
+"""What to add: numbers in the order of COUNTERS, by hour and group."""
+_BREAK = "\x1f"
+
+
+def group_name(group: Group) -> str:
+    """The text that stands for a group, one for each; SQL says the same in `_name`."""
+    return _BREAK.join("-" if value is None else "=" + value.replace(_BREAK, _BREAK * 2) for value in group)
+
+
+def add_sums(connection: Connection, sums: Sums) -> None:
+    """Add to the hours and days; what is corrected is added with a minus."""
+    if not sums:
+        return
+    ids = _group_ids(connection, {group for _, group in sums})
+    days: dict[tuple[datetime, int], list[int]] = {}
+    hours: dict[tuple[datetime, int], list[int]] = {}
+    for (hour, group), numbers in sums.items():
+        hours[hour, ids[group]] = numbers
+        known = days.setdefault((hour.replace(hour=0), ids[group]), [0] * len(numbers))
+        for place, number in enumerate(numbers):
+            known[place] += number
+    for table, found in ((usage_hours, hours), (usage_days, days)):
+        rows = [
+            {"start": start, "group_id": group, **dict(zip(COUNTERS, found[start, group], strict=True))}
+            for start, group in sorted(found)
+        ]
+        insert_or_add(connection, table, rows, COUNTERS)
+
+
+def remake(connection: Connection, since: datetime, until: datetime) -> None:
+    """Make the roll-ups of whole days again from their rows, in place of what is there."""
+    for table in (usage_hours, usage_days):
+        connection.execute(delete(table).where(table.c.start >= since, table.c.start < until))
+    sums = sums_of_rows(connection, since, until).subquery()
+    groups = select(_name(sums), *(sums.c[name] for name in DIMENSIONS)).distinct()
+    known = select(usage_groups.c.name).where(usage_groups.c.name == _name(sums))
+    missing = groups.where(~known.exists())
+    connection.execute(insert(usage_groups).from_select(["name", *DIMENSIONS], missing))
+    made = select(sums.c.start, usage_groups.c.id, *(sums.c[name] for name in COUNTERS))
+    made = made.join(usage_groups, usage_groups.c.name == _name(sums))
+    connection.execute(insert(usage_hours).from_select(["start", "group_id", *COUNTERS], made))
+    connection.execute(insert(usage_days).from_select(["start", "group_id", *COUNTERS], days_of_hours(connection, since, until)))
+
+
+def sums_of_rows(connection: Connection, since: datetime, until: datetime) -> Select[Any]:
+    """What the rows of a period say: hour, dimensions, counters."""
+    first = {
+        "requests": (),
+        "requests_by_model": (attempts.c.model,),
+        "requests_by_provider": (attempts.c.provider,),
+        "requests_by_both": (attempts.c.model, attempts.c.provider),
+    }
+    row = func.row_number()
+    ranks = [
+        row.over(partition_by=(usage_events.c.request_id, *first[name]), order_by=attempts.c.number).label(name)
+        for name in REQUESTS
+    ]
+    amounts = (*usage_fields(), *MONEY)
+    calls_of = and_(
+        attempts.c.request_id == usage_events.c.request_id,
+        attempts.c.request_started_at == usage_events.c.started_at,
+        attempts.c.request_started_at >= since,
+        attempts.c.request_started_at < until,
+    )
+    rows = (
+        select(
+            _start(connection, "hour", usage_events.c.started_at).label("start"),
+            *(usage_events.c[name] for name in OF_REQUEST),
+            *(attempts.c[name] for name in OF_ATTEMPT),
+            *ranks,
+            case((attempts.c.number.is_(None), 0), else_=1).label("attempts"),
+            func.coalesce(cast(attempts.c.estimated, Integer), 0).label("estimated"),
+            *(func.coalesce(attempts.c[name], 0).label(name) for name in amounts),
+        )
+        .select_from(usage_events.outerjoin(attempts, calls_of))
+        .where(usage_events.c.started_at >= since, usage_events.c.started_at < until)
+        .subquery()
+    )
+    counted = [func.sum(case((rows.c[name] == 1, 1), else_=0)).label(name) for name in REQUESTS]
+    summed = [func.sum(rows.c[name]).label(name) for name in ("attempts", "estimated", *amounts)]
+    dimensions = [rows.c.start, *(rows.c[name] for name in DIMENSIONS)]
+    return select(*dimensions, *counted, *summed).group_by(*dimensions)
+
+
+def sums_of_hours(since: datetime, until: datetime) -> Select[Any]:
+    """What the roll-up by hour says of a period, in the same columns; rows that were corrected to nothing are left out."""
+    return (
+        select(
+            usage_hours.c.start, *(usage_groups.c[name] for name in DIMENSIONS), *(usage_hours.c[name] for name in COUNTERS)
+        )
+        .join(usage_groups, usage_groups.c.id == usage_hours.c.group_id)
+        .where(usage_hours.c.start >= since, usage_hours.c.start < until, usage_hours.c.requests_by_both != 0)
+    )
+
+
+def days_of_hours(connection: Connection, since: datetime | None, until: datetime | None) -> Select[Any]:
+    """What the roll-up by day must be, from that by hour."""
+    # By label, because PostgreSQL takes two spellings of one expression with parameters for different ones.
+    day = _start(connection, "day", usage_hours.c.start).label("start_of")
+    query = select(day, usage_hours.c.group_id, *(func.sum(usage_hours.c[name]).label(name) for name in COUNTERS))
+    if since is not None:
+        query = query.where(usage_hours.c.start >= since)
+    if until is not None:
+        query = query.where(usage_hours.c.start < until)
+    return query.group_by("start_of", usage_hours.c.group_id)
+
+
+def differences(connection: Connection, one: Select[Any], other: Select[Any]) -> Iterable[Any]:
+    """Rows that only one of two queries has."""
+    for left, right in ((one, other), (other, one)):
+        yield from connection.execute(left.except_(right).limit(100))
+
+
+def _group_ids(connection: Connection, groups: set[Group]) -> dict[Group, int]:
+    names = {group_name(group): group for group in groups}
+    query = select(usage_groups.c.name, usage_groups.c.id).where(among(connection, usage_groups.c.name, list(names)))
+    ids = {names[name]: number for name, number in connection.execute(query)}
+    if len(ids) < len(groups):
+        rows = [
+            {"name": name, **dict(zip(DIMENSIONS, names[name], strict=True))}
+            for name in sorted(names)
+            if names[name] not in ids
+        ]
+        insert_missing(connection, usage_groups, rows)
+        ids = {names[name]: number for name, number in connection.execute(query)}
+    return ids
+
+
+def _name(table: Any) -> ColumnElement[str]:
+    parts: list[ColumnElement[str]] = []
+    for dimension in DIMENSIONS:
+        value = table.c[dimension]
+        text = literal("=") + func.replace(value, _BREAK, _BREAK * 2)
+        parts.append(case((value.is_(null()), literal("-")), else_=text))
+    name = parts[0]
+    for part in parts[1:]:
+        name = name + literal(_BREAK) + part
+    return name
+
+
+def _start(connection: Connection, unit: str, moment: ColumnElement[datetime]) -> ColumnElement[datetime]:
+    """The hour or day (UTC) of a moment, as it is stored."""
+    if connection.dialect.name == "sqlite":
+        form = "%Y-%m-%d %H:00:00.000000" if unit == "hour" else "%Y-%m-%d 00:00:00.000000"
+        return type_coerce(func.strftime(form, moment), UtcDateTime)
+    return func.date_trunc(unit, moment, "UTC", type_=UtcDateTime)
