@@ -28,7 +28,7 @@ from gateway.callers import Budget, Caller, RateLimit
 from gateway.db.connect import connect
 from gateway.db.migrate import migrate
 from gateway.limits.rates import rate_claims
-from gateway.metering.deliver import Deliverer
+from gateway.metering.deliver import Deliverer, keep_what_is_loaded
 from gateway.metering.normalise import normalise
 from gateway.metering.spool import Spool
 from gateway.store.memory import MemoryStore
@@ -131,6 +131,7 @@ def deliver(folder: Path, url: str, events: int, server: int | None) -> dict[str
     """Events per second into a database, ledger included, and whether the books are right afterwards."""
     database = connect(url)
     migrate(database)
+    keep_what_is_loaded()
     deliverer = Deliverer(folder, database)
     cpu, served, wall = time.process_time(), _cpu_of(server), time.perf_counter()
     done = deliverer.deliver_once()

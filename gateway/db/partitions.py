@@ -43,12 +43,11 @@ def open_months(connection: Connection, moments: Iterable[datetime]) -> list[str
         return []
     months = sorted({month_start(moment) for moment in moments})
     connection.execute(select(func.pg_advisory_xact_lock_shared(_USE_LOCK)))
-    missing = [month for month in months if not _exists(connection, month)]
-    if not missing:
+    if not _missing(connection, months):
         return []
     # One transaction at a time makes partitions; the next one finds them.
     connection.execute(select(func.pg_advisory_xact_lock(_CREATE_LOCK)))
-    return [name for month in missing if not _exists(connection, month) for name in _create(connection, month)]
+    return [name for month in _missing(connection, months) for name in _create(connection, month)]
 
 
 def close_months(connection: Connection, patience_ms: int) -> None:
@@ -76,9 +75,12 @@ def partitioned_months(connection: Connection) -> list[datetime]:
     return sorted(datetime.strptime(name, "%Y_%m").replace(tzinfo=UTC) for name in names)
 
 
-def _exists(connection: Connection, month: datetime) -> bool:
-    # All three are made and dropped together, the last one named here is made last.
-    return connection.scalar(select(func.to_regclass(_name(rated_lines, month)).is_not(None))) is True
+def _missing(connection: Connection, months: list[datetime]) -> list[datetime]:
+    # All three are made and dropped together. The catalog is read like a table, because functions on it may look into a cache.
+    names = {_name(usage_events, month): month for month in months}
+    query = text("SELECT relname FROM pg_class WHERE relname = ANY(:names) AND pg_table_is_visible(oid)")
+    found = set(connection.scalars(query, {"names": list(names)}))
+    return [month for name, month in names.items() if name not in found]
 
 
 def _create(connection: Connection, month: datetime) -> list[str]:

@@ -86,7 +86,9 @@ def remake(connection: Connection, since: datetime, until: datetime) -> None:
     made = select(sums.c.start, usage_groups.c.id, *(sums.c[name] for name in COUNTERS))
     made = made.join(usage_groups, usage_groups.c.name == _name(sums))
     connection.execute(insert(usage_hours).from_select(["start", "group_id", *COUNTERS], made))
-    connection.execute(insert(usage_days).from_select(["start", "group_id", *COUNTERS], days_of_hours(connection, since, until)))
+    connection.execute(
+        insert(usage_days).from_select(["start", "group_id", *COUNTERS], days_of_hours(connection, since, until))
+    )
 
 
 def sums_of_rows(connection: Connection, since: datetime, until: datetime) -> Select[Any]:
@@ -133,7 +135,9 @@ def sums_of_hours(since: datetime, until: datetime) -> Select[Any]:
     """What the roll-up by hour says of a period, in the same columns; rows that were corrected to nothing are left out."""
     return (
         select(
-            usage_hours.c.start, *(usage_groups.c[name] for name in DIMENSIONS), *(usage_hours.c[name] for name in COUNTERS)
+            usage_hours.c.start,
+            *(usage_groups.c[name] for name in DIMENSIONS),
+            *(usage_hours.c[name] for name in COUNTERS),
         )
         .join(usage_groups, usage_groups.c.id == usage_hours.c.group_id)
         .where(usage_hours.c.start >= since, usage_hours.c.start < until, usage_hours.c.requests_by_both != 0)

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, func, insert, or_, select
 
-from gateway.db.insert import insert_missing, insert_rows
+from gateway.db.copy import copy_rows
+from gateway.db.insert import among, insert_missing, insert_new
 from gateway.db.invoice_tables import credit_notes, grants, invoices, ledger_references
 from gateway.db.tables import (
     attempts,
@@ -25,50 +26,46 @@ from gateway.db.tables import (
 from gateway.money import UNITS_PER_PRICE
 from gateway.types import METERS, PROCESS_DIED, UsageEvent, usage_fields
 
+RATED_LINE = ("request_id", "request_started_at", "attempt", "book", "meter", "quantity", "rate", "amount_pico")
+ENTRY = ("transaction_id", "account_id", "amount_pico")
+
 
 def insert_rated_lines(connection: Connection, events: Sequence[UsageEvent]) -> None:
     """One row per request, attempt, book and meter."""
     rows = [
-        {
-            "request_id": event.request_id,
-            "attempt": attempt.number,
-            "book": book,
-            "meter": line.meter,
-            "quantity": line.quantity,
-            "rate": line.rate,
-            "amount_pico": line.amount,
-        }
+        (event.request_id, started, attempt.number, book, line.meter, line.quantity, line.rate, line.amount)
         for event in events
+        for started in (moment(event.started_at),)
         for attempt in event.attempts
         for book, rated in (("cost", attempt.cost), ("charge", attempt.charge))
         for line in rated.lines
     ]
-    insert_rows(connection, rated_lines, rows)
+    copy_rows(connection, rated_lines, RATED_LINE, rows)
 
 
 def insert_transactions(connection: Connection, events: Sequence[UsageEvent], now: float) -> dict[str, int]:
-    """One transaction per request; returns their ids by request id."""
-    posted_at = moment(now)
+    """One transaction for each request that has none yet; returns their ids by request id.
+
+    The unique request id is what makes every request count once, whoever delivers it, however often, whenever.
+    """
     rows = [
         {
             "request_id": event.request_id,
             "kind": "usage",
             "occurred_at": moment(event.finished_at),
-            "posted_at": posted_at,
+            "posted_at": moment(now),
         }
-        for event in events
+        for event in sorted(events, key=lambda event: event.request_id)
     ]
-    insert_rows(connection, ledger_transactions, rows)
-    query = select(ledger_transactions.c.request_id, ledger_transactions.c.id).where(
-        ledger_transactions.c.request_id.in_([event.request_id for event in events])
-    )
-    return dict(connection.execute(query).all())
+    return insert_new(connection, ledger_transactions, rows, ledger_transactions.c.request_id, ledger_transactions.c.id)
 
 
 def account_ids(connection: Connection, accounts: Sequence[tuple[str, str, str]]) -> dict[str, int]:
     """Ids of accounts given as (name, kind, owner); those that do not exist are created."""
     names = [name for name, _, _ in accounts]
-    wanted = select(ledger_accounts.c.name, ledger_accounts.c.id).where(ledger_accounts.c.name.in_(names))
+    wanted = select(ledger_accounts.c.name, ledger_accounts.c.id).where(
+        among(connection, ledger_accounts.c.name, names)
+    )
     ids = dict(connection.execute(wanted).all())
     missing = [{"name": name, "kind": kind, "owner": owner} for name, kind, owner in accounts if name not in ids]
     if missing:
@@ -77,9 +74,9 @@ def account_ids(connection: Connection, accounts: Sequence[tuple[str, str, str]]
     return ids
 
 
-def insert_entries(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    """The entries of transactions."""
-    insert_rows(connection, ledger_entries, rows)
+def insert_entries(connection: Connection, rows: Sequence[tuple[int, int, int]]) -> None:
+    """The entries of transactions: (transaction, account, pico-USD)."""
+    copy_rows(connection, ledger_entries, ENTRY, rows)
 
 
 def insert_document_transaction(
