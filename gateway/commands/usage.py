@@ -12,7 +12,7 @@ from gateway.commands.options import config_option, data_dir_option, json_option
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gateway.reports.queries import UsageReport
+    from gateway.reports.usage.report import UsageReport
 
 FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m"]
 
@@ -34,7 +34,7 @@ def usage(
 ) -> None:
     """Sum tokens by bucket, what providers ask (cost) and what tenants pay (charge)."""
     from gateway.commands.database import open_database
-    from gateway.reports.queries import usage_report
+    from gateway.reports.usage.report import usage_report
 
     settings = settings_with(config=config, data_dir=data_dir)
     now = datetime.now(UTC)

@@ -34,6 +34,7 @@ from gateway.db.rollup_tables import (
     MONEY,
     OF_ATTEMPT,
     OF_REQUEST,
+    PICO_PER_MILL,
     REQUESTS,
     usage_days,
     usage_groups,
@@ -105,6 +106,13 @@ def sums_of_rows(connection: Connection, since: datetime, until: datetime) -> Se
         for name in REQUESTS
     ]
     amounts = (*usage_fields(), *MONEY)
+    parts = {
+        f"{book}_{part}": attempts.c[f"{book}_pico"] // PICO_PER_MILL
+        if part == "mills"
+        else attempts.c[f"{book}_pico"] % PICO_PER_MILL
+        for book in ("cost", "charge")
+        for part in ("mills", "rest_pico")
+    }
     calls_of = and_(
         attempts.c.request_id == usage_events.c.request_id,
         attempts.c.request_started_at == usage_events.c.started_at,
@@ -119,7 +127,7 @@ def sums_of_rows(connection: Connection, since: datetime, until: datetime) -> Se
             *ranks,
             case((attempts.c.number.is_(None), 0), else_=1).label("attempts"),
             func.coalesce(cast(attempts.c.estimated, Integer), 0).label("estimated"),
-            *(func.coalesce(attempts.c[name], 0).label(name) for name in amounts),
+            *(func.coalesce(parts.get(name, attempts.c.get(name)), 0).label(name) for name in amounts),
         )
         .select_from(usage_events.outerjoin(attempts, calls_of))
         .where(usage_events.c.started_at >= since, usage_events.c.started_at < until)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Numeric, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text
 
 from gateway.db.tables import UtcDateTime, metadata
 from gateway.types import usage_fields
@@ -20,15 +20,15 @@ DIMENSIONS = (*OF_REQUEST, *OF_ATTEMPT)
 REQUESTS = ("requests", "requests_by_model", "requests_by_provider", "requests_by_both")
 """A request counts once in its first attempt's group; once per model; once per provider; once per both. So each sum over
 groups counts no request twice: `requests` over everything, `requests_by_model` when models are told apart, and so on."""
-MONEY = ("cost_pico", "charge_pico")
+PICO_PER_MILL = 10**9
+MONEY = ("cost_mills", "cost_rest_pico", "charge_mills", "charge_rest_pico")
+"""A sum of amounts may pass the 9.2 million USD that 64 bits of pico-USD hold, and SQLite has no wider integer. So each amount
+is added in two parts: its whole thousandths of a USD (mills), and the pico-USD that are left."""
 COUNTERS = (*REQUESTS, "attempts", "estimated", *usage_fields(), *MONEY)
-
-_Amount = Numeric(38, 0).with_variant(BigInteger, "sqlite")
-"""A sum of amounts may pass the 9.2 million USD of 64 bits. SQLite has no wider integer; it refuses the row instead."""
 
 
 def _counters() -> list[Column[Any]]:
-    return [Column(name, _Amount if name in MONEY else BigInteger, nullable=False) for name in COUNTERS]
+    return [Column(name, BigInteger, nullable=False) for name in COUNTERS]
 
 
 usage_groups = Table(

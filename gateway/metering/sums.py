@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from gateway.db.roll_up import Group
+from gateway.db.rollup_tables import COUNTERS, PICO_PER_MILL
 from gateway.db.tables import moment
 from gateway.types import UsageEvent, usage_fields
 
 _BUCKETS = usage_fields()
-_WIDTH = 6 + len(_BUCKETS) + 2
+_WIDTH = len(COUNTERS)
 
 
 def sums_of(events: Iterable[UsageEvent], sign: int = 1) -> dict[tuple[datetime, Group], list[int]]:
@@ -50,8 +51,10 @@ def sums_of(events: Iterable[UsageEvent], sign: int = 1) -> dict[tuple[datetime,
             for place, bucket in enumerate(_BUCKETS, 6):
                 if amount := getattr(usage, bucket):
                     found[place] += sign * amount
-            found[-2] += sign * attempt.cost.total
-            found[-1] += sign * attempt.charge.total
+            for place, amount in ((-4, attempt.cost.total), (-2, attempt.charge.total)):
+                mills, rest = divmod(amount, PICO_PER_MILL)
+                found[place] += sign * mills
+                found[place + 1] += sign * rest
             models.add(attempt.model)
             providers.add(attempt.provider)
             both.add(call)

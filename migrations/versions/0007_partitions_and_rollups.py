@@ -23,7 +23,8 @@ METERS = (
 )  # fmt: skip
 DIMENSIONS = ("tenant", "project", "key_id", "key_name", "requested_model", "tier", "outcome", "model", "provider")
 REQUESTS = ("requests", "requests_by_model", "requests_by_provider", "requests_by_both")
-COUNTERS = (*REQUESTS, "attempts", "estimated", *METERS, "cost_pico", "charge_pico")
+MONEY = ("cost_mills", "cost_rest_pico", "charge_mills", "charge_rest_pico")
+COUNTERS = (*REQUESTS, "attempts", "estimated", *METERS, *MONEY)
 TABLES = ("usage_events", "attempts", "rated_lines")
 OLD_INDEXES = ("usage_events_by_start", "usage_events_by_tenant", "usage_events_by_user", "usage_events_by_session")
 
@@ -200,18 +201,10 @@ def create_rollups() -> None:
         sa.Column("model", sa.Text),
         sa.Column("provider", sa.Text),
     )
-    amount = sa.Numeric(38, 0).with_variant(sa.BigInteger, "sqlite")
     for table in ("usage_hours", "usage_days"):
-        numbers = [required(name, amount if name.endswith("_pico") else sa.BigInteger) for name in COUNTERS]
-        # SQLite turns a sum that is too large into a float; it is refused instead.
-        whole = [sa.CheckConstraint(f"typeof({name}) = 'integer'") for name in ("cost_pico", "charge_pico")]
+        numbers = [required(name, sa.BigInteger) for name in COUNTERS]
         op.create_table(
-            table,
-            key("start", moment()),
-            key("group_id", sa.Integer),
-            *numbers,
-            *(whole if is_sqlite() else ()),
-            postgresql_with={"fillfactor": 60},
+            table, key("start", moment()), key("group_id", sa.Integer), *numbers, postgresql_with={"fillfactor": 60}
         )
     op.create_index("usage_hours_by_group", "usage_hours", ["group_id", "start"])
     op.create_table(
@@ -236,11 +229,15 @@ def fill_rollups() -> None:
         f"row_number() OVER (PARTITION BY u.request_id{more} ORDER BY a.number) AS {name}"
         for name, more in zip(REQUESTS, by, strict=True)
     )
-    amounts = (*METERS, "cost_pico", "charge_pico")
+    amounts = (*METERS, *MONEY)
+    values = [f"COALESCE(a.{name}, 0) AS {name}" for name in METERS]
+    for book in ("cost", "charge"):
+        values.append(f"COALESCE(a.{book}_pico / 1000000000, 0) AS {book}_mills")
+        values.append(f"COALESCE(a.{book}_pico % 1000000000, 0) AS {book}_rest_pico")
     rows = (
         f"SELECT {hour} AS start, {of_request}, a.model AS model, a.provider AS provider, {ranks}, "
         "CASE WHEN a.number IS NULL THEN 0 ELSE 1 END AS attempts, COALESCE(CAST(a.estimated AS INTEGER), 0) AS estimated, "
-        f"{', '.join(f'COALESCE(a.{name}, 0) AS {name}' for name in amounts)} FROM usage_events u LEFT JOIN attempts a "
+        f"{', '.join(values)} FROM usage_events u LEFT JOIN attempts a "
         "ON a.request_id = u.request_id AND a.request_started_at = u.started_at"
     )
     broken = "char(31)" if is_sqlite() else "chr(31)"

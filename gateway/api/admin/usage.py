@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -10,7 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from gateway.api.admin.access import services_of
 from gateway.errors import InvalidValue, NotFound
-from gateway.reports.queries import page_of_requests, request_detail, usage_report
+from gateway.reports.requests.queries import RequestFilter, page_of_requests, request_detail
+from gateway.reports.usage.report import usage_report
 
 routes = APIRouter()
 Page = Annotated[int, Query(ge=1, le=500)]
@@ -30,10 +31,25 @@ async def usage(
 
 
 @routes.get("/requests")
-async def requests(request: Request, limit: Page = 50, before: str | None = None) -> dict[str, Any]:
-    """Metered requests, newest first; `next` is the `before` of the following page."""
+async def requests(
+    request: Request,
+    limit: Page = 50,
+    before: str | None = None,
+    tenant: str | None = None,
+    project: str | None = None,
+    key: str | None = None,
+    user: str | None = None,
+    model: str | None = None,
+    outcome: str | None = None,
+    session: str | None = None,
+    tag: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> dict[str, Any]:
+    """Metered requests, newest first, those that have all that is given; `next` is the `before` of the following page."""
+    wanted = RequestFilter(tenant, project, key, user, model, outcome, session, tag, _utc(since), _utc(until))
     try:
-        page = await run_in_threadpool(page_of_requests, services_of(request).database, limit, before)
+        page = await run_in_threadpool(page_of_requests, services_of(request).database, limit, before, wanted)
     except ValueError as error:
         raise InvalidValue(f"{error}", param="before") from None
     return page.as_dict()
@@ -48,3 +64,8 @@ async def one_request(request: Request, request_id: str) -> dict[str, Any]:
             f"No metered request has the id {request_id!r}. It may take a second to arrive after its answer."
         )
     return detail
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """Times without a zone are UTC, as all times in Penstock are."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

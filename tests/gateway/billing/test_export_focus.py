@@ -22,7 +22,7 @@ from gateway.billing.exports.focus import View
 from gateway.billing.exports.focus_columns import METER_WORDS
 from gateway.billing.ledger import verify
 from gateway.db.connect import Database
-from gateway.reports.queries import usage_report
+from gateway.reports.usage.report import usage_report
 from gateway.types import METERS
 from tests.month import END, MARKUPS, START, deliver, requests
 
