@@ -11,7 +11,21 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, literal, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    Table,
+    and_,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    values,
+)
 
 from gateway.db.connect import Database
 from gateway.db.rollup_tables import usage_groups, usage_hours
@@ -30,11 +44,13 @@ from gateway.types import usage_fields
 
 LARGEST_PAGE = 500
 _HOUR = timedelta(hours=1)
-_HOURS_AT_A_TIME = 100
 _ORDER = (usage_events.c.started_at, usage_events.c.request_id)
-_SHOWN = [column for column in usage_events.c if column.name != "explanation"]
+_SHOWN = [each for each in usage_events.c if each.name != "explanation"]
 _COLUMNS = {"key": "key_id", "session": "session_id", "user": "end_user"}
 _ROLLED_UP = ("tenant", "project", "key", "model", "outcome")
+
+
+Run = tuple[datetime | None, datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +93,8 @@ def page_of_requests(
     after = _read_cursor(before) if before is not None else None
     rows: list[RowMapping] = []
     with snapshot(database) as connection:
-        for since, until in _stretches(connection, wanted, after):
-            query = _page(connection, wanted, after, since, until).limit(limit + 1 - len(rows))
+        for runs in _stretches(connection, wanted, after, limit + 1):
+            query = _page(connection, wanted, after, runs).limit(limit + 1 - len(rows))
             rows += connection.execute(query).mappings()
             if len(rows) > limit:
                 break
@@ -109,25 +125,22 @@ def request_detail(database: Database, request_id: str) -> dict[str, Any] | None
 
 
 def _page(
-    connection: Connection,
-    wanted: RequestFilter,
-    after: tuple[datetime, str] | None,
-    since: datetime | None,
-    until: datetime | None,
+    connection: Connection, wanted: RequestFilter, after: tuple[datetime, str] | None, runs: Sequence[Run]
 ) -> Select[Any]:
-    """The requests of a stretch of time that are wanted, newest first."""
+    """The requests in some stretches of time that are wanted, newest first."""
     started = usage_events.c.started_at
-    query = select(*_SHOWN).order_by(*(column.desc() for column in _ORDER))
+    query = select(*_SHOWN).order_by(*(each.desc() for each in _ORDER))
+    if len(runs) == 1:
+        query = query.where(*_within(started, *runs[0]))
+    else:
+        several = values(column("since", started.type), column("until", started.type), name="runs").data(list(runs))
+        query = query.join(several, and_(started >= several.c.since, started < several.c.until))
     for field in fields(RequestFilter):
         value = getattr(wanted, field.name)
         if value is not None and field.name not in ("tag", "since", "until"):
             query = query.where(usage_events.c[_COLUMNS.get(field.name, field.name)] == value)
     if wanted.tag is not None:
         query = query.where(_has_tag(connection, wanted.tag))
-    if since is not None:
-        query = query.where(started >= since)
-    if until is not None:
-        query = query.where(started < until)
     if after is not None:
         # The first condition says nothing more than the second, but partitions are chosen by it.
         query = query.where(started <= after[0])
@@ -135,47 +148,64 @@ def _page(
     return query
 
 
+def _within(
+    started: ColumnElement[datetime], since: datetime | None, until: datetime | None
+) -> list[ColumnElement[bool]]:
+    return [
+        *([started >= since] if since is not None else []),
+        *([started < until] if until is not None else []),
+    ]
+
+
 def _stretches(
-    connection: Connection, wanted: RequestFilter, after: tuple[datetime, str] | None
-) -> Iterator[tuple[datetime | None, datetime | None]]:
-    """Where to look, newest first: everywhere in one, or only in hours in which roll-ups know of such requests.
+    connection: Connection, wanted: RequestFilter, after: tuple[datetime, str] | None, enough: int
+) -> Iterator[Sequence[Run]]:
+    """Where to look, newest first: everywhere at once, or only in hours in which roll-ups know of such requests, as many
+    hours at a time as have `enough` of them.
 
     A request without attempts is in no model's group, so groups without a model are looked at as well.
     """
     given = {name: value for name in _ROLLED_UP if (value := getattr(wanted, name)) is not None}
     if len(given) < 2:
-        yield wanted.since, wanted.until
+        yield [(wanted.since, wanted.until)]
         return
     conditions: list[ColumnElement[bool]] = []
     for name, value in given.items():
-        column = usage_groups.c[_COLUMNS.get(name, name)]
-        conditions.append(or_(column == value, column.is_(None)) if name == "model" else column == value)
-    groups = list(connection.scalars(select(usage_groups.c.id).where(*conditions)))
-    hours = select(usage_hours.c.start).where(usage_hours.c.group_id.in_(groups), usage_hours.c.requests_by_both > 0)
-    if wanted.since is not None:
-        hours = hours.where(usage_hours.c.start > wanted.since - _HOUR)
+        known = usage_groups.c[_COLUMNS.get(name, name)]
+        conditions.append(or_(known == value, known.is_(None)) if name == "model" else known == value)
+    start, there = usage_hours.c.start, func.sum(usage_hours.c.requests_by_both)
+    hours = (
+        select(start, there)
+        .join(usage_groups, usage_groups.c.id == usage_hours.c.group_id)
+        .where(*conditions, *_within(start, wanted.since and wanted.since - _HOUR, None))
+        .group_by(start)
+        .having(there > 0)
+        .order_by(start.desc())
+    )
     last = min((moment for moment in (wanted.until, after and after[0]) if moment is not None), default=None)
-    hours = hours.distinct().order_by(usage_hours.c.start.desc()).limit(_HOURS_AT_A_TIME)
-    while groups:
-        query = hours if last is None else hours.where(usage_hours.c.start <= last)
-        found = list(connection.scalars(query))
-        yield from _runs(found, wanted)
-        if len(found) < _HOURS_AT_A_TIME:
-            return
-        last = found[-1] - _HOUR
+    found = connection.execute(hours if last is None else hours.where(start <= last))
+    batch: list[datetime] = []
+    count = 0
+    for hour, requests in found:
+        batch.append(hour)
+        # Of the hour of the page before, some have been shown.
+        count += int(requests) if last is None or hour + _HOUR <= last else 0
+        if count >= enough:
+            yield _runs(batch, wanted)
+            batch, count = [], 0
+    if batch:
+        yield _runs(batch, wanted)
 
 
-def _runs(hours: Sequence[datetime], wanted: RequestFilter) -> Iterator[tuple[datetime, datetime]]:
+def _runs(hours: Sequence[datetime], wanted: RequestFilter) -> list[Run]:
     """Hours, newest first, with those that follow each other put together."""
-    start = end = None
+    runs: list[tuple[datetime, datetime]] = []
     for hour in hours:
-        if start is not None and end is not None and start - _HOUR != hour:
-            yield max(start, wanted.since or start), min(end, wanted.until or end)
-            start = None
-        end = hour + _HOUR if start is None else end
-        start = hour
-    if start is not None and end is not None:
-        yield max(start, wanted.since or start), min(end, wanted.until or end)
+        if runs and runs[-1][0] - _HOUR == hour:
+            runs[-1] = (hour, runs[-1][1])
+        else:
+            runs.append((hour, hour + _HOUR))
+    return [(max(start, wanted.since or start), min(end, wanted.until or end)) for start, end in runs]
 
 
 def _has_tag(connection: Connection, tag: str) -> ColumnElement[bool]:

@@ -6,7 +6,20 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Column, ColumnElement, Connection, Integer, Row, Select, and_, cast, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    and_,
+    cast,
+    func,
+    literal,
+    select,
+)
 
 from gateway.db.partitions import month_start
 from gateway.db.rollup_tables import PICO_PER_MILL, removed_months, usage_days, usage_groups, usage_hours
@@ -23,6 +36,7 @@ SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
 """What is summed, in this order; `requests` is the number of different ones."""
 _COLUMNS = {"key": "key_id", "session": "session_id", "user": "end_user"}
 _OF_ATTEMPTS = frozenset({"model", "provider"})
+_TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
 _ROWS_ONLY = frozenset({"session", "user"})
 _COUNTED = {
     frozenset[str](): "requests",
@@ -48,9 +62,18 @@ def sums(
         of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
         query = _of_rows(part, [_row_group(name, sqlite) for name in group_by], of_attempts)
     else:
-        query = _of_rollups(part, group_by, sqlite)
+        query = _of_rollups(part, group_by)
+    width = len(group_by)
+    times = (
+        []
+        if part.source == "rows"
+        else [(place, _TIMES[name]) for place, name in enumerate(group_by) if name in _TIMES]
+    )
     for row in connection.execute(query):
-        yield tuple(row[: len(group_by)]), _numbers(row[len(group_by) :], part)
+        groups = list(row[:width])
+        for place, form in times:
+            groups[place] = groups[place].strftime(form)
+        yield tuple(groups), _numbers(row[width:], part)
 
 
 def total(connection: Connection, part: Part) -> list[int]:
@@ -91,27 +114,25 @@ def _of_rows(part: Part, groups: Sequence[ColumnElement[Any]], of_attempts: bool
     return query.where(*_between(usage_events.c.started_at, part)).group_by(*(group.name for group in named))
 
 
-def _of_rollups(part: Part, group_by: Sequence[str], sqlite: bool) -> Select[Any]:
+def _of_rollups(part: Part, group_by: Sequence[str]) -> Select[Any]:
     table = usage_days if part.source == "days" else usage_hours
-    named = []
-    for index, name in enumerate(group_by):
-        column = (
-            _text(name, table.c.start, sqlite) if name in ("day", "hour") else usage_groups.c[_COLUMNS.get(name, name)]
-        )
-        named.append(column.label(f"group_{index}"))
+    # The start stays a moment here: making text of it in SQL would take as long as everything else.
+    columns_of = [table.c.start if name in _TIMES else usage_groups.c[_COLUMNS.get(name, name)] for name in group_by]
+    named = [column.label(f"group_{index}") for index, column in enumerate(columns_of)]
     counted = _COUNTED[_OF_ATTEMPTS.intersection(group_by)]
     columns = [counted, "estimated", *usage_fields(), *_PARTS]
-    query = select(*named, *(func.coalesce(func.sum(table.c[name]), 0).label(f"sum_{name}") for name in columns))
+    # PostgreSQL sums into decimals, which are slow to read; a sum that does not fit is an error.
+    summed = [cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(f"sum_{name}") for name in columns]
+    query = select(*named, *summed)
     if group_by:
         query = query.select_from(table.join(usage_groups, usage_groups.c.id == table.c.group_id))
     return query.where(*_between(table.c.start, part)).group_by(*(group.name for group in named))
 
 
 def _numbers(values: Row[Any] | Sequence[Any], part: Part) -> list[int]:
-    numbers = [int(value) for value in values]
     if part.source == "rows":
-        return numbers
-    *others, cost_mills, cost_rest, charge_mills, charge_rest = numbers
+        return [int(value) for value in values]
+    *others, cost_mills, cost_rest, charge_mills, charge_rest = values
     return [*others, cost_mills * PICO_PER_MILL + cost_rest, charge_mills * PICO_PER_MILL + charge_rest]
 
 
@@ -126,7 +147,7 @@ def _row_group(name: str, sqlite: bool) -> ColumnElement[Any]:
 def _text(unit: str, moment: ColumnElement[datetime], sqlite: bool) -> ColumnElement[str]:
     """The day or hour of a moment, UTC."""
     if sqlite:
-        return func.strftime("%Y-%m-%d" if unit == "day" else "%Y-%m-%dT%H:00Z", moment)
+        return func.strftime(_TIMES[unit], moment)
     return func.to_char(func.timezone("UTC", moment), "YYYY-MM-DD" if unit == "day" else 'YYYY-MM-DD"T"HH24":00Z"')
 
 
