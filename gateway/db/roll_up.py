@@ -20,9 +20,6 @@ from sqlalchemy import (
     cast,
     delete,
     func,
-    insert,
-    literal,
-    null,
     select,
     type_coerce,
 )
@@ -48,10 +45,11 @@ Group = tuple[str | None, ...]
 Sums = Mapping[tuple[datetime, Group], list[int]]
 """What to add: numbers in the order of COUNTERS, by hour and group."""
 _BREAK = "\x1f"
+_AT_A_TIME = 5000
 
 
 def group_name(group: Group) -> str:
-    """The text that stands for a group, one for each; SQL says the same in `_name`."""
+    """The text that stands for a group, one for each."""
     return _BREAK.join("-" if value is None else "=" + value.replace(_BREAK, _BREAK * 2) for value in group)
 
 
@@ -75,21 +73,18 @@ def add_sums(connection: Connection, sums: Sums) -> None:
         insert_or_add(connection, table, rows, COUNTERS)
 
 
-def remake(connection: Connection, since: datetime, until: datetime) -> None:
-    """Make the roll-ups of whole days again from their rows, in place of what is there."""
+def remake(connection: Connection, since: datetime, until: datetime) -> int:
+    """Make the roll-ups of whole days again from their rows, in place of what is there. Returns how many hours' groups."""
+    made = {
+        (row[0], tuple(row[1 : 1 + len(DIMENSIONS)])): [int(number) for number in row[1 + len(DIMENSIONS) :]]
+        for row in connection.execute(sums_of_rows(connection, since, until))
+    }
     for table in (usage_hours, usage_days):
         connection.execute(delete(table).where(table.c.start >= since, table.c.start < until))
-    sums = sums_of_rows(connection, since, until).subquery()
-    groups = select(_name(sums), *(sums.c[name] for name in DIMENSIONS)).distinct()
-    known = select(usage_groups.c.name).where(usage_groups.c.name == _name(sums))
-    missing = groups.where(~known.exists())
-    connection.execute(insert(usage_groups).from_select(["name", *DIMENSIONS], missing))
-    made = select(sums.c.start, usage_groups.c.id, *(sums.c[name] for name in COUNTERS))
-    made = made.join(usage_groups, usage_groups.c.name == _name(sums))
-    connection.execute(insert(usage_hours).from_select(["start", "group_id", *COUNTERS], made))
-    connection.execute(
-        insert(usage_days).from_select(["start", "group_id", *COUNTERS], days_of_hours(connection, since, until))
-    )
+    keys = list(made)
+    for first in range(0, len(keys), _AT_A_TIME):
+        add_sums(connection, {key: made[key] for key in keys[first : first + _AT_A_TIME]})
+    return len(made)
 
 
 def sums_of_rows(connection: Connection, since: datetime, until: datetime) -> Select[Any]:
@@ -183,18 +178,6 @@ def _group_ids(connection: Connection, groups: set[Group]) -> dict[Group, int]:
         insert_missing(connection, usage_groups, rows)
         ids = {names[name]: number for name, number in connection.execute(query)}
     return ids
-
-
-def _name(table: Any) -> ColumnElement[str]:
-    parts: list[ColumnElement[str]] = []
-    for dimension in DIMENSIONS:
-        value = table.c[dimension]
-        text = literal("=") + func.replace(value, _BREAK, _BREAK * 2)
-        parts.append(case((value.is_(null()), literal("-")), else_=text))
-    name = parts[0]
-    for part in parts[1:]:
-        name = name + literal(_BREAK) + part
-    return name
 
 
 def _start(connection: Connection, unit: str, moment: ColumnElement[datetime]) -> ColumnElement[datetime]:

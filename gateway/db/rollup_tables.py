@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text
 from gateway.db.tables import UtcDateTime, metadata
 from gateway.types import usage_fields
 
-OF_REQUEST = ("tenant", "project", "key_id", "key_name", "requested_model", "tier", "outcome")
+OF_REQUEST = ("tenant", "project", "key_id", "key_name", "tier", "outcome")
 OF_ATTEMPT = ("model", "provider")
 DIMENSIONS = (*OF_REQUEST, *OF_ATTEMPT)
 REQUESTS = ("requests", "requests_by_model", "requests_by_provider", "requests_by_both")
@@ -41,7 +41,6 @@ usage_groups = Table(
     Column("project", Text),
     Column("key_id", Text, nullable=False),
     Column("key_name", Text, nullable=False),
-    Column("requested_model", Text, nullable=False),
     Column("tier", Text),
     Column("outcome", Text, nullable=False),
     Column("model", Text),

@@ -135,6 +135,14 @@ usage_events = Table(
     Index("usage_events_by_model", "model", "started_at", "request_id"),
     # Most requests are completed and name neither user nor session, so these stay small.
     Index("usage_events_by_outcome", "outcome", "started_at", "request_id", **_where("outcome <> 'completed'")),
+    Index(
+        "usage_events_by_tenant_outcome",
+        "tenant",
+        "outcome",
+        "started_at",
+        "request_id",
+        **_where("outcome <> 'completed'"),
+    ),
     Index("usage_events_by_user", "tenant", "end_user", "started_at", **_where("end_user IS NOT NULL")),
     Index("usage_events_by_session", "tenant", "session_id", "started_at", **_where("session_id IS NOT NULL")),
     postgresql_partition_by="RANGE (started_at)",

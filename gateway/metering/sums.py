@@ -24,8 +24,7 @@ def sums_of(events: Iterable[UsageEvent], sign: int = 1) -> dict[tuple[datetime,
     for event in events:
         hour = moment(event.started_at).replace(minute=0, second=0, microsecond=0)
         request = (
-            _plain(event.tenant), event.project, event.key_id, _plain(event.key_name), _plain(event.requested_model),
-            event.tier, event.outcome,
+            _plain(event.tenant), event.project, event.key_id, _plain(event.key_name), event.tier, event.outcome,
         )  # fmt: skip
         if not event.attempts:
             row = sums.setdefault((hour, (*request, None, None)), [0] * _WIDTH)

@@ -21,7 +21,7 @@ METERS = (
     "input", "cache_read", "cache_write_5m", "cache_write_1h", "audio_input", "image_input",
     "output", "reasoning", "audio_output", "gpu_seconds",
 )  # fmt: skip
-DIMENSIONS = ("tenant", "project", "key_id", "key_name", "requested_model", "tier", "outcome", "model", "provider")
+DIMENSIONS = ("tenant", "project", "key_id", "key_name", "tier", "outcome", "model", "provider")
 REQUESTS = ("requests", "requests_by_model", "requests_by_provider", "requests_by_both")
 MONEY = ("cost_mills", "cost_rest_pico", "charge_mills", "charge_rest_pico")
 COUNTERS = (*REQUESTS, "attempts", "estimated", *METERS, *MONEY)
@@ -177,6 +177,8 @@ def create_indexes() -> None:
     for name, column in (("tenant", "tenant"), ("key", "key_id"), ("model", "model")):
         op.create_index(f"usage_events_by_{name}", "usage_events", [column, "started_at", "request_id"])
     where("usage_events_by_outcome", ["outcome", "started_at", "request_id"], "outcome <> 'completed'")
+    names = ["tenant", "outcome", "started_at", "request_id"]
+    where("usage_events_by_tenant_outcome", names, "outcome <> 'completed'")
     where("usage_events_by_user", ["tenant", "end_user", "started_at"], "end_user IS NOT NULL")
     where("usage_events_by_session", ["tenant", "session_id", "started_at"], "session_id IS NOT NULL")
 
@@ -195,7 +197,6 @@ def create_rollups() -> None:
         sa.Column("project", sa.Text),
         required("key_id", sa.Text),
         required("key_name", sa.Text),
-        required("requested_model", sa.Text),
         sa.Column("tier", sa.Text),
         required("outcome", sa.Text),
         sa.Column("model", sa.Text),

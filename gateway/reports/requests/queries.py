@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    DateTime,
     RowMapping,
     Select,
     Table,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     tuple_,
     values,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from gateway.db.connect import Database
 from gateway.db.rollup_tables import usage_groups, usage_hours
@@ -133,7 +135,7 @@ def _page(
     if len(runs) == 1:
         query = query.where(*_within(started, *runs[0]))
     else:
-        several = values(column("since", started.type), column("until", started.type), name="runs").data(list(runs))
+        several = _table_of(connection, runs)
         query = query.join(several, and_(started >= several.c.since, started < several.c.until))
     for field in fields(RequestFilter):
         value = getattr(wanted, field.name)
@@ -146,6 +148,16 @@ def _page(
         query = query.where(started <= after[0])
         query = query.where(tuple_(*_ORDER) < tuple_(literal(after[0], started.type), literal(after[1])))
     return query
+
+
+def _table_of(connection: Connection, runs: Sequence[Run]) -> Any:
+    """Stretches of time as a table with `since` and `until`."""
+    kind = usage_events.c.started_at.type
+    columns = (column("since", kind), column("until", kind))
+    if connection.dialect.name == "sqlite":
+        return values(*columns, name="runs").data(list(runs))
+    ends = [literal([run[place] for run in runs], ARRAY(DateTime(timezone=True))) for place in (0, 1)]
+    return func.unnest(*ends).table_valued(*columns, name="runs").render_derived()
 
 
 def _within(
@@ -232,10 +244,10 @@ def _entries(request_id: str) -> Select[Any]:
 
 def _request(row: RowMapping) -> dict[str, Any]:
     """A usage row for JSON; the explanation is left to the detail."""
-    values = {name: _plain(value) for name, value in row.items() if name not in {"explanation", *usage_fields()}}
-    values["buckets"] = {name: row[name] for name in usage_fields()}
-    values["cost_usd"], values["charge_usd"] = format_usd(row["cost_pico"]), format_usd(row["charge_pico"])
-    return values
+    shown = {name: _plain(value) for name, value in row.items() if name not in {"explanation", *usage_fields()}}
+    shown["buckets"] = {name: row[name] for name in usage_fields()}
+    shown["cost_usd"], shown["charge_usd"] = format_usd(row["cost_pico"]), format_usd(row["charge_pico"])
+    return shown
 
 
 def _attempt(row: RowMapping, lines: Sequence[RowMapping]) -> dict[str, Any]:

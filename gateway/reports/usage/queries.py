@@ -19,6 +19,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    text,
 )
 
 from gateway.db.partitions import month_start
@@ -37,7 +38,7 @@ SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
 _COLUMNS = {"key": "key_id", "session": "session_id", "user": "end_user"}
 _OF_ATTEMPTS = frozenset({"model", "provider"})
 _TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
-_ROWS_ONLY = frozenset({"session", "user"})
+_ROWS_ONLY = frozenset({"session", "user", "requested_model"})
 _COUNTED = {
     frozenset[str](): "requests",
     frozenset({"model"}): "requests_by_model",
@@ -63,6 +64,9 @@ def sums(
         query = _of_rows(part, [_row_group(name, sqlite) for name in group_by], of_attempts)
     else:
         query = _of_rollups(part, group_by)
+        if not sqlite:
+            # Some ten thousand groups are summed in memory instead of being sorted on disk.
+            connection.execute(text("SET LOCAL work_mem = '64MB'"))
     width = len(group_by)
     times = (
         []

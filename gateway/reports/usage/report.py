@@ -96,10 +96,12 @@ def sum_up(
             if piece.source == "rows" and (gone := queries.removed_month(connection, piece.since, piece.until)):
                 raise ValueError(
                     f"the requests of {gone} have been removed by retention, their sums by hour and day are kept: "
-                    "ask for whole hours, and not by session or user"
+                    "ask for whole hours, and not by session, user or requested model"
                 )
             for groups, numbers in queries.sums(connection, piece, group_by):
-                _add(rows.setdefault(groups, [0] * len(numbers)), numbers)
+                known = rows.setdefault(groups, numbers)
+                if known is not numbers:
+                    _add(known, numbers)
             _add(total, queries.total(connection, piece))
     found = [_row(groups, numbers) for groups, numbers in rows.items() if numbers[0]]
     found.sort(key=lambda row: tuple((value is not None, value or "") for value in row.groups))
@@ -112,9 +114,8 @@ def _add(known: list[int], numbers: Sequence[int]) -> None:
 
 
 def _row(groups: tuple[str | None, ...], numbers: Sequence[int]) -> UsageRow:
-    named = dict(zip(queries.SUMS, numbers, strict=True))
-    usage = Usage(**{name: named[name] for name in usage_fields()}, estimated=named["estimated"] > 0)
-    return UsageRow(groups, named["requests"], usage, named["cost_pico"], named["charge_pico"])
+    requests, estimated, *buckets, cost, charge = numbers
+    return UsageRow(groups, requests, Usage(*buckets, estimated=estimated > 0), cost, charge)
 
 
 def _utc(value: datetime | None) -> datetime | None:
