@@ -187,6 +187,17 @@ class Policy(Section):
     fallbacks: bool = Field(True, description="Whether other candidates are asked when one fails.")
 
 
+class Retention(Section):
+    """How long requests are kept one by one. Ledger, invoices and sums by hour and day are kept for ever."""
+
+    requests_days: int | None = Field(
+        None, ge=31, le=36500, description="Days after a month's end until its requests are removed, if it is closed."
+    )
+    explanations_days: int | None = Field(
+        None, ge=1, le=36500, description="Days after a month's end until its requests lose why they were routed so."
+    )
+
+
 class Config(Section):
     """The whole file."""
 
@@ -197,6 +208,7 @@ class Config(Section):
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
+    retention: Retention = Field(Retention(), description="How long requests are kept; for ever when absent.")
     cache: dict[str, Any] | None = Field(None, description="Answer caches; read, not yet acted on by this version.")
     max_body_bytes: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body.")
     max_upstream_connections: int = Field(1000, gt=0, description="Open upstream connections per gateway process.")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Column, Select, func, select
 
+from gateway.billing.retention.queries import removed_money
 from gateway.db.connect import Database
 from gateway.db.tables import holds, moment, usage_events
 from gateway.db.transaction import snapshot
@@ -22,6 +23,10 @@ def spent_and_held(
     held = select(holds.c[name], func.sum(holds.c.amount_pico)).where(holds.c.state == "open").group_by(holds.c[name])
     sums: dict[str, int] = {}
     with snapshot(database) as connection:
+        if since is None:
+            # Shorter windows lie in months that retention keeps.
+            for (_, key), total in removed_money(connection, owner, "charge").items():
+                sums[key] = sums.get(key, 0) + total
         for query in (
             _between(charged, usage_events.c.started_at, start, end),
             _between(held, holds.c.created_at, start, end),

@@ -6,8 +6,8 @@ and never in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -33,6 +33,7 @@ from gateway.db.rollup_tables import (
     OF_REQUEST,
     PICO_PER_MILL,
     REQUESTS,
+    removed_months,
     usage_days,
     usage_groups,
     usage_hours,
@@ -159,10 +160,38 @@ def days_of_hours(connection: Connection, since: datetime | None, until: datetim
     return query.group_by("start_of", usage_hours.c.group_id)
 
 
-def differences(connection: Connection, one: Select[Any], other: Select[Any]) -> Iterable[Any]:
-    """Rows that only one of two queries has."""
-    for left, right in ((one, other), (other, one)):
-        yield from connection.execute(left.except_(right).limit(100))
+def wrong_hours(connection: Connection) -> Iterator[str]:
+    """Hours whose roll-ups are not the sums of their rows, day by day; months that retention has thinned out cannot be told."""
+    for day in _days(connection):
+        since, until = day, day + timedelta(days=1)
+        yield from _unlike(
+            connection, sums_of_rows(connection, since, until), sums_of_hours(since, until), "%Y-%m-%d %H:00"
+        )
+
+
+def wrong_days(connection: Connection) -> Iterator[str]:
+    """Days whose roll-ups are not the sums of their hours."""
+    days = select(usage_days.c.start, usage_days.c.group_id, *(usage_days.c[name] for name in COUNTERS))
+    yield from _unlike(connection, days_of_hours(connection, None, None), days, "%Y-%m-%d")
+
+
+def _unlike(connection: Connection, one: Select[Any], other: Select[Any], form: str) -> Iterator[str]:
+    found = {row[0] for query in (one.except_(other), other.except_(one)) for row in connection.execute(query)}
+    yield from (f"{start:{form}}" for start in sorted(found))
+
+
+def _days(connection: Connection) -> list[datetime]:
+    """Days with rows or roll-ups, without those of months whose requests have been removed."""
+    gone = set(connection.scalars(select(removed_months.c.month).where(removed_months.c.requests_at.is_not(None))))
+    rolled_up = set(connection.scalars(select(usage_hours.c.start).distinct()))
+    days = {start.replace(hour=0) for start in rolled_up}
+    first = select(func.min(usage_events.c.started_at))
+    moment = connection.scalar(first)
+    while moment is not None:
+        day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+        days.add(day)
+        moment = connection.scalar(first.where(usage_events.c.started_at >= day + timedelta(days=1)))
+    return sorted(day for day in days if f"{day:%Y-%m}" not in gone)
 
 
 def _group_ids(connection: Connection, groups: set[Group]) -> dict[Group, int]:

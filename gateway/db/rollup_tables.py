@@ -74,6 +74,21 @@ removed_months = Table(
     Column("month", Text, primary_key=True),
     Column("explanations_at", UtcDateTime),
     Column("requests_at", UtcDateTime),
-    # When the last of its removed requests ended: ledger transactions up to then may have no usage row.
+    # When the first of its removed requests began and the last ended: transactions in between may have no usage row.
+    Column("first_started_at", UtcDateTime),
     Column("last_finished_at", UtcDateTime),
+)
+
+removed_sums = Table(
+    "removed_sums",
+    metadata,
+    # What the removed requests of a month add up to, by everything that still asks for them: budgets, and `ledger verify`.
+    # `kind` says what `owner` is: tenant, project, key, user, tag, model, provider, or the period of the invoice.
+    Column("month", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("owner", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in MONEY),
 )

@@ -213,8 +213,11 @@ def create_rollups() -> None:
         key("month"),
         sa.Column("explanations_at", moment()),
         sa.Column("requests_at", moment()),
+        sa.Column("first_started_at", moment()),
         sa.Column("last_finished_at", moment()),
     )
+    numbers = [required(name, sa.BigInteger) for name in ("requests", "tokens", *MONEY)]
+    op.create_table("removed_sums", key("month"), key("kind"), key("tenant"), key("owner"), *numbers)
 
 
 def fill_rollups() -> None:

@@ -23,6 +23,7 @@ from gateway.billing.ledger.book import Document, book, take_back
 from gateway.billing.ledger.post import Account
 from gateway.billing.periods import queries as periods
 from gateway.billing.periods.month import Month
+from gateway.billing.retention.queries import removed_months_for
 from gateway.config import Billing, BillTo, Issuer
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot, transaction
@@ -103,6 +104,9 @@ def void_invoice(database: Database, name: str, reason: str, now: datetime) -> I
             raise Conflict(
                 f"invoice {invoice.number} has the credit note {numbers} and cannot be voided; credit the rest."
             )
+        check_requests_are_there(
+            connection, invoice, "be voided, because its successor would be made from them; credit it"
+        )
         returned = take_back(connection, Document("invoice", invoice.id), now)
         for grant, cents, drawn in grant_queries.draws_of_invoice(connection, invoice.id):
             grant_queries.insert_movement(connection, grant, "return", -cents, returned[drawn], now, invoice.id)
@@ -120,6 +124,15 @@ def tenants_to_close(database: Database, period: Month) -> list[str]:
             if periods.period_state(connection, tenant, period) != "closed"
             and periods.has_usage(connection, tenant, period)
         ]
+
+
+def check_requests_are_there(connection: Connection, invoice: Invoice, wanted: str) -> None:
+    """Raises Conflict when retention has removed requests that an invoice bills."""
+    if gone := removed_months_for(connection, invoice.tenant, invoice.period):
+        raise Conflict(
+            f"the requests of {', '.join(gone)} have been removed by retention, so invoice {invoice.number or invoice.id} "
+            f"cannot {wanted}."
+        )
 
 
 def find_invoice(connection: Connection, name: str) -> Invoice:

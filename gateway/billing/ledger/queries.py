@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, and_, case, func, insert, or_, select
+from sqlalchemy import Connection, Select, Table, and_, case, exists, func, insert, not_, or_, select
 
+from gateway.billing.retention.queries import removed_money
 from gateway.db.copy import copy_rows
 from gateway.db.insert import among, insert_missing, insert_new
 from gateway.db.invoice_tables import credit_notes, grants, invoices, ledger_references
+from gateway.db.rollup_tables import removed_months
 from gateway.db.tables import (
     attempts,
     dead_letters,
@@ -128,7 +130,10 @@ def totals(connection: Connection) -> dict[str, int]:
         "cost_pico": select(func.coalesce(func.sum(usage_events.c.cost_pico), 0)),
         "charge_pico": select(func.coalesce(func.sum(usage_events.c.charge_pico), 0)),
     }
-    return {name: int(connection.scalar(query) or 0) for name, query in counts.items()}
+    found = {name: int(connection.scalar(query) or 0) for name, query in counts.items()}
+    found["cost_pico"] += sum(removed_money(connection, "tenant", "cost").values())
+    found["charge_pico"] += sum(removed_money(connection, "tenant", "charge").values())
+    return found
 
 
 def unbalanced_transactions() -> Select[Any]:
@@ -150,11 +155,16 @@ def events_without_transaction() -> Select[Any]:
 
 
 def transactions_without_event() -> Select[Any]:
-    """Usage transactions without their usage row."""
+    """Usage transactions without their usage row, but for those whose rows retention has removed."""
+    removed = exists().where(
+        ledger_transactions.c.occurred_at >= removed_months.c.first_started_at,
+        ledger_transactions.c.occurred_at <= removed_months.c.last_finished_at,
+    )
     return (
         select(ledger_transactions.c.request_id)
         .outerjoin(usage_events, usage_events.c.request_id == ledger_transactions.c.request_id)
         .where(ledger_transactions.c.kind == "usage", usage_events.c.request_id.is_(None))
+        .where(not_(removed))
     )
 
 
@@ -237,14 +247,19 @@ def balances(connection: Connection, kind: str) -> dict[str, int]:
 
 def usage_by(connection: Connection, kind: str) -> dict[str, int]:
     """The same sums from the usage rows: charge by tenant or model, cost by provider."""
-    table, owner, amount = {
+    tables: dict[str, tuple[Table, Literal["tenant", "model", "provider"], str]] = {
         "receivable": (usage_events, "tenant", "charge_pico"),
         "revenue": (attempts, "model", "charge_pico"),
         "cost": (attempts, "provider", "cost_pico"),
         "payable": (attempts, "provider", "cost_pico"),
-    }[kind]
+    }
+    table, owner, amount = tables[kind]
     query = select(table.c[owner], func.sum(table.c[amount])).group_by(table.c[owner])
-    return {name: int(total) for name, total in connection.execute(query)}
+    sums = {name: int(total) for name, total in connection.execute(query)}
+    book: Literal["cost", "charge"] = "cost" if amount == "cost_pico" else "charge"
+    for (_, name), total in removed_money(connection, owner, book).items():
+        sums[name] = sums.get(name, 0) + total
+    return sums
 
 
 def overdue_holds(connection: Connection, before: float) -> list[str]:
