@@ -175,6 +175,12 @@ def wrong_days(connection: Connection) -> Iterator[str]:
     yield from _unlike(connection, days_of_hours(connection, None, None), days, "%Y-%m-%d")
 
 
+def is_whole(connection: Connection, month: datetime) -> bool:
+    """Whether every request of a month still has its row."""
+    query = select(removed_months.c.requests_at).where(removed_months.c.month == f"{month:%Y-%m}")
+    return connection.scalar(query) is None
+
+
 def _unlike(connection: Connection, one: Select[Any], other: Select[Any], form: str) -> Iterator[str]:
     found = {row[0] for query in (one.except_(other), other.except_(one)) for row in connection.execute(query)}
     yield from (f"{start:{form}}" for start in sorted(found))

@@ -104,9 +104,11 @@ def void_invoice(database: Database, name: str, reason: str, now: datetime) -> I
             raise Conflict(
                 f"invoice {invoice.number} has the credit note {numbers} and cannot be voided; credit the rest."
             )
-        check_requests_are_there(
-            connection, invoice, "be voided, because its successor would be made from them; credit it"
-        )
+        if gone := removed_months_for(connection, invoice.tenant, invoice.period):
+            raise Conflict(
+                f"invoice {invoice.number} cannot be voided: its successor would be made from the requests of "
+                f"{', '.join(gone)}, which have been removed by retention. Write a credit note."
+            )
         returned = take_back(connection, Document("invoice", invoice.id), now)
         for grant, cents, drawn in grant_queries.draws_of_invoice(connection, invoice.id):
             grant_queries.insert_movement(connection, grant, "return", -cents, returned[drawn], now, invoice.id)
@@ -124,15 +126,6 @@ def tenants_to_close(database: Database, period: Month) -> list[str]:
             if periods.period_state(connection, tenant, period) != "closed"
             and periods.has_usage(connection, tenant, period)
         ]
-
-
-def check_requests_are_there(connection: Connection, invoice: Invoice, wanted: str) -> None:
-    """Raises Conflict when retention has removed requests that an invoice bills."""
-    if gone := removed_months_for(connection, invoice.tenant, invoice.period):
-        raise Conflict(
-            f"the requests of {', '.join(gone)} have been removed by retention, so invoice {invoice.number or invoice.id} "
-            f"cannot {wanted}."
-        )
 
 
 def find_invoice(connection: Connection, name: str) -> Invoice:

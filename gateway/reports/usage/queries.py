@@ -136,8 +136,8 @@ def _of_rollups(part: Part, group_by: Sequence[str]) -> Select[Any]:
 def _numbers(values: Row[Any] | Sequence[Any], part: Part) -> list[int]:
     if part.source == "rows":
         return [int(value) for value in values]
-    *others, cost_mills, cost_rest, charge_mills, charge_rest = values
-    return [*others, cost_mills * PICO_PER_MILL + cost_rest, charge_mills * PICO_PER_MILL + charge_rest]
+    cost, charge = (values[place] * PICO_PER_MILL + values[place + 1] for place in (-4, -2))
+    return [*values[:-4], cost, charge]
 
 
 def _row_group(name: str, sqlite: bool) -> ColumnElement[Any]:

@@ -20,6 +20,9 @@ from gateway.reports.usage.queries import GROUPS
 from gateway.types import Usage, usage_fields
 
 
+_BUCKETS = usage_fields()
+
+
 @dataclass(frozen=True, slots=True)
 class UsageRow:
     """Tokens and money of one group. `groups` has one text (or None) per name of the report's `group_by`."""
@@ -114,8 +117,8 @@ def _add(known: list[int], numbers: Sequence[int]) -> None:
 
 
 def _row(groups: tuple[str | None, ...], numbers: Sequence[int]) -> UsageRow:
-    requests, estimated, *buckets, cost, charge = numbers
-    return UsageRow(groups, requests, Usage(*buckets, estimated=estimated > 0), cost, charge)
+    usage = Usage(**dict(zip(_BUCKETS, numbers[2:-2], strict=True)), estimated=numbers[1] > 0)
+    return UsageRow(groups, numbers[0], usage, numbers[-2], numbers[-1])
 
 
 def _utc(value: datetime | None) -> datetime | None:
