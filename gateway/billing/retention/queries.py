@@ -15,6 +15,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    true,
     tuple_,
     update,
 )
@@ -184,8 +185,12 @@ def _sums(connection: Connection, since: datetime, until: datetime) -> Iterator[
     for kind, name in _OWNERS.items():
         query = select(tenant, usage[name].label("owner"), func.count().label("requests"), *_amounts(usage))
         yield kind, query.where(*mine, usage[name].is_not(None)).group_by(usage.tenant, usage[name])
-    tags = _tags(connection)
-    once = select(usage.request_id, usage.started_at, tags.label("tag")).where(*mine).distinct().subquery()
+    each = func.json_each if connection.dialect.name == "sqlite" else func.json_array_elements_text
+    tags = each(usage.tags).table_valued("value")
+    once = select(usage.request_id, usage.started_at, tags.c.value.label("tag")).select_from(
+        usage_events.join(tags, true())
+    )
+    once = once.where(*mine).distinct().subquery()
     same = and_(usage.request_id == once.c.request_id, usage.started_at == once.c.started_at)
     query = select(tenant, once.c.tag.label("owner"), func.count().label("requests"), *_amounts(usage)).join(once, same)
     yield "tag", query.where(*mine).group_by(usage.tenant, once.c.tag)
@@ -217,12 +222,6 @@ def _amounts(columns: Any) -> list[ColumnElement[Any]]:
         for part in ("mills", "rest_pico")
     ]
     return [func.sum(tokens), *parts]
-
-
-def _tags(connection: Connection) -> ColumnElement[str]:
-    if connection.dialect.name == "sqlite":
-        return func.json_each(usage_events.c.tags).table_valued("value").c.value
-    return func.json_array_elements_text(usage_events.c.tags)
 
 
 def _within(column: ColumnElement[datetime], since: datetime, until: datetime) -> Iterable[ColumnElement[bool]]:

@@ -19,13 +19,11 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    column,
     func,
     literal,
     or_,
     select,
     tuple_,
-    values,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -134,8 +132,11 @@ def _page(
     query = select(*_SHOWN).order_by(*(each.desc() for each in _ORDER))
     if len(runs) == 1:
         query = query.where(*_within(started, *runs[0]))
+    elif connection.dialect.name == "sqlite":
+        query = query.where(or_(*(and_(*_within(started, *run)) for run in runs)))
     else:
-        several = _table_of(connection, runs)
+        ends = [literal([run[place] for run in runs], ARRAY(DateTime(timezone=True))) for place in (0, 1)]
+        several = func.unnest(*ends).table_valued("since", "until", name="runs").render_derived()
         query = query.join(several, and_(started >= several.c.since, started < several.c.until))
     for field in fields(RequestFilter):
         value = getattr(wanted, field.name)
@@ -148,16 +149,6 @@ def _page(
         query = query.where(started <= after[0])
         query = query.where(tuple_(*_ORDER) < tuple_(literal(after[0], started.type), literal(after[1])))
     return query
-
-
-def _table_of(connection: Connection, runs: Sequence[Run]) -> Any:
-    """Stretches of time as a table with `since` and `until`."""
-    kind = usage_events.c.started_at.type
-    columns = (column("since", kind), column("until", kind))
-    if connection.dialect.name == "sqlite":
-        return values(*columns, name="runs").data(list(runs))
-    ends = [literal([run[place] for run in runs], ARRAY(DateTime(timezone=True))) for place in (0, 1)]
-    return func.unnest(*ends).table_valued(*columns, name="runs").render_derived()
 
 
 def _within(

@@ -19,7 +19,6 @@ from gateway.reports.usage.parts import Part, parts
 from gateway.reports.usage.queries import GROUPS
 from gateway.types import Usage, usage_fields
 
-
 _BUCKETS = usage_fields()
 
 
