@@ -4,7 +4,7 @@ PenstockError
 ├── InvalidRequest (400) ─ InvalidJson, InvalidValue, UnknownOption, ContextTooLong, NoCandidate,
 │                          BodyTooLarge (413), BodyTooSlow (408)
 ├── Unauthenticated (401) ─ MissingKey, InvalidKey, RevokedKey
-├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed, UnknownTenant
+├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed, UnknownTenant, UnknownProject
 ├── NotFound (404) ─ UnknownModel, UnknownRoute, UnknownDocument, MethodNotAllowed (405)
 ├── Conflict (409)
 ├── LimitExceeded (429) ─ BudgetExceeded
@@ -138,6 +138,12 @@ class UnknownTenant(Forbidden):
     """The key's tenant is no longer in the configuration, so nobody can be billed."""
 
     code = "unknown_tenant"
+
+
+class UnknownProject(Forbidden):
+    """The key's project is no longer in the configuration, so its budgets and limits are not known."""
+
+    code = "unknown_project"
 
 
 class NotFound(PenstockError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Literal
 
 from gateway.billing.queries import spent_and_held
@@ -39,7 +40,7 @@ async def restore_budgets(store: Store, database: Database, budgets: Iterable[Bu
         if (owner, budget.period) not in known:
             kind: Literal["tenant", "key"] = "tenant" if owner == "tenant" else "key"
             known[owner, budget.period] = await asyncio.to_thread(
-                spent_and_held, database, kind, period.starts_at, period.ends_at
+                partial(spent_and_held, shared=store.loses_answers), database, kind, period.starts_at, period.ends_at
             )
         counter = budget_counter(budget.scope, budget.period, period.label)
         await store.restore(counter, known[owner, budget.period].get(name, 0), period.forget_at)

@@ -22,10 +22,12 @@ from sqlalchemy import Connection
 
 from gateway.billing.ledger import post
 from gateway.db.connect import Database, connect
+from gateway.db.outbox import USAGE, send_later
 from gateway.db.transaction import transaction
 from gateway.errors import StartupError, Unavailable
 from gateway.metering import queries
 from gateway.metering.interrupted import interrupted_event
+from gateway.metering.publish import metered
 from gateway.metering.records import decode
 from gateway.metering.segments import Line, Segment, list_segments, read_lines, writer_lives
 from gateway.types import Hold, UsageEvent
@@ -66,11 +68,14 @@ class _Batch:
 class Deliverer:
     """Delivers one spool folder. Only one may do so at a time; raises StartupError when another one keeps the folder.
 
-    `lock_seconds` is how long to wait for the other one to finish.
+    `lock_seconds` is how long to wait for the other one to finish. With `publish`, finished requests go to the outbox too.
     """
 
-    def __init__(self, folder: Path, database: Database, *, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(
+        self, folder: Path, database: Database, *, publish: bool = False, lock_seconds: float = LOCK_SECONDS
+    ) -> None:
         self._folder = folder
+        self._publish = publish
         self._database = database
         self._lock = _lock(folder, lock_seconds)
         self._delivered: dict[str, int] | None = None
@@ -187,6 +192,8 @@ class Deliverer:
         new = [pair for name, pair in events.items() if name in unknown]
         released = [hold for state, hold in held.values() if state == "released" and hold.request_id in unknown]
         queries.settle_holds(connection, new, held, now)
+        if self._publish:
+            send_later(connection, USAGE, [metered(event) for _, event in new], now)
         # The roll-ups come last: every deliverer waits for their rows.
         queries.take_back_interruptions(connection, released)
         queries.insert_usage(connection, [event for _, event in new])
@@ -236,7 +243,7 @@ class Deliverer:
                 self._delivered.pop(segment.name, None)
 
 
-def run_deliverer(folder: Path, database_url: str) -> None:
+def run_deliverer(folder: Path, database_url: str, *, publish: bool = False) -> None:
     """Deliver until SIGTERM or SIGINT, or until the parent process is gone; then once more what is left."""
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -244,7 +251,7 @@ def run_deliverer(folder: Path, database_url: str) -> None:
     parent = os.getppid()
     keep_what_is_loaded()
     database = connect(database_url)
-    deliverer = Deliverer(folder, database)
+    deliverer = Deliverer(folder, database, publish=publish)
     try:
         threading.Thread(target=_stop_without, args=(parent, stop), daemon=True).start()
         deliverer.run(stop)

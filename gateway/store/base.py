@@ -49,12 +49,15 @@ class Store(Protocol):
         """Take all claims in one atomic step, or none. Returns None on success. Each claim names another counter."""
         ...
 
-    async def adjust(self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None) -> None:
+    async def adjust(
+        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, remember: float = ONCE_SECONDS
+    ) -> None:
         """Correct taken claims to what was really used, atomically.
 
         For each pair the counter changes by `actual - claim.amount` (never below zero; a counter that has expired is
         left alone), and a lease is released. With `once`, a name for this correction, repeating the call changes nothing:
-        after Unavailable nobody knows whether it was done, and only a named correction may be tried again.
+        after Unavailable nobody knows whether it was done, and only a named correction may be tried again. The name is
+        remembered for `remember` seconds.
         """
         ...
 

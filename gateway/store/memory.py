@@ -44,7 +44,9 @@ class MemoryStore:
                 self._leases.setdefault(claim.counter, {})[claim.lease] = ends
         return None
 
-    async def adjust(self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None) -> None:
+    async def adjust(
+        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, remember: float = ONCE_SECONDS
+    ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()
         if once is not None:
@@ -52,7 +54,7 @@ class MemoryStore:
             if self._value(done, now):
                 return
             self._values[done] = 1
-            self._expire(done, now + ONCE_SECONDS)
+            self._expire(done, now + remember)
         for claim, actual in claims:
             if claim.lease is not None:
                 leases = self._leases.get(claim.counter)

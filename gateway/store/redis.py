@@ -70,7 +70,9 @@ class RedisStore:
             raise Unavailable("the shared store (Redis) answered too late; nothing was reserved. Try again.")
         return Refused(claims[int(reply[0]) - 1], int(reply[1]))
 
-    async def adjust(self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None) -> None:
+    async def adjust(
+        self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None, remember: float = ONCE_SECONDS
+    ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:
             return
@@ -81,7 +83,7 @@ class RedisStore:
         for claim, actual in claims:
             arguments += (str(actual - claim.amount), claim.lease or "")
         if once is not None:
-            arguments.append(str(int(ONCE_SECONDS)))
+            arguments.append(str(int(remember)))
         await self._ask(lambda: self._adjust(keys=keys, args=arguments))
 
     async def read(self, counters: Sequence[str]) -> list[int]:

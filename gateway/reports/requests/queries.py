@@ -104,10 +104,12 @@ def page_of_requests(
     return RequestPage(tuple(_request(row) for row in rows), following)
 
 
-def request_detail(database: Database, request_id: str) -> dict[str, Any] | None:
-    """One request in full: its row, attempts with rated lines, its hold and its ledger entries. None when unknown."""
+def request_detail(database: Database, request_id: str, tenant: str | None = None) -> dict[str, Any] | None:
+    """One request (of a tenant) in full: its row, attempts with rated lines, hold, ledger entries. None when unknown."""
     with snapshot(database) as connection:
-        row = connection.execute(_of(usage_events, request_id)).mappings().one_or_none()
+        query = _of(usage_events, request_id)
+        query = query if tenant is None else query.where(usage_events.c.tenant == tenant)
+        row = connection.execute(query).mappings().one_or_none()
         hold = connection.execute(_of(holds, request_id)).mappings().one_or_none()
         if row is None:
             return None

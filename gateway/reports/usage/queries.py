@@ -55,15 +55,16 @@ def in_rollups(group_by: Sequence[str]) -> bool:
 
 
 def sums(
-    connection: Connection, part: Part, group_by: Sequence[str]
+    connection: Connection, part: Part, group_by: Sequence[str], tenant: str | None = None
 ) -> Iterator[tuple[tuple[str | None, ...], list[int]]]:
-    """Groups and their SUMS."""
+    """Groups and their SUMS, of everybody or of one tenant."""
     sqlite = connection.dialect.name == "sqlite"
     if part.source == "rows":
         of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
         query = _of_rows(part, [_row_group(name, sqlite) for name in group_by], of_attempts)
+        query = query if tenant is None else query.where(usage_events.c.tenant == tenant)
     else:
-        query = _of_rollups(part, group_by)
+        query = _of_rollups(part, group_by, tenant)
         if not sqlite:
             # Some ten thousand groups are summed in memory instead of being sorted on disk.
             connection.execute(text("SET LOCAL work_mem = '64MB'"))
@@ -80,9 +81,9 @@ def sums(
         yield tuple(groups), _numbers(row[width:], part)
 
 
-def total(connection: Connection, part: Part) -> list[int]:
+def total(connection: Connection, part: Part, tenant: str | None = None) -> list[int]:
     """The SUMS of everything."""
-    [(_, numbers)] = sums(connection, part, ())
+    [(_, numbers)] = sums(connection, part, (), tenant)
     return numbers
 
 
@@ -118,7 +119,7 @@ def _of_rows(part: Part, groups: Sequence[ColumnElement[Any]], of_attempts: bool
     return query.where(*_between(usage_events.c.started_at, part)).group_by(*(group.name for group in named))
 
 
-def _of_rollups(part: Part, group_by: Sequence[str]) -> Select[Any]:
+def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None) -> Select[Any]:
     table = usage_days if part.source == "days" else usage_hours
     # The start stays a moment here: making text of it in SQL would take as long as everything else.
     columns_of = [table.c.start if name in _TIMES else usage_groups.c[_COLUMNS.get(name, name)] for name in group_by]
@@ -128,8 +129,10 @@ def _of_rollups(part: Part, group_by: Sequence[str]) -> Select[Any]:
     # PostgreSQL sums into decimals, which are slow to read; a sum that does not fit is an error.
     summed = [cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(f"sum_{name}") for name in columns]
     query = select(*named, *summed)
-    if group_by:
+    if group_by or tenant is not None:
         query = query.select_from(table.join(usage_groups, usage_groups.c.id == table.c.group_id))
+    if tenant is not None:
+        query = query.where(usage_groups.c.tenant == tenant)
     return query.where(*_between(table.c.start, part)).group_by(*(group.name for group in named))
 
 

@@ -71,9 +71,13 @@ class UsageReport:
 
 
 def usage_report(
-    database: Database, since: datetime | None, until: datetime | None, group_by: Sequence[str]
+    database: Database,
+    since: datetime | None,
+    until: datetime | None,
+    group_by: Sequence[str],
+    tenant: str | None = None,
 ) -> UsageReport:
-    """Sum the requests started in [since, until), grouped by any of GROUPS; moments without a zone are UTC.
+    """Sum the requests (of a tenant) started in [since, until), grouped by any of GROUPS; moments without a zone are UTC.
 
     Grouping by model or provider looks at attempts, so a failed attempt is found where it was billed. Raises ValueError
     for an unknown group, and for a question about requests that retention has removed.
@@ -83,12 +87,17 @@ def usage_report(
             raise ValueError(f"{name!r} is not a group; known groups: {', '.join(GROUPS)}")
     since, until = _utc(since), _utc(until)
     if queries.in_rollups(group_by):
-        return sum_up(database, since, until, group_by, parts(since, until, hourly="hour" in group_by))
-    return sum_up(database, since, until, group_by, [Part("rows", since, until)])
+        return sum_up(database, since, until, group_by, parts(since, until, hourly="hour" in group_by), tenant)
+    return sum_up(database, since, until, group_by, [Part("rows", since, until)], tenant)
 
 
 def sum_up(
-    database: Database, since: datetime | None, until: datetime | None, group_by: Sequence[str], pieces: Sequence[Part]
+    database: Database,
+    since: datetime | None,
+    until: datetime | None,
+    group_by: Sequence[str],
+    pieces: Sequence[Part],
+    tenant: str | None = None,
 ) -> UsageReport:
     """The report of a period that is cut into pieces, each read where it says."""
     rows: dict[tuple[str | None, ...], list[int]] = {}
@@ -100,11 +109,11 @@ def sum_up(
                     f"the requests of {gone} have been removed by retention, their sums by hour and day are kept: "
                     "ask for whole hours, and not by session, user or requested model"
                 )
-            for groups, numbers in queries.sums(connection, piece, group_by):
+            for groups, numbers in queries.sums(connection, piece, group_by, tenant):
                 known = rows.setdefault(groups, numbers)
                 if known is not numbers:
                     _add(known, numbers)
-            _add(total, queries.total(connection, piece))
+            _add(total, queries.total(connection, piece, tenant))
     found = [_row(groups, numbers) for groups, numbers in rows.items() if numbers[0]]
     found.sort(key=lambda row: tuple((value is not None, value or "") for value in row.groups))
     return UsageReport(since, until, tuple(group_by), tuple(found), _row((), total))

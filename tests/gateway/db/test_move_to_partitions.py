@@ -25,7 +25,7 @@ from gateway.types import Usage, UsageEvent
 from tests.backends import PostgresServer
 from tests.usage import attempt, event, hold_of
 
-BEFORE = "0004"
+BEFORE = "0006"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
