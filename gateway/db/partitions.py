@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Table, func, select, text
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, select, text
 
 from gateway.db.tables import attempts, rated_lines, usage_events
 
@@ -21,6 +21,24 @@ PARTITIONED: tuple[tuple[Table, str], ...] = (
 """The tables, and which column says the month."""
 _USE_LOCK = 0x75736167
 _CREATE_LOCK = 0x70617274
+
+
+def of_request(table: Table) -> ColumnElement[bool]:
+    """Joins attempts or rated lines to their usage row, in its month."""
+    return and_(
+        table.c.request_id == usage_events.c.request_id, table.c.request_started_at == usage_events.c.started_at
+    )
+
+
+def started_within(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
+    """Attempts and rated lines of requests started in [since, until). Says nothing that a joined usage row does not, but
+    partitions are chosen by it.
+    """
+    columns = (attempts.c.request_started_at, rated_lines.c.request_started_at)
+    return [
+        *(column >= since for column in columns if since is not None),
+        *(column < until for column in columns if until is not None),
+    ]
 
 
 def month_start(moment: datetime) -> datetime:
