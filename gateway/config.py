@@ -122,6 +122,17 @@ class Policy(Section):
     )
 
 
+class Retention(Section):
+    """How long requests are kept one by one. Ledger, invoices and sums by hour and day are kept for ever."""
+
+    requests_days: int | None = Field(
+        None, ge=31, le=36500, description="Days after a month's end until its requests are removed, if it is closed."
+    )
+    explanations_days: int | None = Field(
+        None, ge=1, le=36500, description="Days after a month's end until its requests lose why they were routed so."
+    )
+
+
 class Config(Section):
     """The whole file."""
 
@@ -132,6 +143,7 @@ class Config(Section):
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
+    retention: Retention = Field(Retention(), description="How long requests are kept; for ever when absent.")
     events: Events | None = Field(None, description="Where every metered request is sent; nowhere when absent.")
     alerts: Alerts | None = Field(None, description="Who hears when the operator should look at something.")
     smtp: Mail | None = Field(None, description="The server that sends mail; needed when alerts name addresses.")

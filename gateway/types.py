@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, get_args
 
 Tier = Literal["economy", "standard", "premium", "deep"]
@@ -255,6 +256,7 @@ class UsageEvent:
         return sum(attempt.charge.total for attempt in self.attempts)
 
 
+@cache
 def usage_fields() -> tuple[str, ...]:
     """The bucket names of Usage, for tables and exports."""
     return tuple(field.name for field in fields(Usage) if field.name != "estimated")

@@ -11,6 +11,7 @@ from gateway.settings import Settings, read_secret
 
 if TYPE_CHECKING:
     from gateway.catalog import Catalog
+    from gateway.config import Retention
 
 ENGINE_KEY = "PENSTOCK_ENGINE_API_KEY"
 """The variable from which the engine takes the key it asks for, and the gateway the key it sends."""
@@ -52,6 +53,13 @@ def configured_database_url(settings: Settings) -> str:
     from gateway.config import read_config
 
     return settings.database(read_config(settings.config).database if settings.config else None)
+
+
+def configured_retention(settings: Settings) -> Retention:
+    """How long requests are kept; for ever without a configuration."""
+    from gateway.config import Retention, read_config
+
+    return read_config(settings.config).retention if settings.config else Retention()
 
 
 def publishes_usage(settings: Settings) -> bool:

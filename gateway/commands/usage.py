@@ -12,7 +12,7 @@ from gateway.commands.options import config_option, data_dir_option, json_option
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gateway.billing.queries import UsageReport
+    from gateway.reports.usage.report import UsageReport
 
 FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m"]
 
@@ -33,8 +33,8 @@ def usage(
     as_json: bool,
 ) -> None:
     """Sum tokens by bucket, what providers ask (cost) and what tenants pay (charge)."""
-    from gateway.billing.queries import usage_report
     from gateway.commands.database import open_database
+    from gateway.reports.usage.report import usage_report
 
     settings = settings_with(config=config, data_dir=data_dir)
     now = datetime.now(UTC)

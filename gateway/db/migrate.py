@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -29,7 +31,24 @@ def migrate(database: Database) -> None:
         _refuse_newer(connection, database)
         config = _alembic()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with _without_deadline(connection):
+            command.upgrade(config, "head")
+
+
+@contextmanager
+def _without_deadline(connection: Connection) -> Iterator[None]:
+    """A step that moves a large table may take longer than any other statement may."""
+    if connection.dialect.name == "sqlite":
+        yield
+        return
+    driver = connection.connection.driver_connection
+    patience = getattr(driver, "patience", None)
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    try:
+        driver.patience = None  # type: ignore[union-attr]
+        yield
+    finally:
+        driver.patience = patience  # type: ignore[union-attr]
 
 
 def check_schema(database: Database) -> None:

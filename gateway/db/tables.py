@@ -2,6 +2,10 @@
 
 Money is pico-USD in 64-bit integers, time is UTC. Rows of money are only ever added. Tables that grow with the traffic have
 no foreign keys: one transaction writes a request's rows together, and `ledger verify` checks what keys would check.
+
+Usage, attempts and rated lines have one partition per month (UTC) of the request's start in PostgreSQL (`db/partitions.py`).
+Their keys name that moment because partitioned tables ask for it; that a request counts once, for ever and across months, is
+kept by the unique request id of its ledger transaction, which is written first.
 """
 
 from __future__ import annotations
@@ -115,7 +119,7 @@ usage_events = Table(
     Column("error_code", Text),
     Column("streamed", Boolean, nullable=False),
     Column("disconnected", Boolean, nullable=False),
-    Column("started_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime, primary_key=True),
     Column("finished_at", UtcDateTime, nullable=False),
     Column("seconds_to_first_token", Float),
     Column("overhead_seconds", Float, nullable=False),
@@ -127,9 +131,21 @@ usage_events = Table(
     Column("charge_pico", BigInteger, nullable=False),
     Index("usage_events_by_start", "started_at", "request_id"),
     Index("usage_events_by_tenant", "tenant", "started_at", "request_id"),
-    # Most requests name neither, so these stay small.
+    Index("usage_events_by_key", "key_id", "started_at", "request_id"),
+    Index("usage_events_by_model", "model", "started_at", "request_id"),
+    # Most requests are completed and name neither user nor session, so these stay small.
+    Index("usage_events_by_outcome", "outcome", "started_at", "request_id", **_where("outcome <> 'completed'")),
+    Index(
+        "usage_events_by_tenant_outcome",
+        "tenant",
+        "outcome",
+        "started_at",
+        "request_id",
+        **_where("outcome <> 'completed'"),
+    ),
     Index("usage_events_by_user", "tenant", "end_user", "started_at", **_where("end_user IS NOT NULL")),
     Index("usage_events_by_session", "tenant", "session_id", "started_at", **_where("session_id IS NOT NULL")),
+    postgresql_partition_by="RANGE (started_at)",
 )
 
 attempts = Table(
@@ -137,6 +153,7 @@ attempts = Table(
     metadata,
     Column("request_id", Text, primary_key=True),
     Column("number", SmallInteger, primary_key=True, autoincrement=False),
+    Column("request_started_at", UtcDateTime, primary_key=True),
     Column("model", Text, nullable=False),
     Column("provider", Text, nullable=False),
     Column("upstream_model", Text, nullable=False),
@@ -152,6 +169,7 @@ attempts = Table(
     Column("service_tier", Text),
     Column("cost_source", Text),
     Column("charge_source", Text),
+    postgresql_partition_by="RANGE (request_started_at)",
 )
 
 rated_lines = Table(
@@ -161,9 +179,11 @@ rated_lines = Table(
     Column("attempt", SmallInteger, primary_key=True, autoincrement=False),
     Column("book", Text, primary_key=True),
     Column("meter", Text, primary_key=True),
+    Column("request_started_at", UtcDateTime, primary_key=True),
     Column("quantity", BigInteger, nullable=False),
     Column("rate", BigInteger, nullable=False),
     Column("amount_pico", BigInteger, nullable=False),
+    postgresql_partition_by="RANGE (request_started_at)",
 )
 
 TO_GIVE_BACK = "state = 'released' AND given_back_at IS NULL AND claims IS NOT NULL"

@@ -8,14 +8,17 @@ hold whose process died is closed: hold released, a usage row with outcome `inte
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from sqlalchemy import Connection
 
 from gateway.billing.ledger import post
 from gateway.db.connect import Database, connect
@@ -27,9 +30,9 @@ from gateway.metering.interrupted import interrupted_event
 from gateway.metering.publish import metered
 from gateway.metering.records import decode
 from gateway.metering.segments import Line, Segment, list_segments, read_lines, writer_lives
-from gateway.types import PROCESS_DIED, Hold, UsageEvent
+from gateway.types import Hold, UsageEvent
 
-BATCH = 1000
+BATCH = 4000
 BATCH_BYTES = 8 * 1024 * 1024
 """A batch ends with the record that reaches either: transactions stay short and memory flat."""
 POLL_SECONDS = 0.2
@@ -172,22 +175,29 @@ class Deliverer:
                 counts.known += 1
         with transaction(self._database) as connection:
             if events:
-                queries.lock_holds(connection, list(events))
-                found = queries.known_requests(connection, list(events))
-                queries.delete_usage(connection, [name for name, code in found.items() if code == PROCESS_DIED])
-                new = [pair for name, pair in events.items() if found.get(name, PROCESS_DIED) == PROCESS_DIED]
-                counts.events, counts.known = len(new), counts.known + len(events) - len(new)
-                queries.insert_usage(connection, [event for _, event in new])
-                post(connection, [event for _, event in new], now)
-                if self._publish:
-                    send_later(connection, USAGE, [metered(event) for _, event in new], now)
-                queries.settle_holds(connection, new, now)
+                counts.events = self._write_events(connection, events, now)
+                counts.known += len(events) - counts.events
             queries.write_holds(connection, [pair for name, pair in holds.items() if name not in events])
             for segment, line, reason in corrupt:
                 queries.bury(connection, segment.name, line.position, line.text, reason, now)
             queries.write_checkpoints(connection, batch.delivered, now)
         counts.dead_letters = len(corrupt)
         return counts
+
+    def _write_events(self, connection: Connection, events: Mapping[str, tuple[str, UsageEvent]], now: float) -> int:
+        """Everything about finished requests that SQL does not know; how many those are. The ledger says what it knows."""
+        queries.open_months(connection, {event.started_at for _, event in events.values()})
+        held = queries.lock_holds(connection, list(events))
+        unknown = post(connection, [event for _, event in events.values()], now)
+        new = [pair for name, pair in events.items() if name in unknown]
+        released = [hold for state, hold in held.values() if state == "released" and hold.request_id in unknown]
+        queries.settle_holds(connection, new, held, now)
+        if self._publish:
+            send_later(connection, USAGE, [metered(event) for _, event in new], now)
+        # The roll-ups come last: every deliverer waits for their rows.
+        queries.take_back_interruptions(connection, released)
+        queries.insert_usage(connection, [event for _, event in new])
+        return len(new)
 
     def _close_abandoned(self, dead: set[str], done: Delivered) -> None:
         """Close holds that nobody will settle: their writer is gone and fully read, or they are long overdue."""
@@ -239,6 +249,7 @@ def run_deliverer(folder: Path, database_url: str, *, publish: bool = False) -> 
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     parent = os.getppid()
+    keep_what_is_loaded()
     database = connect(database_url)
     deliverer = Deliverer(folder, database, publish=publish)
     try:
@@ -247,6 +258,16 @@ def run_deliverer(folder: Path, database_url: str, *, publish: bool = False) -> 
     finally:
         deliverer.close()
         database.close()
+
+
+def keep_what_is_loaded() -> None:
+    """Let the garbage collector leave alone what lives as long as the process, and look less often at what ends with its batch.
+
+    A batch makes some hundred thousand objects without cycles; looking for cycles among them took a third of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
 
 
 def _stop_without(parent: int, stop: threading.Event) -> None:

@@ -2,45 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from gateway.db.insert import insert_missing, insert_or_update, insert_rows
-from gateway.db.tables import attempts, dead_letters, holds, moment, spool_checkpoints, usage_events
-from gateway.types import Attempt, Hold, HoldState, UsageEvent, usage_fields
+from gateway.db import partitions
+from gateway.db.copy import copy_rows
+from gateway.db.insert import among, insert_missing, insert_or_update, update_rows
+from gateway.db.roll_up import add_sums
+from gateway.db.rollup_tables import removed_months
+from gateway.db.tables import (
+    attempts,
+    dead_letters,
+    holds,
+    ledger_transactions,
+    moment,
+    spool_checkpoints,
+    usage_events,
+)
+from gateway.metering.interrupted import interrupted_event
+from gateway.metering.rows import ATTEMPT, SETTLED_HOLD, USAGE, attempt_rows, settled_hold_row, usage_row
+from gateway.metering.sums import sums_of
+from gateway.types import PROCESS_DIED, Hold, HoldState, UsageEvent
 
-BUCKETS = usage_fields()
+A_MOMENT = timedelta(seconds=1)
 REFUSED = (DataError, IntegrityError, ValueError, OverflowError, TypeError)
 """What is wrong with a record itself. A table or a right that is missing is not: it would bury every record there is."""
 DatabaseError = SQLAlchemyError
 """Whatever else a statement may raise."""
 
 
-def known_requests(connection: Connection, request_ids: Sequence[str]) -> dict[str, str | None]:
-    """Which of these requests have a usage row, with its error code."""
-    query = select(usage_events.c.request_id, usage_events.c.error_code).where(
-        usage_events.c.request_id.in_(request_ids)
+def known_requests(connection: Connection, request_ids: Sequence[str]) -> set[str]:
+    """Which of these requests the ledger knows, for ever; an interrupted one is not in it."""
+    query = select(ledger_transactions.c.request_id).where(
+        among(connection, ledger_transactions.c.request_id, request_ids)
     )
-    return dict(connection.execute(query).all())
+    return set(connection.scalars(query))
 
 
-def delete_usage(connection: Connection, request_ids: Sequence[str]) -> None:
-    """Remove rows made from a hold alone, because the real record has turned up."""
-    if request_ids:
-        connection.execute(delete(usage_events).where(usage_events.c.request_id.in_(request_ids)))
+def open_months(connection: Connection, starts: Iterable[float]) -> None:
+    """Make sure that rows of requests started then have a place, and that nobody removes it meanwhile."""
+    partitions.open_months(connection, [moment(start) for start in starts])
 
 
 def insert_usage(connection: Connection, events: Sequence[UsageEvent]) -> None:
-    """Usage rows and attempts of requests that have none yet."""
-    insert_rows(connection, usage_events, [_usage_row(event) for event in events])
-    insert_rows(
-        connection,
-        attempts,
-        [_attempt_row(event.request_id, attempt) for event in events for attempt in event.attempts],
+    """Usage rows, attempts and roll-ups of requests that have none yet."""
+    open_months(connection, {event.started_at for event in events})
+    copy_rows(connection, usage_events, USAGE, [usage_row(event) for event in events])
+    copy_rows(connection, attempts, ATTEMPT, [row for event in events for row in attempt_rows(event)])
+    add_sums(connection, sums_of(events))
+
+
+def take_back_interruptions(connection: Connection, holds_of: Sequence[Hold]) -> None:
+    """Remove the rows that were made from these holds alone, because the real record has turned up.
+
+    A row that retention has removed with its month is still in the roll-ups, so it is taken out of them all the same.
+    """
+    if not holds_of:
+        return
+    starts = [moment(hold.created_at) for hold in holds_of]
+    interrupted = and_(
+        among(connection, usage_events.c.request_id, [hold.request_id for hold in holds_of]),
+        usage_events.c.error_code == PROCESS_DIED,
+        usage_events.c.started_at >= min(starts) - A_MOMENT,
+        usage_events.c.started_at <= max(starts) + A_MOMENT,
     )
+    found = set(connection.scalars(select(usage_events.c.request_id).where(interrupted)))
+    connection.execute(delete(usage_events).where(interrupted))
+    gone = set(connection.scalars(select(removed_months.c.month).where(removed_months.c.requests_at.is_not(None))))
+    counted = [
+        interrupted_event(hold, hold.created_at)
+        for hold, start in zip(holds_of, starts, strict=True)
+        if hold.request_id in found or f"{start:%Y-%m}" in gone
+    ]
+    add_sums(connection, sums_of(counted, -1))
 
 
 def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> None:
@@ -56,34 +94,34 @@ def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> N
     insert_or_update(connection, holds, rows, changes, still_open)
 
 
-def settle_holds(connection: Connection, settled: Sequence[tuple[str, UsageEvent]], now: float) -> None:
-    """Close the holds of finished requests, whether or not they have been delivered before."""
-    rows = [
-        _hold_row(
-            writer,
-            Hold(
-                event.request_id,
-                event.tenant,
-                event.key_id,
-                event.hold,
-                event.started_at,
-                event.finished_at,
-                event.key_name,
-                event.requested_model,
-                event.project,
-                event.end_user,
-            ),
-            "settled",
-            now,
-        )
-        for writer, event in settled
+def settle_holds(
+    connection: Connection, settled: Sequence[tuple[str, UsageEvent]], held: Collection[str], now: float
+) -> None:
+    """Close the holds of finished requests. `held` are those that SQL has; the others are added as closed, so that a hold
+    that arrives later finds itself settled.
+    """
+    closed_at = moment(now)
+    changes = [
+        {"request_id": event.request_id, "state": "settled", "amount_pico": event.hold, "closed_at": closed_at}
+        for _, event in settled
+        if event.request_id in held
     ]
-    insert_or_update(connection, holds, rows, ("state", "closed_at", "amount_pico"))
+    update_rows(connection, holds, changes)
+    copy_rows(
+        connection,
+        holds,
+        SETTLED_HOLD,
+        [settled_hold_row(writer, event, closed_at) for writer, event in settled if event.request_id not in held],
+    )
 
 
-def lock_holds(connection: Connection, request_ids: Sequence[str]) -> None:
-    """Wait for a deliverer of another host that is just closing one of these holds (SQLite has one writer anyway)."""
-    connection.execute(select(holds.c.request_id).where(holds.c.request_id.in_(request_ids)).with_for_update())
+def lock_holds(connection: Connection, request_ids: Sequence[str]) -> dict[str, tuple[HoldState, Hold]]:
+    """The holds that SQL has of these requests, with their states, kept from everybody else until this transaction ends.
+
+    Waits for a deliverer of another host that is just closing one of them (SQLite has one writer anyway).
+    """
+    query = select(holds).where(among(connection, holds.c.request_id, request_ids)).with_for_update()
+    return {row.request_id: (row.state, _hold(row)) for row in connection.execute(query)}
 
 
 def abandoned_holds(
@@ -95,22 +133,7 @@ def abandoned_holds(
         query = query.where(holds.c.writer == writer)
     if ended_before is not None:
         query = query.where(holds.c.expires_at < moment(ended_before))
-    return [
-        Hold(
-            row.request_id,
-            row.tenant,
-            row.key_id,
-            row.amount_pico,
-            row.created_at.timestamp(),
-            row.expires_at.timestamp(),
-            row.key_name,
-            row.requested_model,
-            row.project,
-            row.end_user,
-            tuple((counter, amount) for counter, amount in row.claims or ()),
-        )
-        for row in connection.execute(query)
-    ]
+    return [_hold(row) for row in connection.execute(query)]
 
 
 def release_holds(connection: Connection, request_ids: Sequence[str], now: float) -> None:
@@ -148,65 +171,20 @@ def bury(connection: Connection, segment: str, position: int, line: bytes, reaso
     insert_missing(connection, dead_letters, [row])
 
 
-def _usage_row(event: UsageEvent) -> dict[str, Any]:
-    row = {
-        "request_id": event.request_id,
-        "tenant": event.tenant,
-        "key_id": event.key_id,
-        "key_name": event.key_name,
-        "project": event.project,
-        "end_user": event.end_user,
-        "session_id": event.session_id,
-        "tags": event.tags,
-        "requested_model": event.requested_model,
-        "model": event.model,
-        "provider": event.provider,
-        "tier": event.tier,
-        "difficulty": event.difficulty,
-        "artifact": event.artifact,
-        "decision": event.decision,
-        "explanation": event.explanation,
-        "outcome": event.outcome,
-        "error_code": event.error_code,
-        "streamed": event.streamed,
-        "disconnected": event.disconnected,
-        "started_at": moment(event.started_at),
-        "finished_at": moment(event.finished_at),
-        "seconds_to_first_token": event.seconds_to_first_token,
-        "overhead_seconds": event.overhead_seconds,
-        "hold_pico": event.hold,
-        "attempt_count": len(event.attempts),
-        "estimated": any(attempt.usage.estimated for attempt in event.attempts),
-        "cost_pico": event.cost,
-        "charge_pico": event.charge,
-    }
-    for bucket in BUCKETS:
-        row[bucket] = sum(getattr(attempt.usage, bucket) for attempt in event.attempts)
-    return row
-
-
-def _attempt_row(request_id: str, attempt: Attempt) -> dict[str, Any]:
-    row = {
-        "request_id": request_id,
-        "number": attempt.number,
-        "model": attempt.model,
-        "provider": attempt.provider,
-        "upstream_model": attempt.upstream_model,
-        "started_at": moment(attempt.started_at),
-        "seconds": attempt.seconds,
-        "status": attempt.status,
-        "error_code": attempt.error_code,
-        "estimated": attempt.usage.estimated,
-        "raw_usage": attempt.raw_usage,
-        "cost_pico": attempt.cost.total,
-        "charge_pico": attempt.charge.total,
-        "service_tier": attempt.service_tier,
-        "cost_source": attempt.cost.source,
-        "charge_source": attempt.charge.source,
-    }
-    for bucket in BUCKETS:
-        row[bucket] = getattr(attempt.usage, bucket)
-    return row
+def _hold(row: Any) -> Hold:
+    return Hold(
+        row.request_id,
+        row.tenant,
+        row.key_id,
+        row.amount_pico,
+        row.created_at.timestamp(),
+        row.expires_at.timestamp(),
+        row.key_name,
+        row.requested_model,
+        row.project,
+        row.end_user,
+        tuple((counter, amount) for counter, amount in row.claims or ()),
+    )
 
 
 def _hold_row(writer: str, hold: Hold, state: HoldState, closed_at: float | None) -> dict[str, Any]:

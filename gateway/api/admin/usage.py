@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from gateway.api.admin.access import TenantName, may, services_of, tenant_for
-from gateway.billing.queries import page_of_requests, request_detail, usage_report
 from gateway.errors import InvalidValue, NotFound
 from gateway.keys.roles import Actor
+from gateway.reports.requests.queries import RequestFilter, page_of_requests, request_detail
+from gateway.reports.usage.report import usage_report
 
 routes = APIRouter()
 Page = Annotated[int, Query(ge=1, le=500)]
@@ -40,12 +41,26 @@ async def usage(
 
 @routes.get("/requests")
 async def requests(
-    request: Request, actor: RequestReader, limit: Page = 50, before: str | None = None, tenant: TenantName = None
+    request: Request,
+    actor: RequestReader,
+    limit: Page = 50,
+    before: str | None = None,
+    tenant: TenantName = None,
+    project: str | None = None,
+    key: str | None = None,
+    user: str | None = None,
+    model: str | None = None,
+    outcome: str | None = None,
+    session: str | None = None,
+    tag: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Any:
-    """Metered requests, newest first; `next` is the `before` of the following page."""
+    """Metered requests, newest first, those that have all that is given; `next` is the `before` of the following page."""
     only = tenant_for(actor, tenant)
+    wanted = RequestFilter(only, project, key, user, model, outcome, session, tag, _utc(since), _utc(until))
     try:
-        page = await run_in_threadpool(page_of_requests, services_of(request).database, limit, before, only)
+        page = await run_in_threadpool(page_of_requests, services_of(request).database, limit, before, wanted)
     except ValueError as error:
         raise InvalidValue(f"{error}", param="before") from None
     return _for(actor, page.as_dict())
@@ -74,3 +89,8 @@ def _for(actor: Actor, document: Any) -> Any:
     if not isinstance(document, dict):
         return document
     return {name: _for(actor, value) for name, value in document.items() if "cost" not in name}
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """Times without a zone are UTC, as all times in Penstock are."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, RowMapping, case, func, select
 
+from gateway.billing.retention.queries import removed_money
 from gateway.db.invoice_tables import (
     billing_periods,
     credit_notes,
@@ -54,7 +55,10 @@ def usage_by_period(connection: Connection) -> dict[tuple[str, str], int]:
         .outerjoin(late_events, late_events.c.request_id == usage_events.c.request_id)
         .group_by(usage_events.c.tenant, "month")
     )
-    return {(tenant, period): int(total) for tenant, period, total in connection.execute(query)}
+    sums = removed_money(connection, "period", "charge")
+    for tenant, period, total in connection.execute(query):
+        sums[tenant, period] = sums.get((tenant, period), 0) + int(total)
+    return sums
 
 
 def closed_periods(connection: Connection) -> set[tuple[str, str]]:

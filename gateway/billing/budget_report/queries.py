@@ -12,8 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 
+from gateway.billing.retention.queries import removed_money
 from gateway.callers import Budget, Period
 from gateway.db.connect import Database
+from gateway.db.partitions import of_request
 from gateway.db.tables import attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
 from gateway.store.windows import Window, budget_counter, window
@@ -58,6 +60,18 @@ def spending(database: Database, budgets: Iterable[Budget], now: float) -> dict[
 
 
 def _used(connection: Connection, database: Database, kind: str, scopes: Iterable[str], span: Window) -> dict[str, int]:
+    used = _charged(connection, database, kind, scopes, span)
+    if span.starts_at is None:
+        # Shorter windows lie in months that retention keeps.
+        for (tenant, owner), total in removed_money(connection, kind, "charge").items():  # type: ignore[arg-type]
+            scope = f"{kind}:{owner}" if kind in ("tenant", "key") else f"{kind}:{tenant}/{owner}"
+            used[scope] = used.get(scope, 0) + total
+    return used
+
+
+def _charged(
+    connection: Connection, database: Database, kind: str, scopes: Iterable[str], span: Window
+) -> dict[str, int]:
     names = [_names(kind, scope) for scope in scopes]
     total = func.sum(attempts.c.charge_pico if kind == "model" else usage_events.c.charge_pico)
     if kind == "tag":
@@ -70,7 +84,7 @@ def _used(connection: Connection, database: Database, kind: str, scopes: Iterabl
     owner = _COLUMNS[kind]
     query = select(*owner, total).group_by(*owner)
     if kind == "model":
-        query = query.join_from(usage_events, attempts, attempts.c.request_id == usage_events.c.request_id)
+        query = query.join_from(usage_events, attempts, of_request(attempts))
     query = query.where(owner[0].in_([name for (name,) in names]) if len(owner) == 1 else tuple_(*owner).in_(names))
     return {f"{kind}:{'/'.join(row[:-1])}": int(row[-1]) for row in connection.execute(_within(query, span))}
 

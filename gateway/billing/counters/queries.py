@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from gateway.billing.retention.queries import removed_money
 from gateway.callers import ScopeKind
 from gateway.db.connect import Database
 from gateway.db.tables import TO_GIVE_BACK, attempts, holds, moment, usage_events
@@ -46,6 +47,8 @@ def used(database: Database, counter: str, tenant: str, now: float, *, shared: b
         span = named_window(name.period or "day", name.label)
         spent = _spent(database, kind, tenant, owner, quantity)
         total = connection.execute(_within(spent, usage_events.c.started_at, span)).scalar_one()
+        if span.starts_at is None:  # shorter windows lie in months that retention keeps
+            total += removed_money(connection, kind, "charge").get((tenant, owner), 0)  # type: ignore[arg-type]
         return to_give_back + int(total) + _held(connection, counter, kind, tenant, owner, quantity, span)
 
 

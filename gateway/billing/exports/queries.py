@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, case, func, literal, or_, select, tuple_
 
 from gateway.billing.exports.month import BillingMonth, Slice
+from gateway.db.partitions import of_request, started_within
 from gateway.db.tables import (
     attempts,
     ledger_accounts,
@@ -93,12 +94,9 @@ def charges(connection: Connection, part: Slice, book: Book, tenant: str | None)
             func.count().label("lines"),
         )
         .select_from(usage_events)
-        .join(attempts, attempts.c.request_id == usage_events.c.request_id)
-        .join(
-            rated_lines,
-            and_(rated_lines.c.request_id == attempts.c.request_id, rated_lines.c.attempt == attempts.c.number),
-        )
-        .where(rated_lines.c.book == book)
+        .join(attempts, of_request(attempts))
+        .join(rated_lines, and_(of_request(rated_lines), rated_lines.c.attempt == attempts.c.number))
+        .where(rated_lines.c.book == book, *started_within(part.since, part.until))
         .group_by("day", *grain)
     )
     rows = connection.execute(_within(query, part, tenant)).mappings()
@@ -191,9 +189,7 @@ def other_transactions(connection: Connection, month: BillingMonth) -> int:
 
 def providers(connection: Connection, part: Slice, tenant: str | None) -> set[str]:
     """Who was called in a slice."""
-    query = (
-        select(attempts.c.provider).distinct().join(usage_events, usage_events.c.request_id == attempts.c.request_id)
-    )
+    query = select(attempts.c.provider).distinct().select_from(usage_events).join(attempts, of_request(attempts))
     return set(connection.scalars(_within(query, part, tenant)))
 
 

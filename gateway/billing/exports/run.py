@@ -19,6 +19,8 @@ from gateway.billing.exports import manifest, queries
 from gateway.billing.exports.files import SOMETIMES, File, files_of
 from gateway.billing.exports.order import Order, fingerprint, inputs_of
 from gateway.billing.exports.sinks import Format, require, write_file
+from gateway.billing.periods.month import Month
+from gateway.billing.retention.queries import removed_months_for
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.errors import ConfigError, StartupError
@@ -67,6 +69,11 @@ def export(database: Database, order: Order, out: Path, *, force: bool = False) 
         if order.tenant is not None and not queries.is_known(connection, order.tenant):
             raise ConfigError(
                 f"tenant {order.tenant!r} has no usage; `penstock usage --group-by tenant` lists those that do."
+            )
+        if gone := removed_months_for(connection, order.tenant, Month.of(order.month.start)):
+            raise ConfigError(
+                f"the requests of {', '.join(gone)} have been removed by retention, so {order.month.label} can no longer be "
+                "exported; the files of an earlier export are right."
             )
         counted = fingerprint(connection, order)
         inputs = inputs_of(connection, order, counted)

@@ -23,6 +23,7 @@ from gateway.billing.ledger.book import Document, book, take_back
 from gateway.billing.ledger.post import Account
 from gateway.billing.periods import queries as periods
 from gateway.billing.periods.month import Month
+from gateway.billing.retention.queries import removed_months_for
 from gateway.config import Billing, BillTo, Issuer
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot, transaction
@@ -102,6 +103,11 @@ def void_invoice(database: Database, name: str, reason: str, now: datetime) -> I
             numbers = ", ".join(note.number for note in invoice.credit_notes)
             raise Conflict(
                 f"invoice {invoice.number} has the credit note {numbers} and cannot be voided; credit the rest."
+            )
+        if gone := removed_months_for(connection, invoice.tenant, invoice.period):
+            raise Conflict(
+                f"invoice {invoice.number} cannot be voided: its successor would be made from the requests of "
+                f"{', '.join(gone)}, which have been removed by retention. Write a credit note."
             )
         returned = take_back(connection, Document("invoice", invoice.id), now)
         for grant, cents, drawn in grant_queries.draws_of_invoice(connection, invoice.id):

@@ -14,6 +14,7 @@ from gateway.billing.periods.month import Month
 from gateway.billing.periods.queries import in_month, late_into
 from gateway.db.insert import insert_rows
 from gateway.db.invoice_tables import credit_notes, document_counters, invoice_lines, invoices, late_events
+from gateway.db.partitions import of_request, started_within
 from gateway.db.tables import attempts, rated_lines, usage_events
 
 Series = Literal["invoice", "credit_note"]
@@ -23,7 +24,8 @@ _LINE = (attempts.c.model, rated_lines.c.meter, rated_lines.c.rate)
 def usage_sums(connection: Connection, tenant: str, period: Month) -> list[UsageSum]:
     """Everything a tenant owes for a period: its own usage, and what came late for earlier ones."""
     amounts = (func.sum(rated_lines.c.quantity), func.sum(rated_lines.c.amount_pico))
-    own = _charged(select(*_LINE, *amounts)).where(in_month(tenant, period)).group_by(*_LINE)
+    own = _charged(select(*_LINE, *amounts)).where(in_month(tenant, period), *started_within(period.start, period.end))
+    own = own.group_by(*_LINE)
     late = select(*_LINE, *amounts, late_events.c.charge_period)
     late = _late(late, tenant, period).group_by(*_LINE, late_events.c.charge_period)
     found = [(*row, str(period)) for row in connection.execute(own)]
@@ -140,11 +142,8 @@ def _charged(query: Select[Any]) -> Select[Any]:
     """Usage joined with its attempts and what they were charged."""
     return (
         query.select_from(usage_events)
-        .join(rated_lines, rated_lines.c.request_id == usage_events.c.request_id)
-        .join(
-            attempts,
-            (attempts.c.request_id == rated_lines.c.request_id) & (attempts.c.number == rated_lines.c.attempt),
-        )
+        .join(rated_lines, of_request(rated_lines))
+        .join(attempts, of_request(attempts) & (attempts.c.number == rated_lines.c.attempt))
         .where(rated_lines.c.book == "charge")
     )
 

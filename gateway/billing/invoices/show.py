@@ -9,6 +9,7 @@ from gateway.billing.invoices import queries
 from gateway.billing.invoices.document import CreditNote, Invoice
 from gateway.billing.invoices.issue import find_invoice
 from gateway.billing.periods.month import Month
+from gateway.billing.retention.queries import removed_months_for
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.errors import Conflict
@@ -72,6 +73,12 @@ def line_requests(
         line = invoice.lines[position - 1]
         if line.kind in ("credit", "tax"):
             raise ValueError(f"line {position} of invoice {name} is {line.kind}; no requests stand behind it")
+        if line.charge_period is not None and str(line.charge_period) in removed_months_for(
+            connection, invoice.tenant, invoice.period
+        ):
+            raise Conflict(
+                f"the requests of {line.charge_period} have been removed by retention; their sum is on the line."
+            )
         found = queries.requests_of_line(connection, invoice, line, limit + 1, after)
     shown = tuple(
         {

@@ -43,13 +43,7 @@ def book(
     reference = {"document": document.kind, "document_id": document.id, "reverses_id": reverses}
     transaction = queries.insert_document_transaction(connection, kind, reference, now, now)
     ids = queries.account_ids(connection, [(account.name, account.kind, account.owner) for account in moved])
-    queries.insert_entries(
-        connection,
-        [
-            {"transaction_id": transaction, "account_id": ids[account.name], "amount_pico": amount}
-            for account, amount in moved.items()
-        ],
-    )
+    queries.insert_entries(connection, [(transaction, ids[account.name], amount) for account, amount in moved.items()])
     return transaction
 
 

@@ -47,25 +47,25 @@ def entries_of(event: UsageEvent) -> dict[Account, int]:
     return {account: amount for account, amount in entries.items() if amount}
 
 
-def post(connection: Connection, events: Sequence[UsageEvent], now: float) -> None:
-    """Write rated lines, transactions and entries of events that SQL does not know yet, and where late ones are billed.
+def post(connection: Connection, events: Sequence[UsageEvent], now: float) -> frozenset[str]:
+    """Write transactions, entries and rated lines of events that the ledger does not know, and where late ones are billed.
 
-    The caller makes sure of that, and commits usage and ledger together. An event without amounts gets its transaction
-    too, without entries: every usage row has one.
+    Returns the request ids of those; the caller writes their usage and commits both together. An event without amounts gets
+    its transaction too, without entries: every usage row has one.
     """
-    if not events:
-        return
-    place_late_events(connection, events, now)
-    queries.insert_rated_lines(connection, events)
     transactions = queries.insert_transactions(connection, events, now)
-    posted = [(transactions[event.request_id], entries_of(event)) for event in events]
+    new = [event for event in events if event.request_id in transactions]
+    if not new:
+        return frozenset()
+    place_late_events(connection, new, now)
+    posted = [(transactions[event.request_id], entries_of(event)) for event in new]
     accounts = {account.name: account for _, entries in posted for account in entries}
     ids = queries.account_ids(connection, [(name, account.kind, account.owner) for name, account in accounts.items()])
-    queries.insert_entries(
-        connection,
-        [
-            {"transaction_id": transaction, "account_id": ids[account.name], "amount_pico": amount}
-            for transaction, entries in posted
-            for account, amount in entries.items()
-        ],
-    )
+    entries_by_id = [
+        (transaction, ids[account.name], amount)
+        for transaction, entries in posted
+        for account, amount in entries.items()
+    ]
+    queries.insert_entries(connection, entries_by_id)
+    queries.insert_rated_lines(connection, new)
+    return frozenset(transactions)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, and_, case, func, insert, or_, select
+from sqlalchemy import Connection, Select, Table, and_, case, exists, func, insert, not_, or_, select
 
-from gateway.db.insert import insert_missing, insert_rows
+from gateway.billing.retention.queries import removed_money
+from gateway.db.copy import copy_rows
+from gateway.db.insert import among, insert_missing, insert_new
 from gateway.db.invoice_tables import credit_notes, grants, invoices, ledger_references
+from gateway.db.rollup_tables import removed_months
 from gateway.db.tables import (
     attempts,
     dead_letters,
@@ -25,50 +28,46 @@ from gateway.db.tables import (
 from gateway.money import UNITS_PER_PRICE
 from gateway.types import METERS, PROCESS_DIED, UsageEvent, usage_fields
 
+RATED_LINE = ("request_id", "request_started_at", "attempt", "book", "meter", "quantity", "rate", "amount_pico")
+ENTRY = ("transaction_id", "account_id", "amount_pico")
+
 
 def insert_rated_lines(connection: Connection, events: Sequence[UsageEvent]) -> None:
     """One row per request, attempt, book and meter."""
     rows = [
-        {
-            "request_id": event.request_id,
-            "attempt": attempt.number,
-            "book": book,
-            "meter": line.meter,
-            "quantity": line.quantity,
-            "rate": line.rate,
-            "amount_pico": line.amount,
-        }
+        (event.request_id, started, attempt.number, book, line.meter, line.quantity, line.rate, line.amount)
         for event in events
+        for started in (moment(event.started_at),)
         for attempt in event.attempts
         for book, rated in (("cost", attempt.cost), ("charge", attempt.charge))
         for line in rated.lines
     ]
-    insert_rows(connection, rated_lines, rows)
+    copy_rows(connection, rated_lines, RATED_LINE, rows)
 
 
 def insert_transactions(connection: Connection, events: Sequence[UsageEvent], now: float) -> dict[str, int]:
-    """One transaction per request; returns their ids by request id."""
-    posted_at = moment(now)
+    """One transaction for each request that has none yet; returns their ids by request id.
+
+    The unique request id is what makes every request count once, whoever delivers it, however often, whenever.
+    """
     rows = [
         {
             "request_id": event.request_id,
             "kind": "usage",
             "occurred_at": moment(event.finished_at),
-            "posted_at": posted_at,
+            "posted_at": moment(now),
         }
-        for event in events
+        for event in sorted(events, key=lambda event: event.request_id)
     ]
-    insert_rows(connection, ledger_transactions, rows)
-    query = select(ledger_transactions.c.request_id, ledger_transactions.c.id).where(
-        ledger_transactions.c.request_id.in_([event.request_id for event in events])
-    )
-    return dict(connection.execute(query).all())
+    return insert_new(connection, ledger_transactions, rows, ledger_transactions.c.request_id, ledger_transactions.c.id)
 
 
 def account_ids(connection: Connection, accounts: Sequence[tuple[str, str, str]]) -> dict[str, int]:
     """Ids of accounts given as (name, kind, owner); those that do not exist are created."""
     names = [name for name, _, _ in accounts]
-    wanted = select(ledger_accounts.c.name, ledger_accounts.c.id).where(ledger_accounts.c.name.in_(names))
+    wanted = select(ledger_accounts.c.name, ledger_accounts.c.id).where(
+        among(connection, ledger_accounts.c.name, names)
+    )
     ids = dict(connection.execute(wanted).all())
     missing = [{"name": name, "kind": kind, "owner": owner} for name, kind, owner in accounts if name not in ids]
     if missing:
@@ -77,9 +76,9 @@ def account_ids(connection: Connection, accounts: Sequence[tuple[str, str, str]]
     return ids
 
 
-def insert_entries(connection: Connection, rows: list[dict[str, Any]]) -> None:
-    """The entries of transactions."""
-    insert_rows(connection, ledger_entries, rows)
+def insert_entries(connection: Connection, rows: Sequence[tuple[int, int, int]]) -> None:
+    """The entries of transactions: (transaction, account, pico-USD)."""
+    copy_rows(connection, ledger_entries, ENTRY, rows)
 
 
 def insert_document_transaction(
@@ -131,7 +130,10 @@ def totals(connection: Connection) -> dict[str, int]:
         "cost_pico": select(func.coalesce(func.sum(usage_events.c.cost_pico), 0)),
         "charge_pico": select(func.coalesce(func.sum(usage_events.c.charge_pico), 0)),
     }
-    return {name: int(connection.scalar(query) or 0) for name, query in counts.items()}
+    found = {name: int(connection.scalar(query) or 0) for name, query in counts.items()}
+    found["cost_pico"] += sum(removed_money(connection, "tenant", "cost").values())
+    found["charge_pico"] += sum(removed_money(connection, "tenant", "charge").values())
+    return found
 
 
 def unbalanced_transactions() -> Select[Any]:
@@ -153,11 +155,16 @@ def events_without_transaction() -> Select[Any]:
 
 
 def transactions_without_event() -> Select[Any]:
-    """Usage transactions without their usage row."""
+    """Usage transactions without their usage row, but for those whose rows retention has removed."""
+    removed = exists().where(
+        ledger_transactions.c.occurred_at >= removed_months.c.first_started_at,
+        ledger_transactions.c.occurred_at <= removed_months.c.last_finished_at,
+    )
     return (
         select(ledger_transactions.c.request_id)
         .outerjoin(usage_events, usage_events.c.request_id == ledger_transactions.c.request_id)
         .where(ledger_transactions.c.kind == "usage", usage_events.c.request_id.is_(None))
+        .where(not_(removed))
     )
 
 
@@ -240,14 +247,19 @@ def balances(connection: Connection, kind: str) -> dict[str, int]:
 
 def usage_by(connection: Connection, kind: str) -> dict[str, int]:
     """The same sums from the usage rows: charge by tenant or model, cost by provider."""
-    table, owner, amount = {
+    tables: dict[str, tuple[Table, Literal["tenant", "model", "provider"], str]] = {
         "receivable": (usage_events, "tenant", "charge_pico"),
         "revenue": (attempts, "model", "charge_pico"),
         "cost": (attempts, "provider", "cost_pico"),
         "payable": (attempts, "provider", "cost_pico"),
-    }[kind]
+    }
+    table, owner, amount = tables[kind]
     query = select(table.c[owner], func.sum(table.c[amount])).group_by(table.c[owner])
-    return {name: int(total) for name, total in connection.execute(query)}
+    sums = {name: int(total) for name, total in connection.execute(query)}
+    book: Literal["cost", "charge"] = "cost" if amount == "cost_pico" else "charge"
+    for (_, name), total in removed_money(connection, owner, book).items():
+        sums[name] = sums.get(name, 0) + total
+    return sums
 
 
 def overdue_holds(connection: Connection, before: float) -> list[str]:

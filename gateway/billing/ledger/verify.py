@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from gateway.billing.agreement import rules as agreement
 from gateway.billing.ledger import queries
+from gateway.db import roll_up
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.metering.segments import undelivered_records
@@ -101,6 +102,10 @@ def verify(database: Database, spool_folder: Path) -> Verification:
         problems = [_check(connection, rule, query()) for rule, query in RULES]
         problems += [_compare(connection, kind, sign) for kind, sign in BOOKS]
         problems += [_problem(rule, list(broken(connection))) for rule, broken in agreement.RULES]
+        problems += [
+            _problem("roll-ups by hour agree with the requests", list(roll_up.wrong_hours(connection))),
+            _problem("roll-ups by day are sums of those by hour", list(roll_up.wrong_days(connection))),
+        ]
         orphans = dict.fromkeys(queries.overdue_holds(connection, now - ORPHANED_AFTER_SECONDS))
         undelivered = 0
         for record in undelivered_records(spool_folder, queries.checkpoints(connection)):

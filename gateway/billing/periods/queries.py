@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql
 from gateway.billing.periods.month import Month
 from gateway.db.insert import insert_rows
 from gateway.db.invoice_tables import billing_periods, late_events
+from gateway.db.partitions import of_request
 from gateway.db.tables import rated_lines, usage_events
 
 PeriodState = Literal["open", "closing", "closed"]
@@ -103,7 +104,7 @@ def months_to_close(connection: Connection, tenant: str, until: datetime) -> lis
 
 def has_usage(connection: Connection, tenant: str, month: Month) -> bool:
     """Whether there is anything to put on an invoice for this month."""
-    charged = and_(rated_lines.c.request_id == usage_events.c.request_id, rated_lines.c.book == "charge")
+    charged = and_(of_request(rated_lines), rated_lines.c.book == "charge")
     own = exists().where(in_month(tenant, month), charged)
     late = exists().where(late_into(tenant, month), usage_events.c.request_id == late_events.c.request_id, charged)
     return bool(connection.scalar(select(or_(own, late))))

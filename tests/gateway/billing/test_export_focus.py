@@ -21,8 +21,8 @@ from gateway.billing.exports import Adjustment, BillingMonth, Closing, Exported,
 from gateway.billing.exports.focus import View
 from gateway.billing.exports.focus_columns import METER_WORDS
 from gateway.billing.ledger import verify
-from gateway.billing.queries import usage_report
 from gateway.db.connect import Database
+from gateway.reports.usage.report import usage_report
 from gateway.types import METERS
 from tests.month import END, MARKUPS, START, deliver, requests
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.billing.queries import page_of_requests, request_detail, usage_report
 from gateway.db.connect import Database
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
+from gateway.reports.requests.queries import page_of_requests, request_detail
+from gateway.reports.usage.report import usage_report
 from gateway.types import Hold, Usage, UsageEvent
 from tests.usage import NOW, attempt, event, hold_of
 

@@ -1,0 +1,74 @@
+"""What a finished request looks like as rows of its tables: tuples in the order of their column names (pure).
+
+Text that people look for has no NUL, on both databases, as PostgreSQL knows none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+from gateway.db.tables import moment
+from gateway.types import UsageEvent, usage_fields
+
+_of_usage = attrgetter(*usage_fields())
+_NOTHING = (0,) * len(usage_fields())
+
+USAGE = (
+    "request_id", "tenant", "key_id", "key_name", "project", "end_user", "session_id", "tags", "requested_model", "model",
+    "provider", "tier", "difficulty", "artifact", "decision", "explanation", "outcome", "error_code", "streamed",
+    "disconnected", "started_at", "finished_at", "seconds_to_first_token", "overhead_seconds", "hold_pico",
+    "attempt_count", "estimated", "cost_pico", "charge_pico", *usage_fields(),
+)  # fmt: skip
+ATTEMPT = (
+    "request_id", "request_started_at", "number", "model", "provider", "upstream_model", "started_at", "seconds",
+    "status", "error_code", "estimated", "raw_usage", "cost_pico", "charge_pico", "service_tier", "cost_source",
+    "charge_source", *usage_fields(),
+)  # fmt: skip
+SETTLED_HOLD = (
+    "request_id", "tenant", "key_id", "key_name", "requested_model", "project", "end_user", "amount_pico", "state",
+    "writer", "created_at", "expires_at", "closed_at",
+)  # fmt: skip
+
+
+def usage_row(event: UsageEvent) -> tuple[Any, ...]:
+    """The row of USAGE."""
+    attempts = event.attempts
+    if len(attempts) == 1:
+        buckets = _of_usage(attempts[0].usage)
+    else:
+        buckets = tuple(map(sum, zip(*(_of_usage(attempt.usage) for attempt in attempts), strict=True))) or _NOTHING
+    return (
+        event.request_id, _plain(event.tenant), event.key_id, _plain(event.key_name), event.project,
+        _plain(event.end_user), _plain(event.session_id), event.tags, _plain(event.requested_model), event.model,
+        event.provider, event.tier, event.difficulty, event.artifact, event.decision, event.explanation, event.outcome,
+        event.error_code, event.streamed, event.disconnected, moment(event.started_at), moment(event.finished_at),
+        event.seconds_to_first_token, event.overhead_seconds, event.hold, len(attempts),
+        any(attempt.usage.estimated for attempt in attempts), event.cost, event.charge, *buckets,
+    )  # fmt: skip
+
+
+def attempt_rows(event: UsageEvent) -> Iterator[tuple[Any, ...]]:
+    """A row of ATTEMPT for each call."""
+    started = moment(event.started_at)
+    for attempt in event.attempts:
+        yield (
+            event.request_id, started, attempt.number, attempt.model, attempt.provider, attempt.upstream_model,
+            moment(attempt.started_at), attempt.seconds, attempt.status, attempt.error_code, attempt.usage.estimated,
+            attempt.raw_usage, attempt.cost.total, attempt.charge.total, attempt.service_tier, attempt.cost.source,
+            attempt.charge.source, *_of_usage(attempt.usage),
+        )  # fmt: skip
+
+
+def settled_hold_row(writer: str, event: UsageEvent, closed_at: datetime) -> tuple[Any, ...]:
+    """The row of SETTLED_HOLD for a request whose hold SQL has never seen."""
+    return (
+        event.request_id, event.tenant, event.key_id, event.key_name, event.requested_model, event.project,
+        event.end_user, event.hold, "settled", writer, moment(event.started_at), moment(event.finished_at), closed_at,
+    )  # fmt: skip
+
+
+def _plain(text: str | None) -> str | None:
+    return text.replace("\0", "\ufffd") if text is not None and "\0" in text else text

@@ -1,0 +1,1 @@
+"""Requests one by one: pages of them, and one in full."""

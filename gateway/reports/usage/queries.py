@@ -1,0 +1,165 @@
+"""The SQL of usage reports: sums by group from rows, from their attempts, and from roll-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    and_,
+    cast,
+    func,
+    literal,
+    select,
+    text,
+)
+
+from gateway.db.partitions import month_start
+from gateway.db.rollup_tables import PICO_PER_MILL, removed_months, usage_days, usage_groups, usage_hours
+from gateway.db.tables import attempts, usage_events
+from gateway.reports.usage.parts import Part
+from gateway.types import usage_fields
+
+GroupBy = Literal[
+    "tenant", "key", "key_name", "project", "user", "model", "provider", "tier", "day", "hour", "outcome", "session",
+    "requested_model",
+]  # fmt: skip
+GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
+SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
+"""What is summed, in this order; `requests` is the number of different ones."""
+_COLUMNS = {"key": "key_id", "session": "session_id", "user": "end_user"}
+_OF_ATTEMPTS = frozenset({"model", "provider"})
+_TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
+_ROWS_ONLY = frozenset({"session", "user", "requested_model"})
+_COUNTED = {
+    frozenset[str](): "requests",
+    frozenset({"model"}): "requests_by_model",
+    frozenset({"provider"}): "requests_by_provider",
+    _OF_ATTEMPTS: "requests_by_both",
+}
+_PARTS = {f"{book}_{part}": factor for book in ("cost", "charge") for part, factor in
+          (("mills", PICO_PER_MILL), ("rest_pico", 1))}  # fmt: skip
+
+
+def in_rollups(group_by: Sequence[str]) -> bool:
+    """Whether roll-ups know these groups."""
+    return not _ROWS_ONLY.intersection(group_by)
+
+
+def sums(
+    connection: Connection, part: Part, group_by: Sequence[str], tenant: str | None = None
+) -> Iterator[tuple[tuple[str | None, ...], list[int]]]:
+    """Groups and their SUMS, of everybody or of one tenant."""
+    sqlite = connection.dialect.name == "sqlite"
+    if part.source == "rows":
+        of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
+        query = _of_rows(part, [_row_group(name, sqlite) for name in group_by], of_attempts)
+        query = query if tenant is None else query.where(usage_events.c.tenant == tenant)
+    else:
+        query = _of_rollups(part, group_by, tenant)
+        if not sqlite:
+            # Some ten thousand groups are summed in memory instead of being sorted on disk.
+            connection.execute(text("SET LOCAL work_mem = '64MB'"))
+    width = len(group_by)
+    times = (
+        []
+        if part.source == "rows"
+        else [(place, _TIMES[name]) for place, name in enumerate(group_by) if name in _TIMES]
+    )
+    for row in connection.execute(query):
+        groups = list(row[:width])
+        for place, form in times:
+            groups[place] = groups[place].strftime(form)
+        yield tuple(groups), _numbers(row[width:], part)
+
+
+def total(connection: Connection, part: Part, tenant: str | None = None) -> list[int]:
+    """The SUMS of everything."""
+    [(_, numbers)] = sums(connection, part, (), tenant)
+    return numbers
+
+
+def removed_month(connection: Connection, since: datetime | None, until: datetime | None) -> str | None:
+    """A month in a period whose requests retention has removed."""
+    query = select(func.min(removed_months.c.month)).where(removed_months.c.requests_at.is_not(None))
+    if since is not None:
+        query = query.where(removed_months.c.month >= f"{month_start(since):%Y-%m}")
+    if until is not None:
+        query = query.where(removed_months.c.month <= f"{until:%Y-%m}", literal(until > month_start(until)))
+    month: str | None = connection.scalar(query)
+    return month
+
+
+def _of_rows(part: Part, groups: Sequence[ColumnElement[Any]], of_attempts: bool) -> Select[Any]:
+    """From usage rows, or from their attempts."""
+    table = attempts if of_attempts else usage_events
+    named = [group.label(f"group_{index}") for index, group in enumerate(groups)]
+    query = select(
+        *named,
+        func.count(usage_events.c.request_id.distinct()).label("requests"),
+        func.coalesce(func.max(cast(table.c.estimated, Integer)), 0).label("estimated"),
+        *(func.coalesce(func.sum(table.c[name]), 0).label(name) for name in SUMS[2:]),
+    )
+    if of_attempts:
+        mine = and_(
+            attempts.c.request_id == usage_events.c.request_id,
+            attempts.c.request_started_at == usage_events.c.started_at,
+            *_between(attempts.c.request_started_at, part),
+        )
+        query = query.select_from(usage_events.outerjoin(attempts, mine))
+    # By label, because PostgreSQL takes two spellings of one expression with parameters for different ones.
+    return query.where(*_between(usage_events.c.started_at, part)).group_by(*(group.name for group in named))
+
+
+def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None) -> Select[Any]:
+    table = usage_days if part.source == "days" else usage_hours
+    # The start stays a moment here: making text of it in SQL would take as long as everything else.
+    columns_of = [table.c.start if name in _TIMES else usage_groups.c[_COLUMNS.get(name, name)] for name in group_by]
+    named = [column.label(f"group_{index}") for index, column in enumerate(columns_of)]
+    counted = _COUNTED[_OF_ATTEMPTS.intersection(group_by)]
+    columns = [counted, "estimated", *usage_fields(), *_PARTS]
+    # PostgreSQL sums into decimals, which are slow to read; a sum that does not fit is an error.
+    summed = [cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(f"sum_{name}") for name in columns]
+    query = select(*named, *summed)
+    if group_by or tenant is not None:
+        query = query.select_from(table.join(usage_groups, usage_groups.c.id == table.c.group_id))
+    if tenant is not None:
+        query = query.where(usage_groups.c.tenant == tenant)
+    return query.where(*_between(table.c.start, part)).group_by(*(group.name for group in named))
+
+
+def _numbers(values: Row[Any] | Sequence[Any], part: Part) -> list[int]:
+    if part.source == "rows":
+        return [int(value) for value in values]
+    cost, charge = (values[place] * PICO_PER_MILL + values[place + 1] for place in (-4, -2))
+    return [*values[:-4], cost, charge]
+
+
+def _row_group(name: str, sqlite: bool) -> ColumnElement[Any]:
+    if name in _OF_ATTEMPTS:
+        return attempts.c[name]
+    if name in ("day", "hour"):
+        return _text(name, usage_events.c.started_at, sqlite)
+    return usage_events.c[_COLUMNS.get(name, name)]
+
+
+def _text(unit: str, moment: ColumnElement[datetime], sqlite: bool) -> ColumnElement[str]:
+    """The day or hour of a moment, UTC."""
+    if sqlite:
+        return func.strftime(_TIMES[unit], moment)
+    return func.to_char(func.timezone("UTC", moment), "YYYY-MM-DD" if unit == "day" else 'YYYY-MM-DD"T"HH24":00Z"')
+
+
+def _between(column: Column[datetime], part: Part) -> list[ColumnElement[bool]]:
+    return [
+        *([column >= part.since] if part.since is not None else []),
+        *([column < part.until] if part.until is not None else []),
+    ]
