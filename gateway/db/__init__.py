@@ -3,3 +3,4 @@
 # Every table is in the metadata, whoever asks first.
 from gateway.db import invoice_tables as invoice_tables
 from gateway.db import price_tables as price_tables
+from gateway.db import reconciliation_tables as reconciliation_tables
