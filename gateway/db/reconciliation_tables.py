@@ -61,13 +61,14 @@ reconciliation_runs = Table(
     Column("bill_id", Text, nullable=False),
     Column("provider", Text, nullable=False),
     Column("period", Text, nullable=False),
+    Column("number", Integer, nullable=False),
     Column("run_at", UtcDateTime, nullable=False),
     Column("run_by", Text, nullable=False),
     Column("rounding_pico", BigInteger, nullable=False),
     Column("tolerance_pico", BigInteger, nullable=False),
     Column("bill_pico", BigInteger, nullable=False),
     Column("book_pico", BigInteger, nullable=False),
-    Index("reconciliation_runs_by_period", "provider", "period", "run_at"),
+    Index("reconciliation_runs_by_period", "provider", "period", "number", unique=True),
 )
 
 reconciliation_findings = Table(
@@ -120,10 +121,11 @@ sign_offs = Table(
     Column("kind", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("period", Text, nullable=False),
+    Column("number", Integer, nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
     Column("signed_by", Text, nullable=False),
     Column("note", Text, nullable=False),
     Column("forced", Text),
     Column("totals", JSON, nullable=False),
-    Index("sign_offs_by_period", "kind", "owner", "period", "signed_at"),
+    Index("sign_offs_by_period", "kind", "owner", "period", "number", unique=True),
 )

@@ -80,6 +80,7 @@ def create_runs() -> None:
         required("bill_id", sa.Text),
         required("provider", sa.Text),
         required("period", sa.Text),
+        required("number", sa.Integer),
         required("run_at", moment()),
         required("run_by", sa.Text),
         required("rounding_pico", sa.BigInteger),
@@ -87,7 +88,9 @@ def create_runs() -> None:
         required("bill_pico", sa.BigInteger),
         required("book_pico", sa.BigInteger),
     )
-    op.create_index("reconciliation_runs_by_period", "reconciliation_runs", ["provider", "period", "run_at"])
+    op.create_index(
+        "reconciliation_runs_by_period", "reconciliation_runs", ["provider", "period", "number"], unique=True
+    )
     op.create_table(
         "reconciliation_findings",
         key("run_id"),
@@ -142,10 +145,11 @@ def create_acceptances() -> None:
         required("kind", sa.Text),
         required("owner", sa.Text),
         required("period", sa.Text),
+        required("number", sa.Integer),
         required("signed_at", moment()),
         required("signed_by", sa.Text),
         required("note", sa.Text),
         sa.Column("forced", sa.Text),
         required("totals", sa.JSON),
     )
-    op.create_index("sign_offs_by_period", "sign_offs", ["kind", "owner", "period", "signed_at"])
+    op.create_index("sign_offs_by_period", "sign_offs", ["kind", "owner", "period", "number"], unique=True)

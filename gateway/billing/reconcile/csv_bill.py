@@ -36,7 +36,7 @@ FIELDS = (
 REQUIRED = ("date", "amount")
 
 WORDS: dict[str, str] = {
-    **{str(meter): str(meter) for meter in METERS},
+    **{str(meter): str(meter) for meter in METERS}, OTHER: OTHER,
     "input tokens": "input", "prompt": "input", "prompt tokens": "input", "uncached input": "input",
     "cached input": "cache_read", "cached": "cache_read", "cache read": "cache_read", "cached input tokens": "cache_read",
     "cache write": "cache_write_5m", "cache write 5m": "cache_write_5m", "cache write 1h": "cache_write_1h",

@@ -135,19 +135,20 @@ def replace_bill(connection: Connection, bill_id: str, now: datetime) -> None:
     connection.execute(update(provider_bills).where(provider_bills.c.id == bill_id).values(replaced_at=now))
 
 
-def standing_bill(connection: Connection, provider: str, month: Month) -> RowMapping | None:
+def standing_bill(connection: Connection, provider: str, month: Month) -> dict[str, Any] | None:
     """The bill of a month that counts."""
     query = select(provider_bills).where(
         provider_bills.c.provider == provider,
         provider_bills.c.period == str(month),
         provider_bills.c.replaced_at.is_(None),
     )
-    return connection.execute(query).mappings().one_or_none()
+    row = connection.execute(query).mappings().one_or_none()
+    return dict(row) if row is not None else None
 
 
-def find_bill(connection: Connection, bill_id: str) -> RowMapping:
+def find_bill(connection: Connection, bill_id: str) -> dict[str, Any]:
     """One bill."""
-    return connection.execute(select(provider_bills).where(provider_bills.c.id == bill_id)).mappings().one()
+    return dict(connection.execute(select(provider_bills).where(provider_bills.c.id == bill_id)).mappings().one())
 
 
 def bill_lines(connection: Connection, bill_id: str) -> list[BillLine]:
@@ -172,9 +173,10 @@ def find_runs(
     month: Month | None = None,
     limit: int = 100,
 ) -> list[RowMapping]:
-    """Runs, newest first."""
+    """Runs, the newest month and in it the newest run first."""
     table = reconciliation_runs
-    query = select(table).order_by(table.c.run_at.desc(), table.c.id).limit(limit)
+    order = (table.c.period.desc(), table.c.provider, table.c.number.desc())
+    query = select(table).order_by(*order).limit(limit)
     if run_id is not None:
         query = query.where(table.c.id == run_id)
     if provider is not None:
@@ -217,8 +219,9 @@ def insert_sign_off(connection: Connection, row: dict[str, Any]) -> None:
 
 
 def find_sign_offs(connection: Connection, **where: str | None) -> list[RowMapping]:
-    """Sign-offs by kind, owner or period, newest first."""
-    query = select(sign_offs).order_by(sign_offs.c.signed_at.desc(), sign_offs.c.id)
+    """Sign-offs by kind, owner or period; the newest month and in it the newest signature first."""
+    order = (sign_offs.c.period.desc(), sign_offs.c.kind, sign_offs.c.owner, sign_offs.c.number.desc())
+    query = select(sign_offs).order_by(*order)
     for name, value in where.items():
         if value is not None:
             query = query.where(sign_offs.c[name] == value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
@@ -27,8 +27,6 @@ from gateway.billing.reconcile.show import Run, load_run
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import Conflict
-
-Order = Callable[[Finding], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +90,20 @@ def reconcile(
         if bill is None:
             raise Conflict(f"no bill of {provider!r} for {month} is imported; `penstock reconcile import` does that.")
         findings = _compare(connection, provider, month, bill, tolerances, served)
+        earlier = queries.find_runs(connection, None, provider, month, 1)
         run_id = f"run_{uuid4().hex[:16]}"
-        _, book_pico = queries.book_total(connection, provider, month)
         row = {
             "id": run_id,
             "bill_id": bill["id"],
             "provider": provider,
             "period": str(month),
+            "number": 1 + (earlier[0]["number"] if earlier else 0),
             "run_at": now,
             "run_by": by,
             "rounding_pico": tolerances.rounding,
             "tolerance_pico": tolerances.variance,
             "bill_pico": bill["total_pico"],
-            "book_pico": book_pico,
+            "book_pico": bill["total_pico"] - sum(each.variance for each in findings),
         }
         rows = _rows(run_id, findings)
         queries.insert_run(connection, row, rows)
@@ -159,8 +158,7 @@ def _compare(
         rounding=tolerances.rounding,
         neighbours=tuple(beside),
     )
-    order: Order = lambda each: (-abs(each.variance), each.kind, repr(_days(each)), each.why)  # noqa: E731
-    return sorted(classify(lines, book, known), key=order)
+    return sorted(classify(lines, book, known), key=_weight)
 
 
 def _rows(run_id: str, findings: list[Finding]) -> list[dict[str, Any]]:
@@ -169,7 +167,7 @@ def _rows(run_id: str, findings: list[Finding]) -> list[dict[str, Any]]:
     for number, each in enumerate(findings, 1):
         both: tuple[BillLine | BookLine, ...] = (*each.bill, *each.book)
         first, last = _days(each)
-        row = {
+        row: dict[str, Any] = {
             "kind": each.kind,
             "first_day": first,
             "last_day": last,
@@ -179,7 +177,7 @@ def _rows(run_id: str, findings: list[Finding]) -> list[dict[str, Any]]:
             "bill_quantity": quantity(each.bill) if each.bill else None,
             "book_quantity": quantity(each.book) if each.book else None,
             "bill_pico": sum(line.amount for line in each.bill),
-            "book_pico": sum(line.amount for line in each.book if line.booked),
+            "book_pico": sum(line.amount for line in each.bill) - each.variance,
             "variance_pico": each.variance,
             "why": each.why,
         }
@@ -211,8 +209,15 @@ def _take_back_stale(
 
 
 def _days(each: Finding) -> tuple[date, date]:
-    days = [line.day for line in (*each.bill, *each.book)]
+    both: tuple[BillLine | BookLine, ...] = (*each.bill, *each.book)
+    days = [line.day for line in both]
     return min(days, default=date.min), max(days, default=date.min)
+
+
+def _weight(each: Finding) -> tuple[Any, ...]:
+    """The largest variance first; equal ones in an order that does not depend on the database."""
+    cells = sorted((line.model, line.meter, line.tier) for line in each.book)
+    return -abs(each.variance), each.kind, _days(each), each.why, cells, [line.position for line in each.bill]
 
 
 def _joined(names: Iterable[str | None]) -> str | None:

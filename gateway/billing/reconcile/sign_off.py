@@ -98,6 +98,7 @@ def sign_off(
             "kind": kind,
             "owner": owner,
             "period": str(month),
+            "number": len(earlier) + 1,
             "signed_at": now,
             "signed_by": by.strip(),
             "note": note.strip(),
