@@ -91,6 +91,7 @@ class Catalog:
     max_body_bytes: int
     max_upstream_connections: int
     warnings: tuple[str, ...]
+    billing: shape.Billing = shape.Billing()
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
         """The deployments of one tier, in the order of the file."""
@@ -138,6 +139,7 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         max_body_bytes=config.max_body_bytes,
         max_upstream_connections=config.max_upstream_connections,
         warnings=tuple(warnings),
+        billing=config.billing,
     )
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "invoice": "invoice:invoice",
     "credits": "credits:credits_",
     "export": "export:export",
+    "reconcile": "reconcile:reconcile",
     "router": "router:router",
     "engine": "engine:engine",
     "scripted": "scripted:scripted",
