@@ -91,7 +91,7 @@ class Catalog:
     max_body_bytes: int
     max_upstream_connections: int
     warnings: tuple[str, ...]
-    billing: shape.Billing = shape.Billing()
+    billing: shape.Billing = field(default_factory=shape.Billing)
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
         """The deployments of one tier, in the order of the file."""

@@ -207,8 +207,8 @@ def requests(run_id: str, finding: int, limit: int, config: Path | None, data_di
     click.echo(f"{page.finding.kind}: {page.finding.why}")
     columns = ("line", "day", "model", "meter", "tier", "quantity", "amount_usd", "description")
     print_table(columns, [[_cell(row[name]) for name in columns] for row in page.bill_lines], right=columns[5:7])
-    columns = ("request_id", "quantity", "amount_usd")
-    print_table(columns, [[_cell(row[name]) for name in columns] for row in page.requests], right=columns[1:])
+    names = ("request_id", "quantity", "amount_usd")
+    print_table(names, [[_cell(row[name]) for name in names] for row in page.requests], right=names[1:])
     if page.more:
         click.echo("There are more; raise --limit.")
 
@@ -269,9 +269,9 @@ def _print_run(found: Run, kind: str | None = None) -> None:
         click.echo(f"{name.removesuffix('_usd').replace('_', ' '):<20}{document[name]}")
     columns = ("class", "findings", "open", "variance_usd")
     print_table(columns, [[_cell(row[name]) for name in columns] for row in document["classes"]], right=columns[1:])
-    columns = ("number", "class", "state", "first_day", "model", "meter", "tier", "variance_usd", "why")
-    rows = [[_cell(row[name]) for name in columns] for row in document["findings"]]
-    print_table(columns, rows, right={"number", "variance_usd"})
+    names = ("number", "class", "state", "first_day", "model", "meter", "tier", "variance_usd", "why")
+    rows = [[_cell(row[name]) for name in names] for row in document["findings"]]
+    print_table(names, rows, right={"number", "variance_usd"})
 
 
 def _print_runs(runs: list[Run]) -> None:

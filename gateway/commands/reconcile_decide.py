@@ -51,7 +51,7 @@ def accept(
                 given["reason"],
                 given["by"],
                 datetime.now(UTC),
-                kind=kind,  # type: ignore[arg-type]
+                kind=kind,
             )
         except ValueError as error:
             raise ConfigError(f"{error}.") from None

@@ -81,7 +81,8 @@ def test_a_bill_that_repeats_the_book_agrees_everywhere(book: list[BookLine]) ->
     book = [BookLine(**{name: getattr(line, name) for name in line.__slots__} | {"billed": True, "booked": True})
             for line in book]  # fmt: skip
     bill = [
-        BillLine(number, line.day, line.model, line.meter, line.amount, line.quantity, line.rate, line.tier, "ours", line.request_id)
+        BillLine(number, line.day, line.model, line.meter, line.amount, line.quantity, line.rate, line.tier,
+                 request_id=line.request_id)
         for number, line in enumerate(book)
     ]  # fmt: skip
     found = classify(bill, align(bill, book, {}), Known(models=frozenset({"m", "other"})))

@@ -1,1 +1,1 @@
-"""Whether invoices, credits, credit notes and reconciliations agree with usage and ledger; asked by `penstock ledger verify`."""
+"""Whether invoices, credits and reconciliations agree with usage and ledger; asked by `penstock ledger verify`."""

@@ -111,7 +111,7 @@ def csv_lines(file: File, mapping: Mapping, month: Month, zone: ZoneInfo) -> Ite
                 {name: row.get(mapping.header(name), "").strip() for name in FIELDS}, mapping, month, zone, where
             )
     except csv.Error as error:
-        raise UnreadableBill(f"{file.name}, line {rows.line_num}: {error}") from None
+        raise UnreadableBill(f"{file.name}, line {rows.line_num + 1}: {error}") from None
 
 
 def _line(row: dict[str, str], mapping: Mapping, month: Month, zone: ZoneInfo, where: str) -> BillLine:

@@ -26,7 +26,7 @@ MOST_PAGES = 1000
 MOST_BYTES = 64 * 1024 * 1024
 TEMPORARY = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
-Query = list[tuple[str, str]]
+Query = list[tuple[str, str | int | float | bool | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _get(
     for attempt in range(1, TRIES + 1):
         pause = min(2.0**attempt, LONGEST_PAUSE)
         try:
-            reply = client.get(path, params=query)
+            reply = client.get(path, params=httpx.QueryParams(query))
         except httpx.HTTPError as error:
             problem = f"{type(error).__name__}: {error}"
         else:

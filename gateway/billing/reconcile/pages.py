@@ -48,6 +48,8 @@ class Page:
     name: str
     buckets: tuple[Bucket, ...]
     has_more: bool
+    of_openai: bool
+    """Whether its moments are Unix seconds, as OpenAI writes them; Anthropic writes RFC 3339."""
 
 
 def read_page(file: File) -> Page:
@@ -63,7 +65,7 @@ def read_page(file: File) -> Page:
     if not isinstance(document.get("has_more"), bool):
         raise UnreadableBill(f"{file.name}: `has_more` is {document.get('has_more')!r}, so its end is not known")
     buckets = tuple(_bucket(each, f"{file.name}, bucket {number}") for number, each in enumerate(document["data"], 1))
-    return Page(file.name, buckets, document["has_more"])
+    return Page(file.name, buckets, document["has_more"], any("start_time" in bucket for bucket in document["data"]))
 
 
 def complete_chain(pages: list[Page], month: Month, what: str) -> Iterator[Bucket]:

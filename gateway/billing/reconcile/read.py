@@ -83,9 +83,7 @@ def _form_of(files: Sequence[File]) -> Form:
         raise UnreadableBill("no file is given")
     if all(file.name.lower().endswith(".csv") for file in files):
         return "csv"
-    first = read_page(files[0])
-    results = [result for bucket in first.buckets for result in bucket.results]
-    return "openai" if any("object" in result for result in results) else "anthropic"
+    return "openai" if any(read_page(file).of_openai for file in files) else "anthropic"
 
 
 def _from_pages(form: Form, pages: list[Page], month: Month) -> list[BillLine]:

@@ -198,9 +198,9 @@ def _found(row: Any, decided: Any) -> Found:
 
 def _harmless(value: object) -> object:
     """Text that a spreadsheet would take for a formula gets an apostrophe; numbers stay."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r"):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return value
+    return value if value[1:].replace(".", "", 1).isdecimal() else f"'{value}"
 
 
 def numbers_of(run: Run, numbers: Sequence[int], kind: Kind | None) -> list[Found]:
