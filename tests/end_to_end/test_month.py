@@ -7,9 +7,7 @@ totals to the pico-USD. Then the provider's bill has errors, which are all found
 from __future__ import annotations
 
 import csv
-import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from io import BytesIO
@@ -19,149 +17,35 @@ import openai
 import pypdf
 import pytest
 
-from gateway.billing.cost import rate_usage
 from gateway.billing.exports import BillingMonth, Closing, Order, export
 from gateway.billing.exports.order import What
-from gateway.billing.grants.give import NewGrant, give
 from gateway.billing.invoices.credit import credit_invoice
-from gateway.billing.invoices.document import Invoice
 from gateway.billing.invoices.issue import close_period
 from gateway.billing.invoices.pdf import credit_note_pdf, invoice_pdf
 from gateway.billing.invoices.show import line_requests, read_credit_note, read_invoice
 from gateway.billing.ledger import verify
 from gateway.billing.periods.month import Month
-from gateway.billing.prices.book import PriceBook
-from gateway.billing.prices.queries import write_prices
 from gateway.billing.queries import usage_report
 from gateway.billing.reconcile.accept import decide
 from gateway.billing.reconcile.lines import Settings
 from gateway.billing.reconcile.read import read_bill
 from gateway.billing.reconcile.runs import Tolerances, import_bill, reconcile
-from gateway.billing.reconcile.show import Run
 from gateway.billing.reconcile.sign_off import list_sign_offs, sign_off
-from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import Conflict
 from gateway.money import PICO_PER_CENT, PICO_PER_USD, format_cents
-from gateway.types import Attempt, Usage, UsageEvent
-from tests.builders import catalog, model
-from tests.invoicing import deliver, parties
-from tests.pricing import pair, price
-from tests.provider_bills import Row, as_csv, as_openai_pages, at, rows_of, total
+from tests.closed_month import OCTOBER, ON_BILL, SEPTEMBER, Books, closed_books
+from tests.invoicing import parties
+from tests.provider_bills import Row, as_csv, as_openai_pages, rows_of, total
+from tests.reconciling import found
 from tests.running import KEY, gateway, upstream
 from tests.running import model as served
-from tests.usage import attempt, event
-
-SEPTEMBER, OCTOBER = Month(2026, 9), Month(2026, 10)
-MIDDLE = at("2026-09-16")
-ON_BILL = {"gpt-6": "gpt-6-2026-05-05", "odd-1": "odd-1"}
-"""How the provider calls our upstream models: one with the date of its snapshot."""
-
-
-def configured() -> Catalog:
-    """Two models priced by the book, two tenants with different markups."""
-    place = {"provider": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "sk-provider-0123", "price": "book"}
-    return catalog(
-        model("gpt", model="gpt-6", book={"model": "book/gpt"}, **place),
-        model("odd", model="odd-1", book={"model": "book/odd"}, **place),
-        tenants=[
-            {"name": "acme", "price_plan": {"markup_percent": 20}},
-            {"name": "globex", "price_plan": {"markup_percent": 7.77}},
-        ],
-    )
-
-
-def write_book(database: Database) -> None:
-    """What the provider asks: from the start of September, a tenth more from its middle, twice as much in priority."""
-    start = {"model": "book/gpt", "valid_from": SEPTEMBER.start}
-    added = [*pair(2.5, 10, **start), price("cache_read", 1.25, **start), price("reasoning", 11, **start)]
-    added += [
-        *pair(5, 20, service_tier="priority", **start),
-        price("cache_read", 2.5, service_tier="priority", **start),
-    ]
-    odd = {"model": "book/odd", "valid_from": SEPTEMBER.start}
-    added += [*pair(0.123456789012, 0.7, **odd), price("cache_read", 0.012345678901, **odd)]
-    write_prices(database, added, [], SEPTEMBER.start)
-    raised = pair(2.75, 11, model="book/gpt", valid_from=MIDDLE)
-    write_prices(database, raised, [], SEPTEMBER.start)
-
-
-class Traffic:
-    """Finished requests as a gateway rates them: with the book's prices of the moment at which they began."""
-
-    def __init__(self, database: Database, seed: int = 11) -> None:
-        self.catalog = configured()
-        self.now = SEPTEMBER.start.timestamp()
-        self.book = PriceBook(self.catalog, database, clock=lambda: self.now)
-        self.draw = random.Random(seed)
-        self.book.load()
-
-    def request(self, when: datetime, tenant: str | None = None) -> UsageEvent:
-        """One request; some fail first, some are served in priority."""
-        draw = self.draw
-        self.now = when.timestamp()
-        prices = self.book.current()
-        tenant = tenant or draw.choice(["acme", "globex"])
-        calls: list[Attempt] = []
-        for number in range(1, draw.choice([1, 1, 1, 2]) + 1):
-            chosen = draw.choice(self.catalog.models)
-            tier = draw.choice([None, None, "default", "priority"]) if chosen.name == "gpt" else None
-            usage = Usage(
-                input=draw.randrange(1, 300_000), cache_read=draw.choice([0, draw.randrange(200_000)]),
-                output=draw.randrange(1, 80_000), reasoning=draw.choice([0, draw.randrange(300_000)]),
-            )  # fmt: skip
-            cost = prices.cost(chosen).at(usage.input_total, tier)
-            charge = prices.charge(tenant, chosen).at(usage.input_total, tier)
-            calls.append(
-                attempt(number, usage, model=chosen.name, provider="openai", upstream_model=chosen.upstream_model,
-                        started_at=self.now, service_tier=tier, cost=rate_usage(usage, cost), charge=rate_usage(usage, charge))
-            )  # fmt: skip
-        last = calls[-1].model
-        return event(
-            *calls, tenant=tenant, model=last, provider="openai", started_at=self.now, finished_at=self.now + 2
-        )
-
-    def month(self, number: int) -> list[UsageEvent]:
-        """Requests of September in order of time, one of them in its first and one in its last microsecond."""
-        span = (SEPTEMBER.end - SEPTEMBER.start) / timedelta(microseconds=1)
-        moments = [0, int(span) - 1, *(self.draw.randrange(int(span)) for _ in range(number - 2))]
-        return [self.request(SEPTEMBER.start + timedelta(microseconds=each)) for each in sorted(moments)]
-
-
-@dataclass
-class Books:
-    """A closed September: what was used in time, what came late, and both invoices."""
-
-    database: Database
-    folder: Path
-    on_time: list[UsageEvent]
-    late: UsageEvent
-    invoices: dict[str, Invoice]
-    closed_at: datetime
-
-    @property
-    def cost(self) -> int:
-        """What everything of September cost, late usage too."""
-        return sum(each.cost for each in (*self.on_time, self.late))
 
 
 @pytest.fixture
 def books(database: Database, tmp_path: Path) -> Books:
-    write_book(database)
-    traffic = Traffic(database)
-    on_time = traffic.month(120)
-    late = traffic.request(at("2026-09-20T12:00"), "acme")
-    shuffled = random.Random(5).sample(on_time, len(on_time))
-    deliver(database, tmp_path, *shuffled[:70])
-    deliver(database, tmp_path, *shuffled[70:], *shuffled[:9])  # some arrive twice
-    give(database, NewGrant("acme", 750, "welcome", 1, SEPTEMBER.start), at("2026-09-02"))
-    closed_at = datetime.now(UTC)
-    invoices = {
-        tenant: close_period(database, tenant, SEPTEMBER, parties(name=tenant.title()), closed_at)
-        for tenant in ("acme", "globex")
-    }
-    deliver(database, tmp_path, late)
-    return Books(database, tmp_path, on_time, late, invoices, closed_at)
+    """A closed September."""
+    return closed_books(database, tmp_path)
 
 
 def exported(books: Books, what: What, view: str = "tenant", month: Month = SEPTEMBER) -> list[dict[str, str]]:
@@ -310,14 +194,6 @@ FIVE: dict[str, Callable[[list[Row]], int]] = {
 }
 
 
-def found(run: Run) -> dict[str, int]:
-    """Variance by class, of everything that differs."""
-    return {
-        kind: sum(each.variance_pico for each in run.findings if each.kind == kind)
-        for kind in sorted({each.kind for each in run.findings} - {"agreed"})
-    }
-
-
 def test_five_planted_errors_are_found_decided_and_signed(books: Books) -> None:
     database, now = books.database, datetime.now(UTC)
     rows = bill_of(books)
@@ -325,7 +201,7 @@ def test_five_planted_errors_are_found_decided_and_signed(books: Books) -> None:
     bill = read_bill("openai", SEPTEMBER, [as_csv(rows)])
     import_bill(database, bill, now, "Ada")
     run = reconcile(database, "openai", SEPTEMBER, Tolerances(0, PICO_PER_CENT), now, "Ada")
-    assert found(run) == dict(sorted(expected.items()))
+    assert found(run) == expected
     assert run.book_pico == books.cost
     assert run.bill_pico - run.book_pico == sum(expected.values())
     [tier] = [each for each in run.findings if each.kind == "tier"]

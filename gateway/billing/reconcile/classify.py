@@ -98,9 +98,7 @@ def _take_duplicates(desk: Desk) -> None:
                 left = fewer
                 extra.append(line)
         if extra:
-            desk.take_lines(
-                cell, "duplicate", extra, f"{len(extra)} lines stand on the bill again, the same in everything"
-            )
+            desk.take_lines(cell, "duplicate", extra, f"the same in everything, {len(extra)} too many on the bill")
 
 
 def _compare_equal_quantities(desk: Desk, known: Known) -> None:

@@ -80,7 +80,7 @@ def sign_off(
     if month.end > now:
         raise Conflict(f"{month} has not ended; it can be signed off from {month.end:%Y-%m-%d} 00:00 UTC on.")
     with transaction(database) as connection:
-        queries.lock_provider(connection, f"{kind} {owner}")
+        queries.lock_provider(connection, owner if kind == "provider" else f"tenant {owner}")
         earlier = _read(connection, kind, owner, str(month))
         if earlier and not earlier[0].changes:
             raise Conflict(
