@@ -31,7 +31,7 @@ def reconcile() -> None:
 def _month_options(command: Decorated) -> Decorated:
     """Whose bill, of which month."""
     command = click.option("--period", required=True, metavar="YYYY-MM", help="The month of the bill.")(command)
-    text = "Whose bill: a provider's name as in `penstock usage --group-by provider`."
+    text = "Whose bill, by default under its name in `penstock usage --group-by provider`."
     return click.option("--provider", required=True, metavar="NAME", help=text)(command)
 
 
@@ -49,6 +49,10 @@ def _month_options(command: Decorated) -> Decorated:
 @click.option("--zone", default="UTC", show_default=True, metavar="NAME", help="CSV: time zone of the bill's days.")
 @click.option("--our-account", multiple=True, metavar="ID", help="A key or project of Penstock's. [default: all]")
 @click.option("--model", "models", multiple=True, metavar="THEIRS=OURS", help="A model with another name on the bill.")
+@click.option("--booked-as", metavar="NAME", help="The provider's name in our usage. [default: --provider]")
+@click.option(
+    "--only-model", multiple=True, metavar="OURS", help="An upstream name that this bill is about. [default: all]"
+)
 @click.option("--replace", is_flag=True, help="In place of the bill that this month has.")
 @click.option("--by", default="command line", show_default=True, metavar="NAME", help="Who imports it.")
 @config_option
@@ -68,7 +72,9 @@ def import_(
     month = month_given(period)
     try:
         models = tuple(_pair(each, "--model") for each in given["models"])
-        settings = Settings(given["zone"], tuple(given["our_account"]), models)
+        settings = Settings(
+            given["zone"], tuple(given["our_account"]), models, given["booked_as"], tuple(given["only_model"])
+        )
         files = [_read(path) for path in given["files"]]
         bill = read_bill(provider, month, files, given["form"], settings, _mapping(given))
     except ValueError as error:
@@ -144,7 +150,7 @@ def run(provider: str, period: str, by: str, config: Path | None, data_dir: Path
         parse_usd(stated.rounding_usd, "rounding_usd"), parse_usd(stated.variance_usd, "variance_usd")
     )
     with open_database(settings) as database:
-        done = compare(database, provider, month, tolerances, datetime.now(UTC), by, _served(config_file, provider))
+        done = compare(database, provider, month, tolerances, datetime.now(UTC), by, _served(config_file))
     print_json(done.as_dict()) if as_json else _print_run(done)
 
 
@@ -255,9 +261,9 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return left.strip(), right.strip()
 
 
-def _served(config: Config, provider: str) -> list[str]:
-    """Our upstream names at a provider, also of models that nobody asked in the month."""
-    return [entry.model or entry.name for entry in config.models if entry.provider == provider]
+def _served(config: Config) -> list[tuple[str, str]]:
+    """(provider, upstream name) of everything that is configured, also of models that nobody asked in the month."""
+    return [(entry.provider, entry.model or entry.name) for entry in config.models if entry.provider is not None]
 
 
 def _print_run(found: Run, kind: str | None = None) -> None:

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.billing.reconcile.align import align, names_on_bill
+from gateway.billing.reconcile.align import Names, align, common_names, renamed
 from gateway.billing.reconcile.classify import Known, classify
 from gateway.billing.reconcile.lines import BillLine, BookLine
 from gateway.money import amount_for
@@ -65,7 +65,8 @@ def test_variances_sum_to_bill_less_book_and_every_line_is_explained_once(
 ) -> None:
     bill = [BillLine(**{name: getattr(line, name) for name in line.__slots__} | {"position": n})
             for n, line in enumerate(bill)]  # fmt: skip
-    names = names_on_bill({"m", "other"}, {line.model for line in bill if line.model}, {})
+    names = common_names({"m", "other"}, {line.model for line in bill if line.model}, {})
+    bill = renamed(bill, names)
     aligned = align(bill, book, names)
     found = classify(bill, aligned, known)
     booked = [line for line in aligned if line.booked]
@@ -85,5 +86,5 @@ def test_a_bill_that_repeats_the_book_agrees_everywhere(book: list[BookLine]) ->
                  request_id=line.request_id)
         for number, line in enumerate(book)
     ]  # fmt: skip
-    found = classify(bill, align(bill, book, {}), Known(models=frozenset({"m", "other"})))
+    found = classify(bill, align(bill, book, Names({}, {})), Known(models=frozenset({"m", "other"})))
     assert {each.kind for each in found} <= {"agreed"}

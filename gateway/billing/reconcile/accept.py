@@ -17,6 +17,7 @@ from gateway.billing.ledger.book import Document, book
 from gateway.billing.ledger.post import Account
 from gateway.billing.reconcile import queries
 from gateway.billing.reconcile.desk import Kind
+from gateway.billing.reconcile.scope import whose
 from gateway.billing.reconcile.show import Found, Run, load_run, numbers_of
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
@@ -88,8 +89,9 @@ def _decide(
     }
     queries.insert_acceptance(connection, row)
     if decision == "accepted":
+        provider = whose(queries.find_bill(connection, run.bill_id)).provider
         entries = {
-            Account("cost", run.provider): each.variance_pico,
-            Account("payable", run.provider): -each.variance_pico,
+            Account("cost", provider): each.variance_pico,
+            Account("payable", provider): -each.variance_pico,
         }
         book(connection, "reconciliation", Document("reconciliation", acceptance), entries, now)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gateway.billing.reconcile.lines import BillLine, BookLine
 from gateway.types import PARENTS, Meter
@@ -22,20 +22,56 @@ def undated(model: str) -> str:
     return _DATED.sub("", model.lower())
 
 
-def names_on_bill(ours: Iterable[str], billed: Collection[str], given: Mapping[str, str]) -> dict[str, str]:
-    """Our upstream names -> the bill's: as given, else the same, else the one that differs in the snapshot's date alone."""
-    told = {own: name for name, own in given.items()}
-    found = {}
-    for own in set(ours):
-        alike = [name for name in billed if undated(name) == undated(own)]
-        found[own] = told.get(own) or (own if own in billed or len(alike) != 1 else alike[0])
-    return found
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What models are called when bill and book are compared."""
+
+    of_bill: Mapping[str, str]
+    of_book: Mapping[str, str]
+
+    @property
+    def served(self) -> frozenset[str]:
+        """Models that we serve."""
+        return frozenset(self.of_book.values())
+
+
+def common_names(ours: Iterable[str], billed: Iterable[str], given: Mapping[str, str]) -> Names:
+    """Names under which our models meet the bill's: as given, else the same name, else the same but for a snapshot's date.
+
+    `given` maps the bill's names to ours. Where dates leave several possibilities, they are compared as one model.
+    """
+    named = {name: given.get(name, name) for name in billed}
+    families: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for own in ours:
+        families[undated(own)][0].add(own)
+    for name in named.values():
+        families[undated(name)][1].add(name)
+    meeting: dict[str, str] = {}
+    for family, (of_book, of_bill) in families.items():
+        same = of_book & of_bill
+        left, strange = of_book - same, of_bill - same
+        if left and strange:
+            common = strange.copy().pop() if len(strange) == 1 else family
+            meeting |= dict.fromkeys((*left, *strange), common)
+        elif left and len(same) == 1:
+            meeting |= dict.fromkeys(
+                left, next(iter(same))
+            )  # a name without a date is served by the snapshot on the bill
+    return Names(
+        {name: meeting.get(target, target) for name, target in named.items()},
+        {own: meeting.get(own, own) for own_names, _ in families.values() for own in own_names},
+    )
+
+
+def renamed(bill: Iterable[BillLine], names: Names) -> list[BillLine]:
+    """The bill's lines with common names."""
+    return [replace(line, model=names.of_bill[line.model]) if line.model is not None else line for line in bill]
 
 
 def align(
-    bill: Sequence[BillLine], book: Iterable[BookLine], names: Mapping[str, str], *, keep_requests: bool = False
+    bill: Sequence[BillLine], book: Iterable[BookLine], names: Names, *, keep_requests: bool = False
 ) -> list[BookLine]:
-    """The book's lines with the bill's names, in the bill's grain."""
+    """The book's lines with common names, in the grain of a bill that has them already."""
     meters: dict[str | None, set[str]] = defaultdict(set)
     tiers: dict[str | None, set[str | None]] = defaultdict(set)
     for billed in bill:
@@ -44,13 +80,14 @@ def align(
     requests = keep_requests or any(line.request_id is not None for line in bill)
     found = []
     for line in book:
-        name = names.get(line.model, line.model)
+        name = names.of_book.get(line.model, line.model)
         found.append(
             replace(
                 line,
                 model=name,
                 meter=_meter(line.meter, meters[name]),
                 tier=_tier(line.tier, tiers[name]),
+                noted_tier=line.tier,
                 request_id=line.request_id if requests else None,
             )
         )

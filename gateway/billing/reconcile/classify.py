@@ -129,14 +129,12 @@ def _money(cell: Cell, side: Side, known: Known) -> tuple[Kind | None, str]:
     counted = quantity(side.bill)
     if abs(asked - ours) <= allowed and stated <= rates:
         return "rounding", f"within {format_usd(allowed)} USD"
+    noted = {line.noted_tier or line.tier for line in side.book}
     units = counted if counted is not None else quantity(side.book) or 0
     for rate, tier in known.rates.get((cell.model, cell.meter), {}).items():
-        if (
-            tier != cell.tier
-            and rate not in rates
-            and (rate in stated or abs(amount_for(units, rate) - asked) <= allowed)
-        ):
-            return "tier", f"billed at {format_usd(rate)} USD per million, the price of {tier}; noted as {cell.tier}"
+        if {tier} != noted and (rate in stated - rates or abs(amount_for(units, rate) - asked) <= allowed):
+            shown = ", ".join(sorted(noted))
+            return "tier", f"billed at {format_usd(rate)} USD per million, the price of {tier}; noted as {shown}"
     if counted is None:
         return None, ""
     shown = ", ".join(format_usd(rate) for rate in sorted(stated)) or (
@@ -168,23 +166,26 @@ def _cache_group(cell: Cell) -> tuple[str, ...] | None:
 
 
 def _take_shifted_days(desk: Desk, rounding: int) -> None:
-    """What is too much on one day and too little on the next one, or the reverse: the day was cut elsewhere."""
+    """What is too much on one day and too little on following ones, or the reverse: the day was cut elsewhere."""
     for cell in sorted(desk.cells):
-        if cell not in desk.cells or cell.day is None:
-            continue
-        following = cell.at(cell.day + timedelta(days=1))
-        if following not in desk.cells:
-            continue
-        both = [desk.cells[cell], desk.cells[following]]
-        bill, book = [line for side in both for line in side.bill], [line for side in both for line in side.book]
-        billed = quantity(bill)
-        same = (
-            billed == quantity(book) if billed is not None else abs(amount(bill) - amount(book)) <= rounding * len(bill)
-        )
-        if same and bill and book:
-            desk.take(
-                [cell, following], "timing", f"the same over {cell.day} and {following.day}: the day was cut elsewhere"
-            )
+        run: list[Cell] = []
+        following = cell
+        while following in desk.cells and following.day is not None:
+            run.append(following)
+            if len(run) > 1 and _agree([desk.cells[each] for each in run], rounding):
+                why = f"the same over {run[0].day} to {run[-1].day}: the days were cut elsewhere"
+                desk.take(run, "timing", why)
+                break
+            following = following.at(following.day + timedelta(days=1))
+
+
+def _agree(sides: Sequence[Side], rounding: int) -> bool:
+    """Whether both sides have the same together: in units, or in money where the bill does not say any."""
+    bill, book = [line for side in sides for line in side.bill], [line for side in sides for line in side.book]
+    billed = quantity(bill)
+    if not bill or not book:
+        return False
+    return billed == quantity(book) if billed is not None else abs(amount(bill) - amount(book)) <= rounding * len(bill)
 
 
 def _take_edges(desk: Desk, book: Sequence[BookLine], known: Known) -> None:
@@ -221,6 +222,8 @@ def _take_rest(desk: Desk) -> None:
             price = asked - ours - volume
             where = "more on the bill" if billed > noted else "less on the bill"
             why = f"{abs(billed - noted)} units {where}"
+            if guessed := sum(line.quantity for line in side.book if line.estimated):
+                why += f"; {guessed} of ours are estimates of streams that broke"
             if price:
                 why += f"; {format_usd(volume)} USD of it by quantity, {format_usd(price)} USD by price"
             desk.take([cell], "missing" if abs(volume) >= abs(price) else "price", why)

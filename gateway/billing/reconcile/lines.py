@@ -64,6 +64,9 @@ class BookLine:
     request_id: str | None = None
     billed: bool = True
     booked: bool = True
+    estimated: bool = False
+    noted_tier: str = ""
+    """The tier as we noted it, where `tier` is only as fine as the bill's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,10 @@ class Settings:
     ours: tuple[str, ...] = ()
     models: tuple[tuple[str, str], ...] = ()
     """(name on the bill, the upstream's name in our configuration), where they differ in more than a date."""
+    booked_as: str | None = None
+    """The provider's name in our usage, where it is not that of the bill."""
+    only: tuple[str, ...] = ()
+    """Our upstream names that this bill is about; empty when it is about all of the provider's."""
 
 
 def exact(value: object, where: str, what: str) -> Decimal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -31,10 +32,24 @@ _PROVIDER_LOCK = 0x70726F76
 _AROUND = timedelta(days=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Which part of our book a bill is about: a provider as our usage calls it, and its models, empty for all."""
+
+    provider: str
+    models: tuple[str, ...] = ()
+
+
 def book_lines(
-    connection: Connection, provider: str, month: Month, zone: ZoneInfo, *, by_request: bool, days: Sequence[date] = ()
+    connection: Connection,
+    whose: Whose,
+    month: Month,
+    zone: ZoneInfo,
+    *,
+    by_request: bool,
+    days: Sequence[date] = (),
 ) -> list[BookLine]:
-    """What a provider's usage of a month cost by our book, with a day before and after it; only some days when they are given.
+    """What a provider's usage of a month costs by our book, with a day before and after it; only some days when they are given.
 
     Summed by day, model, meter, tier and rate, and by request if asked. One short statement per day.
     """
@@ -47,7 +62,7 @@ def book_lines(
     found: list[BookLine] = []
     while since < until:
         upto = min(since + _AROUND, until)
-        for row in _rated(connection, provider, since, upto, by_request):
+        for row in _rated(connection, whose, since, upto, by_request):
             at = datetime.fromisoformat(f"{row['hour']}:00:00+00:00")
             found.append(
                 BookLine(
@@ -59,6 +74,7 @@ def book_lines(
                     rate=row["rate"],
                     amount=int(row["amount"]),
                     request_id=row["request_id"] if by_request else None,
+                    estimated=row["estimated"],
                     billed=start <= at < end,
                     booked=month.start <= at < month.end,
                 )
@@ -67,19 +83,19 @@ def book_lines(
     return found
 
 
-def book_total(connection: Connection, provider: str, month: Month) -> tuple[int, int]:
+def book_total(connection: Connection, whose: Whose, month: Month) -> tuple[int, int]:
     """(requests, pico-USD) of a provider's month, UTC."""
     query = (
         select(func.count(attempts.c.request_id.distinct()), func.coalesce(func.sum(attempts.c.cost_pico), 0))
         .join(usage_events, usage_events.c.request_id == attempts.c.request_id)
-        .where(attempts.c.provider == provider, _started(month.start, month.end))
+        .where(_of(whose), _started(month.start, month.end))
     )
     requests, pico = connection.execute(query).one()
     return int(requests), int(pico)
 
 
 def other_rates(
-    connection: Connection, provider: str, month: Month, names: Mapping[str, str]
+    connection: Connection, whose: Whose, month: Month, names: Mapping[str, str]
 ) -> dict[tuple[str, str], dict[int, str]]:
     """What the price book asks in every tier, for the models that the month's attempts were priced from.
 
@@ -90,15 +106,15 @@ def other_rates(
         select(attempts.c.upstream_model, source)
         .distinct()
         .join(usage_events, usage_events.c.request_id == attempts.c.request_id)
-        .where(attempts.c.provider == provider, _started(month.start, month.end), source.like("book %"))
+        .where(_of(whose), _started(month.start, month.end), source.like("book %"))
     )
     rows: dict[int, set[str]] = defaultdict(set)
     for model, text in connection.execute(query):
         for row in _rows_named(text):
             rows[row].add(names.get(model, model))
-    whose = select(prices.c.id, prices.c.owner, prices.c.model).where(prices.c.id.in_(rows))
+    owners = select(prices.c.id, prices.c.owner, prices.c.model).where(prices.c.id.in_(rows))
     of_book: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row, owner, model in connection.execute(whose):
+    for row, owner, model in connection.execute(owners):
         of_book[owner, model] |= rows[row]
     found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     valid = and_(prices.c.valid_from < month.end, or_(prices.c.valid_to.is_(None), prices.c.valid_to > month.start))
@@ -229,7 +245,7 @@ def find_sign_offs(connection: Connection, **where: str | None) -> list[RowMappi
 
 
 def _rated(
-    connection: Connection, provider: str, since: datetime, until: datetime, by_request: bool
+    connection: Connection, whose: Whose, since: datetime, until: datetime, by_request: bool
 ) -> Iterator[RowMapping]:
     hour = _hour(connection).label("hour")
     grain = [
@@ -238,6 +254,7 @@ def _rated(
         rated_lines.c.rate,
         attempts.c.service_tier,
         attempts.c.cost_source,
+        attempts.c.estimated,
     ]
     if by_request:
         grain.append(usage_events.c.request_id)
@@ -254,10 +271,16 @@ def _rated(
             rated_lines,
             and_(rated_lines.c.request_id == attempts.c.request_id, rated_lines.c.attempt == attempts.c.number),
         )
-        .where(rated_lines.c.book == "cost", attempts.c.provider == provider, _started(since, until))
+        .where(rated_lines.c.book == "cost", _of(whose), _started(since, until))
         .group_by("hour", *grain)
     )
     yield from connection.execute(query).mappings()
+
+
+def _of(whose: Whose) -> ColumnElement[bool]:
+    """Attempts at a provider; only those of some models when they are named."""
+    mine = attempts.c.provider == whose.provider
+    return and_(mine, attempts.c.upstream_model.in_(whose.models)) if whose.models else mine
 
 
 def _hour(connection: Connection) -> ColumnElement[Any]:

@@ -18,11 +18,12 @@ from sqlalchemy import Connection
 from gateway.billing.ledger.book import Document, take_back
 from gateway.billing.periods.month import Month
 from gateway.billing.reconcile import queries
-from gateway.billing.reconcile.align import align, names_on_bill
+from gateway.billing.reconcile.align import Names, align, common_names, renamed
 from gateway.billing.reconcile.classify import Known, classify
 from gateway.billing.reconcile.desk import Finding, quantity
-from gateway.billing.reconcile.lines import BillLine, BookLine, Settings, zone_of
+from gateway.billing.reconcile.lines import BillLine, BookLine, zone_of
 from gateway.billing.reconcile.read import Bill
+from gateway.billing.reconcile.scope import settings_of, whose
 from gateway.billing.reconcile.show import Run, load_run
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
@@ -78,9 +79,10 @@ def reconcile(
     tolerances: Tolerances,
     now: datetime,
     by: str,
-    served: Iterable[str] = (),
+    served: Iterable[tuple[str, str]] = (),
 ) -> Run:
-    """Compare the bill of a month with our book and keep the findings. `served` are our upstream names that had no traffic.
+    """Compare the bill of a month with our book and keep the findings. `served`: (provider, upstream name) of
+    all that is configured, as a model that nobody asked is ours, too.
 
     Raises Conflict when no bill was imported.
     """
@@ -111,12 +113,6 @@ def reconcile(
         return load_run(connection, run_id)
 
 
-def settings_of(bill: Mapping[str, Any]) -> Settings:
-    """How a kept bill is to be read."""
-    kept = bill["settings"]
-    return Settings(kept["zone"], tuple(kept["ours"]), tuple((theirs, ours) for theirs, ours in kept["models"]))
-
-
 def aligned_book(
     connection: Connection,
     bill: Mapping[str, Any],
@@ -125,15 +121,16 @@ def aligned_book(
     *,
     by_request: bool | None = None,
     days: Sequence[date] = (),
-) -> tuple[list[BookLine], dict[str, str]]:
-    """Our book in the grain of a bill, and the bill's names of our models. `by_request` keeps the requests apart anyway."""
+) -> tuple[list[BookLine], Names]:
+    """Our book in the grain of a bill, and the names under which they meet. `by_request` keeps the requests apart anyway."""
     settings, month = settings_of(bill), Month.parse(bill["period"])
     named = any(line.request_id is not None for line in lines)
     apart = named if by_request is None else by_request
-    found = queries.book_lines(connection, bill["provider"], month, zone_of(settings.zone), by_request=apart, days=days)
+    found = queries.book_lines(connection, whose(bill), month, zone_of(settings.zone), by_request=apart, days=days)
     billed = {line.model for line in lines if line.model is not None}
-    names = names_on_bill({*(line.model for line in found), *served}, billed, dict(settings.models))
-    return align(lines, found, names, keep_requests=bool(by_request)), names
+    ours = {*(line.model for line in found), *(name for name in served if not settings.only or name in settings.only)}
+    names = common_names(ours, billed, dict(settings.models))
+    return align(renamed(lines, names), found, names, keep_requests=bool(by_request)), names
 
 
 def _compare(
@@ -142,23 +139,24 @@ def _compare(
     month: Month,
     bill: Mapping[str, Any],
     tolerances: Tolerances,
-    served: Iterable[str],
+    served: Iterable[tuple[str, str]],
 ) -> list[Finding]:
     lines = queries.bill_lines(connection, bill["id"])
-    book, names = aligned_book(connection, bill, lines, served)
+    configured = [name for provider_, name in served if provider_ == whose(bill).provider]
+    book, names = aligned_book(connection, bill, lines, configured)
     beside = []
     for other in (_before(month), month.next):
         neighbour = queries.standing_bill(connection, provider, other)
         if neighbour is not None:
             beside += queries.bill_lines(connection, neighbour["id"])
     known = Known(
-        models=frozenset(names.values()),
+        models=names.served,
         ours=frozenset(settings_of(bill).ours),
-        rates=queries.other_rates(connection, provider, month, names),
+        rates=queries.other_rates(connection, whose(bill), month, names.of_book),
         rounding=tolerances.rounding,
-        neighbours=tuple(beside),
+        neighbours=tuple(renamed((line for line in beside if line.model in names.of_bill), names)),
     )
-    return sorted(classify(lines, book, known), key=_weight)
+    return sorted(classify(renamed(lines, names), book, known), key=_weight)
 
 
 def _rows(run_id: str, findings: list[Finding]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pytest
 from gateway.billing.ledger import verify
 from gateway.billing.periods.month import Month
 from gateway.billing.reconcile.accept import decide
+from gateway.billing.reconcile.lines import Settings
 from gateway.billing.reconcile.read import read_bill
 from gateway.billing.reconcile.runs import import_bill, reconcile
 from gateway.billing.reconcile.sign_off import list_sign_offs, sign_off
@@ -19,6 +20,7 @@ from tests.month import deliver, requests
 from tests.planted_errors import PLANTED
 from tests.provider_bills import as_csv, rows_of
 from tests.reconciling import EXACT, NOW, SEPTEMBER, found, run_with
+from tests.worked_example import entries
 
 
 def test_accepting_posts_the_cost_and_allows_the_sign_off(books: Database, tmp_path: Path) -> None:
@@ -97,3 +99,17 @@ def test_reconciling_without_a_bill_and_signing_an_unfinished_month_say_so(books
         sign_off(books, "provider", "openai", SEPTEMBER, "Fin", "", NOW)
     with pytest.raises(Conflict, match="it is open; `penstock invoice close` closes it"):
         sign_off(books, "tenant", "acme", SEPTEMBER, "Fin", "", NOW)
+
+
+def test_a_server_that_speaks_openais_api_has_a_bill_of_its_own(books: Database, tmp_path: Path) -> None:
+    mine = [row for row in rows_of(books, SEPTEMBER) if row.model == "gpt-2026"]
+    mine[0].reprice(mine[0].rate + 10**12)
+    scope = Settings(booked_as="openai", only=("gpt-2026",))
+    import_bill(books, read_bill("elsewhere", SEPTEMBER, [as_csv(mine)], settings=scope), NOW, "fin")
+    run = reconcile(books, "elsewhere", SEPTEMBER, EXACT, NOW, "fin", [("openai", "odd-2026"), ("other", "x")])
+    assert set(found(run)) == {"price"}
+    assert run.book_pico < sum(row.amount for row in rows_of(books, SEPTEMBER))
+    decide(books, run.id, (), "accepted", "new price", "Fin", NOW, kind="price")
+    assert {account for _, account, _ in entries(books, "reconciliation")} == {"cost:openai", "payable:openai"}
+    assert sign_off(books, "provider", "elsewhere", SEPTEMBER, "Fin", "", NOW).totals["book_pico"] == run.book_pico
+    assert verify(books, tmp_path / "spool").problems == ()
