@@ -71,6 +71,7 @@ class Catalog:
     max_upstream_connections: int
     outlets: Outlets
     warnings: tuple[str, ...]
+    billing: shape.Billing = field(default_factory=shape.Billing)
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
         """The deployments of one tier, in the order of the file."""
@@ -116,6 +117,7 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
             lambda text, label: resolve_secret(text, label, secret),
         ),
         warnings=tuple(warnings),
+        billing=config.billing,
     )
 
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "export": "export:export",
     "jobs": "jobs:jobs",
     "events": "events:events",
+    "reconcile": "reconcile:reconcile",
     "router": "router:router",
     "engine": "engine:engine",
     "scripted": "scripted:scripted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,12 +27,24 @@ class Issuer(Section):
     tax_id: str | None = Field(None, max_length=100, description="The issuer's tax number.")
 
 
+class Reconciliation(Section):
+    """What a provider's bill may differ from our book without being looked at."""
+
+    rounding_usd: Usd = Field(
+        Decimal("0.005"), ge=0, le=1, description="Most that one line of a bill may be rounded by."
+    )
+    variance_usd: Usd = Field(
+        Decimal("0.01"), ge=0, description="Most that may stay undecided when a month is signed off."
+    )
+
+
 class Billing(Section):
     """Invoices."""
 
     issuer: Issuer | None = Field(None, description="Who issues the invoices; nothing is invoiced without one.")
     currency: Literal["USD"] = Field("USD", description="Currency of invoices.")
     font: Path | None = Field(None, description="TrueType font of the PDFs; needed outside Western European letters.")
+    reconciliation: Reconciliation = Field(Reconciliation(), description="Tolerances of `penstock reconcile`.")
 
 
 class Price(Section):

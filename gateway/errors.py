@@ -168,7 +168,7 @@ class UnknownRoute(NotFound):
 
 
 class UnknownDocument(NotFound):
-    """No invoice, credit note or grant has this number or id."""
+    """No invoice, credit note, grant or reconciliation has this number or id."""
 
     code = "document_not_found"
 
@@ -181,7 +181,7 @@ class MethodNotAllowed(NotFound):
 
 
 class Conflict(PenstockError):
-    """The state of a period, an invoice or a grant does not allow this; nothing was changed."""
+    """The state of a period or a document does not allow this; nothing was changed."""
 
     status = 409
     type = "invalid_request_error"

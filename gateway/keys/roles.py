@@ -27,6 +27,9 @@ Action = Literal[
     "events.read",
     "events.retry",
     "alerts.read",
+    "invoices.read",
+    "reconciliation.read",
+    "reconciliation.change",
 ]
 
 _EVERYBODY: frozenset[Role] = frozenset(ROLES)
@@ -49,9 +52,22 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "events.read": _ADMINS | {"finance"},
     "events.retry": _ADMINS,
     "alerts.read": _EVERYBODY,
+    "invoices.read": _ADMINS | {"finance", "viewer"},
+    "reconciliation.read": _ADMINS | {"finance"},
+    "reconciliation.change": _ADMINS | {"finance"},
 }
 
-WHOLE: frozenset[Action] = frozenset({"models.read", "ledger.verify", "jobs.read", "events.read", "events.retry"})
+WHOLE: frozenset[Action] = frozenset(
+    {
+        "models.read",
+        "ledger.verify",
+        "jobs.read",
+        "events.read",
+        "events.retry",
+        "reconciliation.read",
+        "reconciliation.change",
+    }
+)
 """What shows the whole installation, such as the providers' prices: members of one tenant may not do it."""
 
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
-from gateway.api.admin import audit, budgets, events, jobs, keys, ledger, limits, members, models, tenants, usage
+from gateway.api.admin import (
+    audit,
+    budgets,
+    events,
+    invoices,
+    jobs,
+    keys,
+    ledger,
+    limits,
+    members,
+    models,
+    reconciliation,
+    tenants,
+    usage,
+)
 from gateway.api.admin.access import require_member
 
 PAGE = """<!doctype html>
@@ -27,7 +41,9 @@ async def admin_page() -> HTMLResponse:
     return HTMLResponse(PAGE)
 
 
-NOUNS = (tenants, keys, budgets, limits, members, models, usage, ledger, jobs, events, audit)
+NOUNS = (
+    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, reconciliation, jobs, events, audit,
+)  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)
 router.include_router(api)

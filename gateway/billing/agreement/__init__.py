@@ -1,1 +1,1 @@
-"""Whether invoices, credits and credit notes agree with usage and ledger; asked by `penstock ledger verify`."""
+"""Whether invoices, credits and reconciliations agree with usage and ledger; asked by `penstock ledger verify`."""

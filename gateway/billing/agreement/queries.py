@@ -18,6 +18,13 @@ from gateway.db.invoice_tables import (
     late_events,
     ledger_references,
 )
+from gateway.db.reconciliation_tables import (
+    provider_bill_lines,
+    provider_bills,
+    reconciliation_acceptances,
+    reconciliation_findings,
+    reconciliation_runs,
+)
 from gateway.db.tables import ledger_accounts, ledger_entries, usage_events
 
 
@@ -123,6 +130,56 @@ def grant_balances(connection: Connection) -> dict[str, int]:
         .group_by(grants.c.id)
     )
     return {grant: int(pico) for grant, pico in connection.execute(query)}
+
+
+def reconciled_by_document(connection: Connection) -> dict[str, int]:
+    """What the transactions of each acceptance left on the accounts of provider cost; a withdrawn one leaves nothing."""
+    query = (
+        select(ledger_references.c.document_id, func.sum(ledger_entries.c.amount_pico))
+        .join(ledger_entries, ledger_entries.c.transaction_id == ledger_references.c.transaction_id)
+        .join(ledger_accounts, ledger_accounts.c.id == ledger_entries.c.account_id)
+        .where(ledger_references.c.document == "reconciliation", ledger_accounts.c.kind == "cost")
+        .group_by(ledger_references.c.document_id)
+    )
+    return {document: int(total) for document, total in connection.execute(query)}
+
+
+def all_acceptances(connection: Connection) -> list[RowMapping]:
+    """Every decision about a variance, by id."""
+    query = select(reconciliation_acceptances).order_by(reconciliation_acceptances.c.id)
+    return list(connection.execute(query).mappings())
+
+
+def runs_and_their_findings(connection: Connection) -> list[tuple[str, int, int]]:
+    """(run, bill less book, sum of the variances of its findings) of every reconciliation."""
+    runs, found = reconciliation_runs, reconciliation_findings
+    query = (
+        select(runs.c.id, runs.c.bill_pico - runs.c.book_pico, func.coalesce(func.sum(found.c.variance_pico), 0))
+        .outerjoin(found, found.c.run_id == runs.c.id)
+        .group_by(runs.c.id, runs.c.bill_pico, runs.c.book_pico)
+        .order_by(runs.c.id)
+    )
+    return [(run, int(variance), int(explained)) for run, variance, explained in connection.execute(query)]
+
+
+def bills_and_their_lines(connection: Connection) -> list[tuple[str, int, int, int, int]]:
+    """(bill, its number of lines and total, how many lines there are and their sum) of every provider bill."""
+    bills, lines = provider_bills, provider_bill_lines
+    query = (
+        select(
+            bills.c.id,
+            bills.c.line_count,
+            bills.c.total_pico,
+            func.count(lines.c.position),
+            func.coalesce(func.sum(lines.c.amount_pico), 0),
+        )
+        .outerjoin(lines, lines.c.bill_id == bills.c.id)
+        .group_by(bills.c.id, bills.c.line_count, bills.c.total_pico)
+        .order_by(bills.c.id)
+    )
+    return [
+        (bill, count, int(total), found, int(summed)) for bill, count, total, found, summed in connection.execute(query)
+    ]
 
 
 def _month(connection: Connection) -> ColumnElement[Any]:

@@ -1,4 +1,4 @@
-"""Whether invoices, credits and credit notes agree with usage and ledger: each rule as a list of what breaks it."""
+"""Whether invoices, credits and reconciliations agree with usage and ledger: each rule as a list of what breaks it."""
 
 from __future__ import annotations
 
@@ -78,6 +78,26 @@ def credits_agree(connection: Connection) -> Iterator[str]:
     yield from (f"{grant}: an account without a grant" for grant in sorted(booked))
 
 
+def variances_are_explained(connection: Connection) -> Iterator[str]:
+    """A bill is the sum of its lines, and the findings of a reconciliation sum to bill less book."""
+    for bill, count, total, found, summed in queries.bills_and_their_lines(connection):
+        if (count, total) != (found, summed):
+            yield f"{bill}: {count} lines over {total}, found {found} over {summed}"
+    for run, variance, explained in queries.runs_and_their_findings(connection):
+        if variance != explained:
+            yield f"{run}: variance {variance}, findings {explained}"
+
+
+def corrections_are_accepted(connection: Connection) -> Iterator[str]:
+    """The ledger corrects a provider's cost by what somebody accepted and has not been withdrawn, and by nothing else."""
+    booked = queries.reconciled_by_document(connection)
+    for row in queries.all_acceptances(connection):
+        stands = row["state"] == "accepted" and row["withdrawn_at"] is None
+        if (found := booked.pop(row["id"], 0)) != (row["amount_pico"] if stands else 0):
+            yield f"{row['id']}: ledger {found}, accepted {row['amount_pico'] if stands else 0}"
+    yield from (f"{document}: ledger {found}, not accepted" for document, found in sorted(booked.items()))
+
+
 RULES: tuple[tuple[str, Rule], ...] = (
     ("every invoice is the sum of its lines", lines_add_up),
     ("every finalised invoice bills the usage of its period", usage_is_invoiced),
@@ -85,6 +105,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("credit notes are within their invoices", notes_are_within_invoices),
     ("document numbers have no gaps", numbers_have_no_gaps),
     ("credits and ledger agree", credits_agree),
+    ("every reconciliation is explained to its last pico-USD", variances_are_explained),
+    ("accepted variances and ledger agree", corrections_are_accepted),
 )
 
 

@@ -1,4 +1,4 @@
-"""Transactions that stand for a document (invoice, credit note, grant) instead of a request; rows are added, never changed."""
+"""Transactions that stand for a document (invoice, grant, acceptance) instead of a request; rows are added, never changed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sqlalchemy import Connection
 from gateway.billing.ledger import queries
 from gateway.billing.ledger.post import Account
 
-TransactionKind = Literal["invoice", "draw", "void", "credit_note", "grant", "expiry"]
+TransactionKind = Literal["invoice", "draw", "void", "credit_note", "grant", "expiry", "reconciliation"]
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """What a transaction stands for."""
 
-    kind: Literal["invoice", "credit_note", "grant"]
+    kind: Literal["invoice", "credit_note", "grant", "reconciliation"]
     id: str
 
 
