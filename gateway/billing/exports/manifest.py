@@ -5,9 +5,8 @@ A manifest that cannot be read counts as none: the files are written again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from gateway.billing.exports.columns import decimal_text
 from gateway.billing.exports.sinks import Written, sha256_of, write_text
 
 NAME = "manifest.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +50,17 @@ def finished(folder: Path, inputs: dict[str, Any]) -> dict[str, FileEntry]:
     return {entry.name: entry for entry in entries if _is_whole(folder / entry.name, entry)}
 
 
+def begin(folder: Path, inputs: dict[str, Any], names: Collection[str], done: Mapping[str, FileEntry]) -> None:
+    """Before a file is replaced, let no manifest claim what will be wrong in a moment: it says which files still stand."""
+    if len(done) < len(names) and (folder / NAME).exists():
+        write_manifest(folder, inputs, [done[name] for name in names if name in done], complete=False)
+
+
 def write_manifest(folder: Path, inputs: dict[str, Any], entries: Sequence[FileEntry], *, complete: bool) -> None:
-    """Say what is in the folder; `complete` once nothing is missing."""
+    """Say what is in the folder; `complete` once nothing is missing. It holds no clock, so equal exports have equal bytes."""
     document = {
         "manifest_version": VERSION,
         "generated_by": f"penstock {__version__}",
-        "generated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "complete": complete,
         "inputs": inputs,
         "files": [asdict(entry) for entry in entries],
@@ -65,8 +69,37 @@ def write_manifest(folder: Path, inputs: dict[str, Any], entries: Sequence[FileE
     write_text(folder / NAME, text + "\n")
 
 
-def _is_whole(path: Path, entry: FileEntry) -> bool:
+def check_folder(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The inputs of a folder's manifest, and what is wrong with its files, in words. Raises ValueError without a manifest."""
     try:
-        return path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256
-    except OSError:
-        return False
+        document = orjson.loads((folder / NAME).read_bytes())
+        inputs, complete = document["inputs"], document["complete"]
+        entries = [FileEntry(**entry) for entry in document["files"]]
+    except OSError as error:
+        raise ValueError(f"{str(folder / NAME)!r} cannot be read: {error.strerror}") from None
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(f"{str(folder / NAME)!r} is not the manifest of an export") from None
+    problems = [] if complete else ["the export is not complete: it was interrupted or is still being written"]
+    for entry in entries:
+        problems += _problems(folder / entry.name, entry)
+    known = {entry.name for entry in entries} | {NAME}
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in known and path.name[:1] != ".")
+    problems += [f"{name} is in the folder and not in the manifest" for name in strange]
+    return inputs, problems
+
+
+def _problems(path: Path, entry: FileEntry) -> list[str]:
+    try:
+        size = path.stat().st_size
+        if size != entry.bytes:
+            return [f"{entry.name} has {size} bytes, the manifest says {entry.bytes}"]
+        digest = sha256_of(path)
+    except OSError as error:
+        return [f"{entry.name} cannot be read: {error.strerror}"]
+    return (
+        [] if digest == entry.sha256 else [f"{entry.name} has the SHA-256 {digest}, the manifest says {entry.sha256}"]
+    )
+
+
+def _is_whole(path: Path, entry: FileEntry) -> bool:
+    return not _problems(path, entry)

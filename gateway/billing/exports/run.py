@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.billing.exports import manifest, queries
 from gateway.billing.exports.files import SOMETIMES, File, files_of
-from gateway.billing.exports.order import Order, fingerprint, inputs_of
+from gateway.billing.exports.order import Order, books_of, fingerprint, inputs_of
 from gateway.billing.exports.sinks import Format, require, write_file
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
@@ -56,8 +56,8 @@ class Exported:
 def export(database: Database, order: Order, out: Path, *, force: bool = False) -> Exported:
     """Write what is missing of an order into its folder under `out`. `force` writes everything again.
 
-    Raises ConfigError for a tenant that never had usage, a missing library and invoices that overlap; StartupError when the
-    folder cannot be written, is being written by another process, or the books do not agree.
+    Raises ConfigError for a tenant that never had usage and for a missing library; StartupError when the folder cannot be
+    written, is being written by another process, or the books do not agree.
     """
     require(order.form)
     if order.what == "journal" and order.tenant is not None:
@@ -68,11 +68,13 @@ def export(database: Database, order: Order, out: Path, *, force: bool = False) 
             raise ConfigError(
                 f"tenant {order.tenant!r} has no usage; `penstock usage --group-by tenant` lists those that do."
             )
-        counted = fingerprint(connection, order)
-        inputs = inputs_of(connection, order, counted)
-        files = files_of(connection, order, counted)
+        books = books_of(connection, order)
+        counted = fingerprint(connection, order, books)
+        inputs = inputs_of(connection, order, books, counted)
+        files = files_of(connection, order, books, counted)
         done = {} if force else manifest.finished(folder, inputs)
         skipped = frozenset(done)
+        manifest.begin(folder, inputs, [file.name for file in files], done)
         if (former := f"{SOMETIMES}.{order.form}") not in {file.name for file in files}:
             (folder / former).unlink(missing_ok=True)
         for file in files:

@@ -63,7 +63,7 @@ def test_a_second_run_skips_and_force_does_not(environment: dict[str, str], tmp_
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--period", "September"], "'September' is not a month; write for example 2026-11"),
+        (["--period", "September"], "'September' is not a billing period; write a month as YYYY-MM"),
         (["--period", "2199-01"], "'2199-01', which has not begun"),
         (["--period", "2026-09", "--tenant", "nobody"], "tenant 'nobody' has no usage"),
         (["--period", "2026-09", "--operator", " "], "--operator is empty"),
