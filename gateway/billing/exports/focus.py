@@ -74,7 +74,8 @@ def cost_and_usage(charges: Iterable[Charge], perspective: Perspective, coverage
 
 def invoice_rows(coverage: Coverage, perspective: Perspective) -> Iterator[Row]:
     """After all charges: the rounding of each invoice line, and lines that no usage stands behind (credits, taxes, credit
-    notes). With them every invoice line is exactly the sum of its rows.
+    notes). With them every invoice line is exactly the sum of the rows that
+    name it in x_InvoiceLine.
     """
     for difference in coverage.differences():
         yield _row(_cents_values(difference, perspective))
@@ -112,6 +113,7 @@ def _frame(
         "ServiceName": "LLM Inference",
         "InvoiceId": line.invoice_id if line is not None else None,
         "InvoiceDetailId": line.detail_id if line is not None else None,
+        "x_InvoiceLine": line.detail_id if line is not None else None,
         "x_ChargeKey": _key(perspective, tenant, provider, key),
         **dict.fromkeys(("BilledCost", "EffectiveCost", "ListCost", "ContractedCost"), amount),
     }
@@ -176,6 +178,8 @@ def _cents_values(difference: Difference, perspective: Perspective) -> dict[str,
     return {
         **_frame(perspective, line.tenant, None, _exact(difference.exact), ("rounding", line.detail_id), line),
         **_period(line.charge_month.start, line.charge_month.end),
+        # FOCUS wants one category per invoice line, and a row without a price is no Usage.
+        "InvoiceDetailId": None,
         "ChargeCategory": "Adjustment",
         "ChargeClass": "Correction" if late else None,
         "ChargeDescription": f"Rounding of invoice line {line.detail_id} to cents",

@@ -61,7 +61,7 @@ def _grain(line: InvoiceLine) -> str | None:
     words = next((words.sku_meter for meter, words in METER_WORDS.items() if meter == line.meter), line.meter)
     grain = {
         "SkuMeter": words,
-        "ListUnitPrice": format_usd(line.rate),
+        "x_UnitPrice": format_usd(line.rate),
         "x_Model": line.model,
         "x_ChargeMonth": str(line.charge_month),
     }
