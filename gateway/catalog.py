@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from gateway import config as shape
 from gateway.callers import Budget, LimitKind, RateLimit
+from gateway.config_exports import ScheduledExport
 from gateway.errors import ConfigError
 from gateway.money import implausible, parse_price, parse_usd
 from gateway.settings import read_secret
@@ -91,6 +92,8 @@ class Catalog:
     max_body_bytes: int
     max_upstream_connections: int
     warnings: tuple[str, ...]
+    exports: tuple[ScheduledExport, ...] = ()
+    operator: str = "Penstock"
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
         """The deployments of one tier, in the order of the file."""
@@ -138,7 +141,15 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         max_body_bytes=config.max_body_bytes,
         max_upstream_connections=config.max_upstream_connections,
         warnings=tuple(warnings),
+        exports=_exports(config, where),
+        operator=config.billing.issuer.name if config.billing.issuer else "Penstock",
     )
+
+
+def _exports(config: shape.Config, where: str) -> tuple[ScheduledExport, ...]:
+    if len({entry.name for entry in config.exports}) != len(config.exports):
+        raise ConfigError(f"{where}: two entries under `exports` have the same name; names must be unique.")
+    return config.exports
 
 
 def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], str | None]) -> Model:

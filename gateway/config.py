@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from gateway.config_exports import ScheduledExport
+from gateway.config_section import Section
 from gateway.errors import ConfigError
 from gateway.types import Tier
 
@@ -21,10 +23,8 @@ PRINTABLE = r"^[\x21-\x7e]+$"
 """Names that appear in headers and addresses: visible ASCII, no spaces."""
 
 
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are never changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+SECRETS = frozenset({"key", "api_key", "access_key_id", "secret_access_key"})
+"""Keys whose values no message shows."""
 
 
 class Budget(Section):
@@ -194,6 +194,7 @@ class Config(Section):
     redis: str | None = Field(None, description="Redis URL for several gateway processes; in memory when absent.")
     tenants: tuple[Tenant, ...] = Field((), description="Who is billed; `default` exists always.")
     billing: Billing = Field(Billing(), description="Invoices.")
+    exports: tuple[ScheduledExport, ...] = Field((), description="Exports that are written by themselves.")
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
@@ -233,11 +234,9 @@ def _explain(problem: dict[str, Any], document: object) -> str:
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
         return f"unknown key {_dotted(location)!r}; {hint}"
-    shown = (
-        ""
-        if problem["type"] == "missing" or location[-1:] in {("key",), ("api_key",)}
-        else f", got {problem['input']!r}"
-    )
+    # Whole sections are not shown either: there may be secrets in them.
+    hidden = problem["type"] == "missing" or isinstance(problem["input"], dict) or location[-1] in SECRETS
+    shown = "" if hidden else f", got {problem['input']!r}"
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
     return f"{_dotted(location)}: {message}{shown}"
 

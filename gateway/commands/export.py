@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from gateway.commands.export_runs import run, runs
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.errors import ConfigError
 
@@ -22,6 +23,10 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 @click.group(short_help="Usage and money of a month as files.")
 def export() -> None:
     """Usage and money of a month as files that add up to the ledger, with checksums."""
+
+
+export.add_command(runs)
+export.add_command(run)
 
 
 def _options(command: Decorated) -> Decorated:

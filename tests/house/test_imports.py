@@ -35,7 +35,12 @@ LAYERS = (
         False,
         "a part that knows another part cannot be changed or tested alone; the sentence connects them",
     ),
-    Layer("ground", ("catalog", "config", "builtin", "store", "db", "telemetry"), True, "what the parts stand on"),
+    Layer(
+        "ground",
+        ("catalog", "config", "config_exports", "config_section", "builtin", "store", "db", "telemetry"),
+        True,
+        "what the parts stand on",
+    ),
     Layer(
         "words", ("types", "callers", "money", "errors", "settings"), True, "what everybody says; it depends on nothing"
     ),

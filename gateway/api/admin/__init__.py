@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
-from gateway.api.admin import keys, ledger, models, usage
+from gateway.api.admin import exports, keys, ledger, models, usage
 from gateway.api.admin.access import require_admin
 
 PAGE = """<!doctype html>
@@ -27,7 +27,7 @@ async def admin_page() -> HTMLResponse:
     return HTMLResponse(PAGE)
 
 
-NOUNS = (models, keys, usage, ledger)
+NOUNS = (models, keys, usage, ledger, exports)
 for noun in NOUNS:
     api.include_router(noun.routes)
 router.include_router(api)

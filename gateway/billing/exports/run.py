@@ -53,8 +53,9 @@ class Exported:
         }
 
 
-def export(database: Database, order: Order, out: Path, *, force: bool = False) -> Exported:
-    """Write what is missing of an order into its folder under `out`. `force` writes everything again.
+def export(database: Database, order: Order, out: Path, *, force: bool = False, any_tenant: bool = False) -> Exported:
+    """Write what is missing of an order into its folder under `out`. `force` writes everything again, `any_tenant` allows
+    one that never had usage.
 
     Raises ConfigError for a tenant that never had usage and for a missing library; StartupError when the folder cannot be
     written, is being written by another process, or the books do not agree.
@@ -64,7 +65,7 @@ def export(database: Database, order: Order, out: Path, *, force: bool = False) 
         raise ConfigError("a journal is of all tenants, because the entries of one alone would not balance.")
     folder = out / order.folder
     with snapshot(database) as connection, _taken(folder):
-        if order.tenant is not None and not queries.is_known(connection, order.tenant):
+        if order.tenant is not None and not any_tenant and not queries.is_known(connection, order.tenant):
             raise ConfigError(
                 f"tenant {order.tenant!r} has no usage; `penstock usage --group-by tenant` lists those that do."
             )
