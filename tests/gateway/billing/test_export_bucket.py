@@ -153,7 +153,7 @@ def test_credentials_come_from_the_named_variables_or_the_usual_ones(server: S3S
     values = {"FINANCE_KEY": server.access_key_id, "FINANCE_SECRET": server.secret_access_key}
     Bucket("finance", named, values.get).send(folder, "named", entries)
     assert sent(server, "named") == contents(folder)
-    with pytest.raises(ConfigError, match="s3.access_key_id is 'env:FINANCE_KEY', and that variable is not set"):
+    with pytest.raises(ConfigError, match=r"s3.access_key_id is 'env:FINANCE_KEY', and that variable is not set"):
         Bucket("finance", named, {}.get)
     program = (
         "import sys, json\nfrom pathlib import Path\n"

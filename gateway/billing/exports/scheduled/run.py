@@ -154,7 +154,7 @@ def list_runs(
 def shown(run: Mapping[Any, Any]) -> dict[str, Any]:
     """A run for JSON."""
     hidden = ("holder", "alive_at")
-    plain = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in run.items()}
+    plain = {str(name): value.isoformat() if isinstance(value, datetime) else value for name, value in run.items()}
     return {name: value for name, value in plain.items() if name not in hidden}
 
 
