@@ -46,7 +46,7 @@ def office_of(settings: Settings, catalog: Catalog, database: Database, now: Cal
     def clock() -> datetime:
         return datetime.fromtimestamp(now(), UTC)
 
-    return Office(database, settings.data_dir, entries, catalog.operator, clock, read_secret)
+    return Office(database, settings.data_dir, entries, catalog.tenants, catalog.operator, clock, read_secret)
 
 
 def run_exports(context: Context) -> str | None:

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import event, func, insert, select, update
 
 from gateway.billing.exports import Month, Order, export
+from gateway.billing.exports.queries import other_transactions
 from gateway.billing.ledger.queries import account_ids
 from gateway.db.connect import Database, connect
 from gateway.db.tables import ledger_entries, ledger_transactions, rated_lines
-from gateway.db.transaction import transaction
+from gateway.db.transaction import snapshot, transaction
 from gateway.errors import StartupError, Unavailable
 from tests.backends import PostgresServer
 from tests.month import deliver, requests
@@ -81,6 +82,21 @@ def test_the_journal_has_what_is_no_request_on_the_day_it_happened(database: Dat
     book(database, "credit", SEPTEMBER.start + timedelta(days=10), {"promo:x": 4, "grant:acme": -5})
     with pytest.raises(StartupError, match="journal of 2026-09-10 is out of balance by 1 pico-USD"):
         export(database, order, tmp_path)
+
+
+def test_the_few_transactions_that_are_no_request_are_found_by_their_index(small: Database) -> None:
+    said: list[tuple[str, object]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        said.append((statement, parameters))
+
+    event.listen(small.engine, "before_cursor_execute", note)
+    with snapshot(small) as connection:
+        other_transactions(connection, SEPTEMBER.start, SEPTEMBER.end)
+        statement, parameters = said[-1]
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()  # type: ignore[arg-type]
+    event.remove(small.engine, "before_cursor_execute", note)
+    assert "ledger_transactions_of_documents" in str(plan)
 
 
 def test_a_line_that_was_tampered_with_stops_the_export(small: Database, tmp_path: Path) -> None:

@@ -13,14 +13,12 @@ import pytest
 
 from gateway.billing.exports.manifest import check_folder
 from gateway.billing.exports.scheduled import queries
-from gateway.billing.exports.scheduled.due import Period, due_at, last_due, periods_due
 from gateway.billing.exports.scheduled.run import MOST_ATTEMPTS, ask, list_runs, work
 from gateway.catalog import Catalog, build_catalog
 from gateway.config import check_config
-from gateway.config_exports import ScheduledExport
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
-from gateway.errors import ConfigError, Conflict, NotFound
+from gateway.errors import Conflict, NotFound
 from gateway.jobs.exports import office_of, run_exports
 from gateway.settings import Settings, read_settings
 from tests.closed_months import OCTOBER_2, SEPTEMBER, close_all
@@ -50,13 +48,10 @@ class Context:
 
 
 def context(database: Database, folder: Path, at: str, *exports: dict[str, Any]) -> Context:
-    config = check_config({"exports": list(exports), "billing": {"issuer": {"name": "Weir Ltd"}}}, "test")
+    others = {"billing": {"issuer": {"name": "Weir Ltd"}}, "tenants": [{"name": "no-usage-yet"}]}
+    config = check_config({"exports": list(exports), **others}, "test")
     settings = read_settings({"PENSTOCK_DATA_DIR": str(folder)})
     return Context(settings, build_catalog(config, "test"), database, day(at))
-
-
-def entry(**changes: Any) -> ScheduledExport:
-    return ScheduledExport.model_validate({"name": "one", "kind": "csv", "to": "out", **changes})
 
 
 @pytest.fixture(scope="module")
@@ -65,45 +60,12 @@ def server() -> Iterator[S3Server]:
         yield running
 
 
-@pytest.mark.parametrize(
-    ("changes", "now", "last"),
-    [
-        ({}, "2026-10-01T03:59", "2026-08"),
-        ({}, "2026-10-01T04:00", "2026-09"),
-        ({"at": "3 06:30"}, "2026-10-03T06:29", "2026-08"),
-        ({"at": "3 06:30"}, "2026-10-03T06:30", "2026-09"),
-        ({"at": "28 23:59"}, "2026-03-01T00:00", "2026-01"),
-        ({"period": "day", "at": "00:00"}, "2026-03-01T00:00", "2026-02-28"),
-        ({"period": "day", "at": "12:00"}, "2027-01-01T11:59", "2026-12-30"),
-    ],
-)
-def test_a_period_is_due_at_its_time_after_its_end(changes: dict[str, str], now: str, last: str) -> None:
-    made = entry(**changes)
-    assert str(last_due(made, day(now))) == last
-    assert due_at(made, last_due(made, day(now))) <= day(now) < due_at(made, last_due(made, day(now)).next)
-
-
-def test_what_was_missed_is_caught_up_on_and_a_new_schedule_begins_with_the_last() -> None:
-    days = entry(period="day")
-    known = Period.parse("2026-02-26", "day")
-    assert [str(one) for one in periods_due(days, known, day("2026-03-02T05:00"))] == [
-        "2026-02-27", "2026-02-28", "2026-03-01",
-    ]  # fmt: skip
-    assert [str(one) for one in periods_due(days, None, day("2026-03-02T05:00"))] == ["2026-03-01"]
-    assert periods_due(days, known, day("2026-02-27T05:00")) == []
-    assert len(periods_due(days, known, day("2027-02-27T05:00"))) == 31
-    months = entry()
-    assert [str(one) for one in periods_due(months, Period.parse("2026-11", "month"), day("2027-02-01T05:00"))] == [
-        "2026-12", "2027-01",
-    ]  # fmt: skip
-
-
 def test_an_export_runs_once_when_it_is_due_and_says_what_it_wrote(database: Database, tmp_path: Path) -> None:
     deliver(database, tmp_path / "spool", requests(40))
     exports = (
         {"name": "finance", "kind": "focus", "to": str(tmp_path / "finance"), "at": "2 06:00", "format": "parquet"},
         {"name": "erp", "kind": "journal", "to": "erp", "at": "2 06:00"},
-        {"name": "each", "kind": "parquet", "to": "each", "at": "2 06:00", "tenants": ["acme", "never-seen"]},
+        {"name": "each", "kind": "parquet", "to": "each", "at": "2 06:00", "tenants": ["acme", "no-usage-yet"]},
     )
     made = context(database, tmp_path, "2026-10-02T06:00", *exports)
     runs = made.run()
@@ -122,7 +84,7 @@ def test_an_export_runs_once_when_it_is_due_and_says_what_it_wrote(database: Dat
             assert inputs["operator"] in ("Weir Ltd", None)
         assert run["bytes"] == sum(file["bytes"] for file in run["files"])
     assert {file["folder"] for file in runs[2]["files"]} == {
-        "usage-tenant-parquet-2026-09-acme", "usage-tenant-parquet-2026-09-never-seen",
+        "usage-tenant-parquet-2026-09-acme", "usage-tenant-parquet-2026-09-no-usage-yet",
     }  # fmt: skip
     assert made.run(later=timedelta(days=20)) == runs, "nothing is due before the next month"
     assert [run["period"] for run in made.run(later=timedelta(days=20))[3:]] == ["2026-10"] * 3
@@ -220,6 +182,20 @@ def test_a_run_whose_process_died_is_taken_over_and_one_that_lives_is_not(databa
         assert not queries.finish(connection, asked["id"], "somebody", {"state": "failed"})
 
 
+def test_a_run_that_kills_its_process_every_time_is_given_up(database: Database, tmp_path: Path) -> None:
+    made = context(database, tmp_path, "2026-10-01T05:00", {"name": "one", "kind": "csv", "to": "out"})
+    office = office_of(made.settings, made.catalog, database, made.now)
+    ask(office, "one", None, "command")
+    for _ in range(MOST_ATTEMPTS):
+        with transaction(database) as connection:
+            assert queries.take(connection, "dies", made.at, ("one",), None)
+        made.at += queries.DEAD_AFTER + timedelta(seconds=1)
+    done = work(office)
+    assert done is not None
+    assert (done["state"], done["files"]) == ("failed", None)
+    assert "its process died again and again" in done["error"]
+
+
 def test_one_run_is_taken_by_one_of_many(database: Database, tmp_path: Path) -> None:
     made = context(database, tmp_path, "2026-10-01T05:00", {"name": "one", "kind": "csv", "to": "out"})
     offices = [office_of(made.settings, made.catalog, database, made.now) for _ in range(4)]
@@ -250,35 +226,11 @@ def test_what_cannot_be_asked_for_is_refused(database: Database, tmp_path: Path)
     assert list_runs(database, limit=1)["next"] is None
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"at": "25:00"}, "`at` is '25:00'; write `HH:MM`"),
-        ({"at": "31 04:00"}, "`at` is '31 04:00'"),
-        ({"at": "3 04:00", "period": "day"}, "`at` is '3 04:00'"),
-        ({"to": "s3:/bucket"}, "`to` is 's3:/bucket'; write `s3://bucket`"),
-        ({"to": "s3://Bucket"}, "`to` is 's3://Bucket'"),
-        ({"kind": "journal", "tenants": ["acme"]}, "a journal is of all tenants"),
-        ({"tags": ["team"]}, "for `kind: focus` only"),
-        ({"name": "Über"}, "exports.0.name"),
-        ({"s3": {"secret_key": "hunter2"}}, "unknown key 'exports.0.s3.secret_key'; did you mean 'secret_access_key'?"),
-        ({"s3": {"secret_access_key": 4711}}, "exports.0.s3.secret_access_key"),
-    ],
-)
-def test_a_schedule_that_makes_no_sense_is_refused_without_showing_secrets(changes: dict[str, Any], said: str) -> None:
-    secret = {"s3": {"secret_access_key": "hunter2"}}
-    document = {"exports": [{"name": "one", "kind": "csv", "to": "out", **secret, **changes}]}
-    with pytest.raises(ConfigError) as refused:
-        check_config(document, "test")
-    assert said in str(refused.value)
-    assert "hunter2" not in str(refused.value)
-    assert "4711" not in str(refused.value)
-
-
-def test_two_schedules_of_one_name_are_refused() -> None:
-    twice = check_config({"exports": [{"name": "one", "kind": "csv", "to": "out"}] * 2}, "test")
-    with pytest.raises(ConfigError, match="two entries under `exports` have the same name"):
-        build_catalog(twice, "test")
+def test_a_tenant_that_nobody_knows_is_not_exported_as_nothing(database: Database, tmp_path: Path) -> None:
+    mistyped = {"name": "one", "kind": "csv", "to": "out", "tenants": ["acmee"]}
+    [run] = context(database, tmp_path, "2026-10-01T05:00", mistyped).run()
+    assert run["state"] == "queued"
+    assert "tenant 'acmee' has no usage" in run["error"]
 
 
 def test_a_run_of_a_period_that_is_no_longer_exported_says_so(database: Database, tmp_path: Path) -> None:

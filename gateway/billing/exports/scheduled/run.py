@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -47,12 +47,13 @@ logger = logging.getLogger(__name__)
 class Office:
     """What running exports needs: where, under which name, and what the configuration says.
 
-    `staging` is the folder in which exports for a bucket are made; `secret` reads `env:NAME`.
+    `tenants` are those of the configuration, which may be without usage; `secret` reads `env:NAME`.
     """
 
     database: Database
     data_dir: Path
     entries: Mapping[str, ScheduledExport]
+    tenants: Collection[str]
     operator: str
     now: Callable[[], datetime]
     secret: Callable[[str], str | None]
@@ -124,6 +125,10 @@ def work(office: Office, run_id: int | None = None) -> dict[str, Any] | None:
     entry, period = office.entries[run["name"]], _parsed(run["period"], office.entries[run["name"]])
     try:
         with _kept_alive(office, run["id"]):
+            if run["attempts"] > MOST_ATTEMPTS:
+                raise StartupError(
+                    "its process died again and again while it ran; see its log, and ask for it once more."
+                )
             if period is None:
                 raise Conflict(f"{run['name']} exports every {entry.period} now, and {run['period']} is none.")
             changes = _done(_write(office, entry, period))
@@ -164,7 +169,8 @@ def _write(office: Office, entry: ScheduledExport, period: Period) -> list[Expor
     bucket = Bucket(entry.bucket[0], entry.s3, office.secret) if entry.bucket else None
     written = []
     for tenant in entry.tenants or (None,):
-        done = export(office.database, _order(office, entry, period, tenant), place, any_tenant=True)
+        order = _order(office, entry, period, tenant)
+        done = export(office.database, order, place, any_tenant=tenant in office.tenants)
         if bucket is not None and entry.bucket is not None:
             prefix = "/".join(part for part in (entry.bucket[1], done.folder.name) if part)
             bucket.send(done.folder, prefix, done.files)
