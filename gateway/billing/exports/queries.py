@@ -91,7 +91,7 @@ def charges(
         attempts.c.estimated,
         attempts.c.service_tier,
         source.label("source"),
-        (cast(usage_events.c.tags, Text) if tags else literal("[]", Text)).label("tags"),
+        (cast(usage_events.c.tags, Text) if tags else literal("[]", Text)).label("tag_list"),
     )
     query = (
         select(
@@ -280,6 +280,6 @@ def _charge(row: RowMapping, late: bool, terms: dict[int, PriceRow], tags: froze
     return Charge(
         date.fromisoformat(row["day"]), row["tenant"], row["project"], row["provider"], row["model"],
         row["upstream_model"], row["meter"], int(row["rate"]), row["status"], bool(row["estimated"]),
-        row["service_tier"], terms_of(row["meter"], row["source"], terms), wanted_tags(row["tags"], tags), late,
+        row["service_tier"], terms_of(row["meter"], row["source"], terms), wanted_tags(row["tag_list"], tags), late,
         int(row["quantity"]), int(row["amount"]), int(row["lines"]),
     )  # fmt: skip
