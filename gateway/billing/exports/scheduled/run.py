@@ -71,12 +71,14 @@ def ask_for_due(office: Office) -> int:
     """Queue every period that is due and not known, and months that were closed since they were exported. How many."""
     asked = 0
     for entry in office.entries.values():
-        with transaction(office.database) as connection:
+        with snapshot(office.database) as connection:
             known = [_parsed(text, entry) for text in queries.scheduled_periods(connection, entry.name)]
             wanted = periods_due(entry, max((one for one in known if one is not None), default=None), office.now())
             wanted += _closed_since(connection, entry)
-            rows = [_row(entry, period, "schedule", office.now()) for period in dict.fromkeys(wanted)]
-            asked += sum(queries.ask(connection, row) is not None for row in rows)
+        rows = [_row(entry, period, "schedule", office.now()) for period in dict.fromkeys(wanted)]
+        if rows:
+            with transaction(office.database) as connection:
+                asked += sum(queries.ask(connection, row) is not None for row in rows)
     return asked
 
 
