@@ -5,7 +5,7 @@ A manifest that cannot be read counts as none: the files are written again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,9 @@ def finished(folder: Path, inputs: dict[str, Any]) -> dict[str, FileEntry]:
     return {entry.name: entry for entry in entries if _is_whole(folder / entry.name, entry)}
 
 
-def begin(folder: Path, inputs: dict[str, Any], names: Collection[str], done: Mapping[str, FileEntry]) -> None:
-    """Before a file is replaced, let no manifest claim what will be wrong in a moment: it says which files still stand."""
-    if len(done) < len(names) and (folder / NAME).exists():
-        write_manifest(folder, inputs, [done[name] for name in names if name in done], complete=False)
+def is_complete(folder: Path) -> bool:
+    """Whether the manifest says that nothing is missing."""
+    return bool(orjson.loads((folder / NAME).read_bytes())["complete"])
 
 
 def write_manifest(folder: Path, inputs: dict[str, Any], entries: Sequence[FileEntry], *, complete: bool) -> None:

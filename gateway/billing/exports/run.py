@@ -73,16 +73,20 @@ def export(database: Database, order: Order, out: Path, *, force: bool = False, 
         counted = fingerprint(connection, order, books)
         inputs = inputs_of(connection, order, books, counted)
         files = files_of(connection, order, books, counted)
-        done = {} if force else manifest.finished(folder, inputs)
+        standing = manifest.finished(folder, inputs)
+        done = {} if force else dict(standing)
         skipped = frozenset(done)
-        manifest.begin(folder, inputs, [file.name for file in files], done)
+        if len(done) < len(files) and (folder / manifest.NAME).exists():
+            # Before a file is replaced, no manifest may claim what will be wrong in a moment.
+            manifest.write_manifest(folder, inputs, _in_order(files, standing), complete=False)
         if (former := f"{SOMETIMES}.{order.form}") not in {file.name for file in files}:
             (folder / former).unlink(missing_ok=True)
         for file in files:
             if file.name not in done:
                 done[file.name] = _write(folder, file, order.form)
-                complete = all(other.name in done for other in files)
-                manifest.write_manifest(folder, inputs, _in_order(files, done), complete=complete)
+                manifest.write_manifest(folder, inputs, _in_order(files, standing | done), complete=False)
+        if not manifest.is_complete(folder):
+            manifest.write_manifest(folder, inputs, _in_order(files, done), complete=True)
     return Exported(folder, _in_order(files, done), skipped, inputs)
 
 
