@@ -46,6 +46,18 @@ RATE = "(1 + n / 20 % 5) * 500000000000"
 CHARGE_RATE = "(1 + n / 20 % 5) * 600000000000"
 
 
+def account_rows() -> str:
+    """The ledger's accounts as SQL; entries name them by their place."""
+    owners = [("receivable", [f"tenant-{n}" for n in range(TENANTS)]), ("revenue", [f"model-{n}" for n in range(MODELS)]),
+              ("cost", ["openai"]), ("payable", ["openai"])]  # fmt: skip
+    names = [
+        (f"tenant:{owner}:receivable" if kind == "receivable" else f"{kind}:{owner}", kind, owner)
+        for kind, several in owners
+        for owner in several
+    ]
+    return ", ".join(f"({number}, '{a}', '{b}', '{c}')" for number, (a, b, c) in enumerate(names, 1))
+
+
 def statements(rows: int, sqlite: bool) -> list[str]:
     """Usage rows, attempts, rated lines and ledger of a month, as SQL that both databases run."""
     step = 30 * 86_400 // rows if rows < 2_592_000 else 1
@@ -79,15 +91,7 @@ def statements(rows: int, sqlite: bool) -> list[str]:
         for book, rate in (("cost", RATE), ("charge", CHARGE_RATE))
         for meter, quantity in QUANTITIES.items()
     ]
-    owners = [("receivable", [f"tenant-{n}" for n in range(TENANTS)]), ("revenue", [f"model-{n}" for n in range(MODELS)]),
-              ("cost", ["openai"]), ("payable", ["openai"])]  # fmt: skip
-    names = [
-        (f"tenant:{owner}:receivable" if kind == "receivable" else f"{kind}:{owner}", kind, owner)
-        for kind, several in owners
-        for owner in several
-    ]
-    accounts = ", ".join(f"({number}, '{a}', '{b}', '{c}')" for number, (a, b, c) in enumerate(names, 1))
-    made.append(f"INSERT INTO ledger_accounts (id, name, kind, owner) VALUES {accounts}")
+    made.append(f"INSERT INTO ledger_accounts (id, name, kind, owner) VALUES {account_rows()}")
     made.append(
         "INSERT INTO ledger_transactions (id, request_id, kind, occurred_at, posted_at) "
         f"{numbers}SELECT n, {name}, 'usage', {moment}, {moment} FROM {source}"

@@ -235,7 +235,8 @@ def _explain(problem: dict[str, Any], document: object) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
         return f"unknown key {_dotted(location)!r}; {hint}"
     # Whole sections are not shown either: there may be secrets in them.
-    hidden = problem["type"] == "missing" or isinstance(problem["input"], dict) or location[-1] in SECRETS
+    secret = isinstance(problem["input"], dict) or SECRETS.intersection(location[-1:])
+    hidden = secret or problem["type"] == "missing"
     shown = "" if hidden else f", got {problem['input']!r}"
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
     return f"{_dotted(location)}: {message}{shown}"
