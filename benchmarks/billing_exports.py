@@ -28,12 +28,15 @@ from gateway.db.transaction import transaction
 from gateway.types import METERS
 
 EXPORTS = (
-    ("parquet", "--view", "provider"),
-    ("focus", "--view", "tenant"),
-    ("focus", "--view", "provider", "--format", "parquet"),
-    ("csv", "--view", "provider"),
-    ("journal",),
+    ("parquet", "--view", "provider", "--period", "2026-09"),
+    ("focus", "--view", "tenant", "--period", "2026-09"),
+    ("focus", "--view", "provider", "--format", "parquet", "--period", "2026-09"),
+    ("csv", "--view", "provider", "--period", "2026-09"),
+    ("journal", "--period", "2026-09"),
+    ("focus", "--view", "tenant", "--period", "2026-10"),
+    ("journal", "--period", "2026-10"),
 )
+"""September has all requests but the late ones, October bills those."""
 DEADLINE = 300.0
 TENANTS, MODELS = 20, 5
 """Every tenant uses every model every day: 12,000 rows of FOCUS."""
@@ -41,6 +44,18 @@ TENANTS, MODELS = 20, 5
 QUANTITIES = {"input": "300 + n % 97", "cache_read": "512", "output": "112 + n % 31", "reasoning": "128"}
 RATE = "(1 + n / 20 % 5) * 500000000000"
 CHARGE_RATE = "(1 + n / 20 % 5) * 600000000000"
+
+
+def account_rows() -> str:
+    """The ledger's accounts as SQL; entries name them by their place."""
+    owners = [("receivable", [f"tenant-{n}" for n in range(TENANTS)]), ("revenue", [f"model-{n}" for n in range(MODELS)]),
+              ("cost", ["openai"]), ("payable", ["openai"])]  # fmt: skip
+    names = [
+        (f"tenant:{owner}:receivable" if kind == "receivable" else f"{kind}:{owner}", kind, owner)
+        for kind, several in owners
+        for owner in several
+    ]
+    return ", ".join(f"({number}, '{a}', '{b}', '{c}')" for number, (a, b, c) in enumerate(names, 1))
 
 
 def statements(rows: int, sqlite: bool) -> list[str]:
@@ -76,15 +91,7 @@ def statements(rows: int, sqlite: bool) -> list[str]:
         for book, rate in (("cost", RATE), ("charge", CHARGE_RATE))
         for meter, quantity in QUANTITIES.items()
     ]
-    owners = [("receivable", [f"tenant-{n}" for n in range(TENANTS)]), ("revenue", [f"model-{n}" for n in range(MODELS)]),
-              ("cost", ["openai"]), ("payable", ["openai"])]  # fmt: skip
-    names = [
-        (f"tenant:{owner}:receivable" if kind == "receivable" else f"{kind}:{owner}", kind, owner)
-        for kind, several in owners
-        for owner in several
-    ]
-    accounts = ", ".join(f"({number}, '{a}', '{b}', '{c}')" for number, (a, b, c) in enumerate(names, 1))
-    made.append(f"INSERT INTO ledger_accounts (id, name, kind, owner) VALUES {accounts}")
+    made.append(f"INSERT INTO ledger_accounts (id, name, kind, owner) VALUES {account_rows()}")
     made.append(
         "INSERT INTO ledger_transactions (id, request_id, kind, occurred_at, posted_at) "
         f"{numbers}SELECT n, {name}, 'usage', {moment}, {moment} FROM {source}"
@@ -100,6 +107,11 @@ def statements(rows: int, sqlite: bool) -> list[str]:
         f"{numbers}SELECT n, {account}, {amount} FROM {source}"
         for account, amount in entries
     ]
+    # One request in fifty came after its month was closed and is billed in the next one.
+    made.append(
+        "INSERT INTO late_events (request_id, tenant, charge_period, period, arrived_at) "
+        f"{numbers}SELECT {name}, {tenant}, '2026-09', '2026-10', {moment} FROM {source} WHERE n % 50 = 0"
+    )
     return [*made, "ANALYZE"]
 
 
@@ -121,8 +133,6 @@ def measure(url: str, arguments: tuple[str, ...], out: Path) -> dict[str, Any]:
         "gateway",
         "export",
         *arguments,
-        "--period",
-        "2026-09",
         "--out",
         str(out),
         "--json",

@@ -13,6 +13,7 @@ from gateway.catalog_owners import DeclaredKey as DeclaredKey
 from gateway.catalog_owners import Tenant as Tenant
 from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
 from gateway.catalog_owners import hash_key as hash_key
+from gateway.config_exports import ScheduledExport
 from gateway.errors import ConfigError
 from gateway.money import implausible, parse_price
 from gateway.settings import read_secret
@@ -72,6 +73,8 @@ class Catalog:
     outlets: Outlets
     warnings: tuple[str, ...]
     billing: shape.Billing = field(default_factory=shape.Billing)
+    exports: tuple[ScheduledExport, ...] = ()
+    operator: str = "Penstock"
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
         """The deployments of one tier, in the order of the file."""
@@ -118,7 +121,15 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         ),
         warnings=tuple(warnings),
         billing=config.billing,
+        exports=_exports(config, where),
+        operator=config.billing.issuer.name if config.billing.issuer else "Penstock",
     )
+
+
+def _exports(config: shape.Config, where: str) -> tuple[ScheduledExport, ...]:
+    if len({entry.name for entry in config.exports}) != len(config.exports):
+        raise ConfigError(f"{where}: two entries under `exports` have the same name; names must be unique.")
+    return config.exports
 
 
 def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], str | None]) -> Model:

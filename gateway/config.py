@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from gateway.config_exports import ScheduledExport
 from gateway.config_outlets import Alerts, Events, Mail
 from gateway.config_owners import BillTo as BillTo
 from gateway.config_owners import Key as Key
@@ -153,6 +154,7 @@ class Config(Section):
     redis: str | None = Field(None, description="Redis URL for several gateway processes; in memory when absent.")
     tenants: tuple[Tenant, ...] = Field((), description="Who is billed; `default` exists always.")
     billing: Billing = Field(Billing(), description="Invoices.")
+    exports: tuple[ScheduledExport, ...] = Field((), description="Exports that are written by themselves.")
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
@@ -165,7 +167,7 @@ class Config(Section):
     max_upstream_connections: int = Field(1000, gt=0, description="Open upstream connections per gateway process.")
 
 
-SECRETS = {("key",), ("api_key",), ("secret",), ("password",), ("url",)}
+SECRETS = frozenset({"key", "api_key", "secret", "password", "url", "access_key_id", "secret_access_key"})
 """Keys whose values are never shown."""
 
 
@@ -200,7 +202,10 @@ def _explain(problem: dict[str, Any], document: object) -> str:
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
         return f"unknown key {_dotted(location)!r}; {hint}"
-    shown = "" if problem["type"] == "missing" or location[-1:] in SECRETS else f", got {problem['input']!r}"
+    # Whole sections are not shown either: there may be secrets in them.
+    secret = isinstance(problem["input"], dict) or SECRETS.intersection(location[-1:])
+    hidden = secret or problem["type"] == "missing"
+    shown = "" if hidden else f", got {problem['input']!r}"
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
     return f"{_dotted(location)}: {message}{shown}"
 

@@ -38,7 +38,15 @@ def price_list(model: str, markup: Decimal, when: datetime) -> PriceList:
     return PriceList({meter: with_markup(rate, markup) for meter, rate in rates.items()}, "test")
 
 
-def call(number: int, model: str, tenant: str, usage: Usage, when: datetime, status: str = "ok") -> Attempt:
+def call(
+    number: int,
+    model: str,
+    tenant: str,
+    usage: Usage,
+    when: datetime,
+    status: str = "ok",
+    service_tier: str | None = None,
+) -> Attempt:
     return attempt(
         number,
         usage,
@@ -47,6 +55,7 @@ def call(number: int, model: str, tenant: str, usage: Usage, when: datetime, sta
         upstream_model=f"{model}-2026",
         started_at=when.timestamp(),
         status=status,
+        service_tier=service_tier,
         error_code=None if status == "ok" else "upstream_error",
         cost=rate_usage(usage, price_list(model, Decimal(0), when)),
         charge=rate_usage(usage, price_list(model, MARKUPS[tenant], when)),
@@ -73,11 +82,13 @@ def request(draw: random.Random, when: datetime, **changes: object) -> UsageEven
     elif kind < 0.35:
         calls = [call(1, model, tenant, Usage(), when, "error")]
     else:
-        calls = [call(1, model, tenant, usage, when)]
+        calls = [call(1, model, tenant, usage, when, service_tier=draw.choice([None, "default", "flex"]))]
     outcome = {"ok": "completed", "cut": "cut", "error": "failed"}[calls[-1].status]
+    named = {"project": draw.choice([None, "red", "blue"]), "end_user": draw.choice([None, "u1"])}
+    named["tags"] = draw.choice([(), ("batch",), ("batch", "team:red"), ("team=blue", "x:1")])
     moments = {"started_at": when.timestamp(), "finished_at": when.timestamp() + draw.random() * 30}
     return event(*calls, tenant=tenant, model=calls[-1].model, provider=calls[-1].provider, outcome=outcome,
-                 **moments, **changes)  # fmt: skip
+                 **moments, **{**named, **changes})  # fmt: skip
 
 
 def requests(number: int, *, seed: int = 7, since: datetime = START, until: datetime = END) -> list[UsageEvent]:

@@ -235,6 +235,8 @@ ledger_transactions = Table(
     Column("kind", Text, nullable=False),
     Column("occurred_at", UtcDateTime, nullable=False),
     Column("posted_at", UtcDateTime, nullable=False),
+    # Invoices, credits and the like; nearly all transactions are requests, so this stays small.
+    Index("ledger_transactions_of_documents", "occurred_at", **_where("kind != 'usage'")),
 )
 
 ledger_entries = Table(

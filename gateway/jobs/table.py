@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.jobs.alerts.budgets import fire_budget_alerts
 from gateway.jobs.alerts.operator import verify_books, watch
+from gateway.jobs.exports import run_exports
 from gateway.jobs.holds.give_back import give_back_holds
 from gateway.jobs.outbox.send import send_outbox
 from gateway.jobs.runner import Job
@@ -14,6 +15,7 @@ JOBS: tuple[Job, ...] = (
     Job("give-back", 15, give_back_holds),
     Job("budget-alerts", 60, fire_budget_alerts),
     Job("watch", 60, watch),
+    Job("exports", 60, run_exports),
     Job("verify", 86_400, verify_books),
     Job("partitions", 3_600, open_partitions),
     Job("retention", 86_400, apply_retention),

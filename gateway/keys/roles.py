@@ -28,6 +28,8 @@ Action = Literal[
     "events.retry",
     "alerts.read",
     "invoices.read",
+    "exports.read",
+    "exports.run",
     "reconciliation.read",
     "reconciliation.change",
 ]
@@ -53,21 +55,16 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "events.retry": _ADMINS,
     "alerts.read": _EVERYBODY,
     "invoices.read": _ADMINS | {"finance", "viewer"},
+    "exports.read": _ADMINS | {"finance"},
+    "exports.run": _ADMINS | {"finance"},
     "reconciliation.read": _ADMINS | {"finance"},
     "reconciliation.change": _ADMINS | {"finance"},
 }
 
-WHOLE: frozenset[Action] = frozenset(
-    {
-        "models.read",
-        "ledger.verify",
-        "jobs.read",
-        "events.read",
-        "events.retry",
-        "reconciliation.read",
-        "reconciliation.change",
-    }
-)
+WHOLE: frozenset[Action] = frozenset({
+    "models.read", "ledger.verify", "jobs.read", "events.read", "events.retry",
+    "reconciliation.read", "reconciliation.change", "exports.read", "exports.run",
+})  # fmt: skip
 """What shows the whole installation, such as the providers' prices: members of one tenant may not do it."""
 
 

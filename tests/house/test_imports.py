@@ -42,6 +42,7 @@ LAYERS = (
             "catalog_outlets",
             "catalog_owners",
             "config",
+            "config_exports",
             "config_outlets",
             "config_owners",
             "config_section",

@@ -9,7 +9,18 @@ import pytest
 
 from tests.house.source import ROOT
 
-HEAVY = ("torch", "transformers", "litellm", "sklearn", "scipy", "pandas", "pyarrow", "tokenizers", "local_engine")
+HEAVY = (
+    "torch",
+    "transformers",
+    "litellm",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "tokenizers",
+    "obstore",
+    "local_engine",
+)
 
 BUILD_THE_GATEWAY = """
 from pathlib import Path

@@ -9,6 +9,7 @@ from gateway.api.admin import (
     audit,
     budgets,
     events,
+    exports,
     invoices,
     jobs,
     keys,
@@ -42,7 +43,7 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, reconciliation, jobs, events, audit,
+    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, exports, reconciliation, jobs, events, audit,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

@@ -1,17 +1,7 @@
 """Exports: usage and money of one month as files that finance can load; each adds up to the ledger or is not written."""
 
-from gateway.billing.exports.invoiced import Adjustment, Invoiced, InvoiceLine
-from gateway.billing.exports.month import BillingMonth, Closing
 from gateway.billing.exports.order import Order
 from gateway.billing.exports.run import Exported, export
+from gateway.billing.periods.month import Month
 
-__all__ = [
-    "Adjustment",
-    "BillingMonth",
-    "Closing",
-    "Exported",
-    "InvoiceLine",
-    "Invoiced",
-    "Order",
-    "export",
-]
+__all__ = ["Exported", "Month", "Order", "export"]

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import orjson
 
+from gateway.billing.exports.charges import Charge
 from gateway.billing.exports.columns import Cell, Row, decimal
 from gateway.billing.exports.focus_columns import COST_AND_USAGE, METER_WORDS, PER_MILLION, SECONDS, TOKENS
-from gateway.billing.exports.invoiced import Adjustment, ChargeCategory, Coverage, Invoiced
-from gateway.billing.exports.month import BillingMonth, at_midnight
-from gateway.billing.exports.queries import Charge
-from gateway.money import format_usd
+from gateway.billing.exports.invoiced import EXACT_PER_PICO, Coverage, Difference, InvoiceLine
+from gateway.billing.exports.month import at_midnight
+from gateway.billing.periods.month import Month
+from gateway.money import PICO_PER_CENT, format_usd
 
 View = Literal["tenant", "provider"]
 OWN_PROVIDERS = frozenset({"bundled", "engine"})
@@ -39,7 +40,7 @@ class Perspective:
 
     view: View
     operator: str
-    month: BillingMonth
+    month: Month
 
     def host(self, provider: str) -> str:
         """Who runs the model."""
@@ -50,26 +51,37 @@ class Perspective:
         return self.operator if self.view == "tenant" else self.host(provider)
 
 
-def cost_and_usage(charges: Iterable[Charge], perspective: Perspective, lines: Coverage) -> Iterator[Row]:
-    """One row per charge, then one per day, tenant and provider whose lines were rounded at all."""
+def cost_and_usage(charges: Iterable[Charge], perspective: Perspective, coverage: Coverage) -> Iterator[Row]:
+    """One row per charge, then one per day, tenant and provider whose lines were rounded and are on no invoice.
+
+    What is on an invoice line has its rounding there; `invoice_rows` gives it.
+    """
     rounded: dict[tuple[date, str, str, bool], tuple[int, int]] = {}
     for charge in charges:
-        yield _row(_charge_values(charge, perspective, lines))
+        line = coverage.take(charge)
+        yield _row(_charge_values(charge, perspective, line))
+        if line is not None:
+            continue
         # In 10^-18 USD, where both a pico-USD and quantity x rate are whole.
-        difference = charge.amount * 10**6 - charge.quantity * charge.rate
+        difference = charge.amount * EXACT_PER_PICO - charge.quantity * charge.rate
         key = (charge.day, charge.tenant, charge.provider, charge.late)
         sum_before, lines_before = rounded.get(key, (0, 0))
         rounded[key] = (sum_before + difference, lines_before + charge.lines)
     for (day, tenant, provider, late), (difference, number) in rounded.items():
         if difference:
-            yield _row(_rounding_values(day, tenant, provider, late, difference, number, perspective, lines))
+            yield _row(_rounding_values(day, tenant, provider, late, difference, number, perspective))
 
 
-def adjustments(invoiced: Invoiced, perspective: Perspective, tenant: str | None) -> Iterator[Row]:
-    """Credits, taxes and the like, which only the tenant view has."""
-    for number, one in enumerate(invoiced.adjustments if perspective.view == "tenant" else ()):
-        if tenant in (None, one.tenant):
-            yield _row(_adjustment_values(number, one, perspective))
+def invoice_rows(coverage: Coverage, perspective: Perspective) -> Iterator[Row]:
+    """After all charges: the rounding of each invoice line, and lines that no usage stands behind (credits, taxes, credit
+    notes). With them every invoice line is exactly the sum of the rows that
+    name it in x_InvoiceLine.
+    """
+    for difference in coverage.differences():
+        yield _row(_cents_values(difference, perspective))
+    for line in coverage.lines:
+        if line.category != "Usage" and line.counts:
+            yield _row(_line_values(line, perspective))
 
 
 def _row(values: dict[str, Cell]) -> Row:
@@ -78,10 +90,17 @@ def _row(values: dict[str, Cell]) -> Row:
 
 
 def _frame(
-    perspective: Perspective, tenant: str, provider: str | None, amount: Decimal, key: Iterable[object]
+    perspective: Perspective,
+    tenant: str,
+    provider: str | None,
+    amount: Decimal,
+    key: Iterable[object],
+    line: InvoiceLine | None = None,
 ) -> dict[str, Cell]:
-    """What every row has: whose account, whose service, which billing period, four equal costs."""
+    """What every row has: whose account, whose service, which billing period, which invoice line, four equal costs."""
     issuer = perspective.operator if provider is None else perspective.issuer(provider)
+    if line is not None:
+        issuer = line.issuer
     values: dict[str, Cell] = {
         "BillingCurrency": "USD",
         "BillingPeriodStart": perspective.month.start,
@@ -92,6 +111,9 @@ def _frame(
         "ServiceCategory": "AI and Machine Learning",
         "ServiceSubcategory": "Generative AI",
         "ServiceName": "LLM Inference",
+        "InvoiceId": line.invoice_id if line is not None else None,
+        "InvoiceDetailId": line.detail_id if line is not None else None,
+        "x_InvoiceLine": line.detail_id if line is not None else None,
         "x_ChargeKey": _key(perspective, tenant, provider, key),
         **dict.fromkeys(("BilledCost", "EffectiveCost", "ListCost", "ContractedCost"), amount),
     }
@@ -103,18 +125,16 @@ def _frame(
     return {**values, **account}
 
 
-def _charge_values(charge: Charge, perspective: Perspective, lines: Coverage) -> dict[str, Cell]:
+def _charge_values(charge: Charge, perspective: Perspective, line: InvoiceLine | None) -> dict[str, Cell]:
     words = METER_WORDS[charge.meter]
     timed = words.direction is None
     quantity = decimal(charge.quantity, 6)
     price = decimal(charge.rate, PICO_PLACES)
     sku = f"{charge.provider}/{charge.model}/{charge.meter}"
-    key = (charge.day, charge.model, charge.upstream_model, charge.meter, charge.rate, charge.status, charge.estimated,
-           charge.late)  # fmt: skip
+    amount = _exact(charge.quantity * charge.rate)
     return {
-        **_frame(perspective, charge.tenant, charge.provider, _exact(charge.quantity * charge.rate), key),
+        **_frame(perspective, charge.tenant, charge.provider, amount, charge.grain, line),
         **_period(at_midnight(charge.day), at_midnight(charge.day + timedelta(days=1))),
-        **_invoice(perspective, lines, "Usage", charge.tenant, charge.model, charge.meter),
         "ChargeCategory": "Usage",
         "ChargeClass": "Correction" if charge.late else None,
         "ChargeDescription": f"{words.sku_meter} of {charge.model}",
@@ -128,28 +148,22 @@ def _charge_values(charge: Charge, perspective: Perspective, lines: Coverage) ->
         "ContractedUnitPrice": price,
         "SkuId": sku,
         "SkuMeter": words.sku_meter,
-        "SkuPriceId": f"{sku}@{format_usd(charge.rate)}",
+        "SkuPriceId": _price_id(sku, charge),
         "SkuPriceDetails": _details(charge),
+        "Tags": orjson.dumps(dict(charge.tags)).decode() if charge.tags else None,
         "x_AttemptStatus": charge.status,
         "x_Estimated": charge.estimated,
+        "x_Project": charge.project,
         "x_RatedLines": charge.lines,
     }
 
 
 def _rounding_values(
-    day: date,
-    tenant: str,
-    provider: str,
-    late: bool,
-    difference: int,
-    number: int,
-    perspective: Perspective,
-    lines: Coverage,
+    day: date, tenant: str, provider: str, late: bool, difference: int, number: int, perspective: Perspective
 ) -> dict[str, Cell]:
     return {
         **_frame(perspective, tenant, provider, _exact(difference), (day, "rounding", late)),
         **_period(at_midnight(day), at_midnight(day + timedelta(days=1))),
-        **_invoice(perspective, lines, "Adjustment", tenant, None, None),
         "ChargeCategory": "Adjustment",
         "ChargeClass": "Correction" if late else None,
         "ChargeDescription": "Rounding of rated lines to whole pico-USD",
@@ -158,17 +172,31 @@ def _rounding_values(
     }
 
 
-def _adjustment_values(number: int, one: Adjustment, perspective: Perspective) -> dict[str, Cell]:
-    amount = decimal(one.amount_pico, PICO_PLACES)
+def _cents_values(difference: Difference, perspective: Perspective) -> dict[str, Cell]:
+    line = difference.line
+    late = line.charge_month != perspective.month
     return {
-        **_frame(perspective, one.tenant, None, amount, (number, one.category, one.description, one.since)),
-        **_period(one.since, one.until),
-        "ChargeCategory": one.category,
-        "ChargeClass": "Correction" if one.correction else None,
-        "ChargeDescription": one.description,
+        **_frame(perspective, line.tenant, None, _exact(difference.exact), ("rounding", line.detail_id), line),
+        **_period(line.charge_month.start, line.charge_month.end),
+        # FOCUS wants one category per invoice line, and a row without a price is no Usage.
+        "InvoiceDetailId": None,
+        "ChargeCategory": "Adjustment",
+        "ChargeClass": "Correction" if late else None,
+        "ChargeDescription": f"Rounding of invoice line {line.detail_id} to cents",
         "ChargeFrequency": "One-Time",
-        "InvoiceId": one.invoice_id,
-        "InvoiceDetailId": one.detail_id,
+        "x_RatedLines": difference.lines,
+    }
+
+
+def _line_values(line: InvoiceLine, perspective: Perspective) -> dict[str, Cell]:
+    amount = decimal(line.cents * PICO_PER_CENT, PICO_PLACES)
+    return {
+        **_frame(perspective, line.tenant, None, amount, (line.issuer, line.detail_id), line),
+        **_period(line.charge_month.start, line.charge_month.end),
+        "ChargeCategory": line.category,
+        "ChargeClass": "Correction" if line.corrects else None,
+        "ChargeDescription": line.description,
+        "ChargeFrequency": "One-Time",
     }
 
 
@@ -176,21 +204,16 @@ def _period(since: datetime, until: datetime) -> dict[str, Cell]:
     return {"ChargePeriodStart": since, "ChargePeriodEnd": until}
 
 
-def _invoice(
-    perspective: Perspective,
-    lines: Coverage,
-    category: ChargeCategory,
-    tenant: str,
-    model: str | None,
-    meter: str | None,
-) -> dict[str, Cell]:
-    """The invoice line that covers a charge, the narrowest first; null while nothing is invoiced, and for providers' bills."""
-    if perspective.view == "provider" or not lines:
-        return {}
-    for covered in ((model, meter), (model, None), (None, meter), (None, None)):
-        if line := lines.get((category, tenant, *covered)):
-            return {"InvoiceId": line.invoice_id, "InvoiceDetailId": line.detail_id}
-    return {}
+def _price_id(sku: str, charge: Charge) -> str:
+    """Names a price: what it is of, the terms under which it holds, and the price itself."""
+    terms = charge.terms
+    named = {
+        "tier": terms.service_tier if terms.service_tier != "default" else "",
+        "region": terms.region,
+        "from": terms.least_tokens,
+    }
+    shown = "".join(f";{name}={value}" for name, value in named.items() if value)
+    return f"{sku}{shown}@{format_usd(charge.rate)}"
 
 
 def _details(charge: Charge) -> str:
@@ -204,13 +227,17 @@ def _details(charge: Charge) -> str:
         "x_TokenCacheTtl": words.cache_ttl,
         "x_TokenModality": words.modality,
         "x_Reasoning": charge.meter == "reasoning" if words.direction == "Output" else None,
+        "x_ServiceTier": charge.service_tier,
+        "x_PriceServiceTier": charge.terms.service_tier if charge.terms.service_tier != "default" else None,
+        "x_PriceRegion": charge.terms.region or None,
+        "x_PriceFromTokens": charge.terms.least_tokens or None,
     }
     return orjson.dumps({name: value for name, value in details.items() if value is not None}).decode()
 
 
 def _key(perspective: Perspective, tenant: str, provider: str | None, key: Iterable[object]) -> str:
     """Names a row for ever: the same charge has the same key in every export."""
-    grain = [perspective.view, perspective.month.label, tenant, provider, *map(str, key)]
+    grain = [perspective.view, str(perspective.month), tenant, provider, *map(str, key)]
     return hashlib.sha256(orjson.dumps(grain)).hexdigest()[:32]
 
 

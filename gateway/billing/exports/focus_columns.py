@@ -88,6 +88,8 @@ COST_AND_USAGE = (
     Column("x_AttemptStatus"),
     Column("x_ChargeKey"),
     Column("x_Estimated", "boolean"),
+    Column("x_InvoiceLine"),
+    Column("x_Project"),
     Column("x_RatedLines", "integer"),
 )
 

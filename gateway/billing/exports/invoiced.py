@@ -1,89 +1,201 @@
-"""What invoices know and usage does not, as an export takes it: their lines, and money that is no usage (credits, taxes).
+"""What invoices and credit notes of a month say, as an export takes it: their lines, and which usage each line covers (pure).
 
-Whoever keeps invoices fills this in. Without it InvoiceId and InvoiceDetailId stay null and no Invoice Detail is written.
+An invoice line covers the charges of its tenant with its month, model, meter and rate. The charges must add up to what the
+line was made from, else StartupError; what the line's rounding to cents adds to them is money, too.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Literal
+
+from gateway.billing.exports.charges import Charge
+from gateway.billing.invoices.document import CreditNote, Invoice
+from gateway.billing.periods.month import Month
+from gateway.errors import StartupError
+from gateway.money import PICO_PER_CENT
 
 ChargeCategory = Literal["Usage", "Purchase", "Tax", "Credit", "Adjustment"]
 IssueStatus = Literal["Open", "Issued", "Voided"]
 
+EXACT_PER_PICO = 10**6
+"""Products of quantity and rate are kept in 10^-18 USD, where they are whole."""
+
+_CATEGORIES: dict[str, ChargeCategory] = {"usage": "Usage", "correction": "Usage", "credit": "Credit", "tax": "Tax"}
+
 
 @dataclass(frozen=True, slots=True)
 class InvoiceLine:
-    """One line of an invoice. It covers the tenant's usage of `model` and `meter`, where None stands for all of them.
+    """One line of an invoice or credit note. `cents` is what the document says, `exact_pico` what its usage adds up to.
 
-    `amount` is what the invoice says, in USD and rounded as invoices are. `refers_to` is the invoice that a credit note
-    corrects; the invoice itself otherwise.
+    `charge_month` is the month of the usage, or of the invoice that a credit note (`refers_to` another one) corrects.
     """
 
     detail_id: str
     invoice_id: str
+    issuer: str
     tenant: str
     category: ChargeCategory
-    amount: Decimal
+    cents: int
+    exact_pico: int
     description: str
-    model: str | None
-    meter: str | None
+    charge_month: Month
     created_at: datetime
     updated_at: datetime
-    issued_at: datetime | None
+    issued_at: datetime
     status: IssueStatus
     due_at: datetime | None
     terms: str
-    purchase_order: str | None = None
-    refers_to: str | None = None
+    purchase_order: str | None
+    refers_to: str
+    model: str | None = None
+    meter: str | None = None
+    rate: int | None = None
+
+    @property
+    def corrects(self) -> bool:
+        """Whether it belongs to a credit note."""
+        return self.refers_to != self.invoice_id
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is still owed: voided documents are shown and sum to nothing."""
+        return self.status != "Voided"
 
 
-Coverage = Mapping[tuple[ChargeCategory, str, str | None, str | None], InvoiceLine]
-"""Invoice lines by category, tenant, model and meter: a charge and its invoice line must be of one category."""
+def lines_of_invoice(invoice: Invoice) -> Iterator[InvoiceLine]:
+    """The lines of a finalised or void invoice."""
+    assert invoice.number is not None
+    assert invoice.finalised_at is not None
+    for position, line in enumerate(invoice.lines, 1):
+        yield InvoiceLine(
+            detail_id=f"{invoice.number}/{position}",
+            invoice_id=invoice.number,
+            issuer=str(invoice.issuer["name"]),
+            tenant=invoice.tenant,
+            category=_CATEGORIES[line.kind],
+            cents=line.amount_cents,
+            exact_pico=line.amount_pico,
+            description=line.description,
+            charge_month=line.charge_period or invoice.period,
+            created_at=invoice.created_at,
+            updated_at=invoice.voided_at or invoice.finalised_at,
+            issued_at=invoice.finalised_at,
+            status="Voided" if invoice.state == "void" else "Issued",
+            due_at=invoice.due_at,
+            terms=_terms(invoice),
+            purchase_order=invoice.bill_to.get("po_number"),
+            refers_to=invoice.number,
+            model=line.model,
+            meter=line.meter,
+            rate=line.rate,
+        )
+
+
+def lines_of_note(note: CreditNote, invoice: Invoice) -> Iterator[InvoiceLine]:
+    """A credit note as what it gives back before tax, and its tax; negative."""
+    assert invoice.number is not None
+    parts: tuple[tuple[ChargeCategory, int, str], ...] = (
+        ("Credit", note.amount_cents - note.tax_cents, f"Credit note on {invoice.number}: {note.reason}"),
+        ("Tax", note.tax_cents, f"Tax of the credit note on {invoice.number}"),
+    )
+    for position, (category, cents, description) in enumerate(parts, 1):
+        if cents:
+            yield InvoiceLine(
+                detail_id=f"{note.number}/{position}",
+                invoice_id=note.number,
+                issuer=str(invoice.issuer["name"]),
+                tenant=invoice.tenant,
+                category=category,
+                cents=-cents,
+                exact_pico=-cents * PICO_PER_CENT,
+                description=description,
+                charge_month=invoice.period,
+                created_at=note.created_at,
+                updated_at=note.created_at,
+                issued_at=note.created_at,
+                status="Issued",
+                due_at=None,
+                terms=_terms(invoice),
+                purchase_order=invoice.bill_to.get("po_number"),
+                refers_to=invoice.number,
+            )
+
+
+def digest(lines: Iterable[InvoiceLine]) -> str | None:
+    """Changes whenever a line does; None without any."""
+    found = [repr(line) for line in lines]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest() if found else None
+
+
+def rounding_pico(lines: Iterable[InvoiceLine]) -> int:
+    """What invoices add to the usage they cover: credits, taxes, credit notes and the rounding to cents."""
+    return sum(
+        line.cents * PICO_PER_CENT - (line.exact_pico if line.category == "Usage" else 0)
+        for line in lines
+        if line.counts
+    )
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What was seen of a line's usage: 10^-18 USD of products, pico-USD of rated lines, and how many lines."""
+
+    exact: int = 0
+    pico: int = 0
+    lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Adjustment:
-    """Money between the operator and a tenant that no usage stands behind: a credit, a tax, a refund. Credits are negative."""
+class Difference:
+    """What a line says beyond the products of its charges, 10^-18 USD, over so many rated lines."""
 
-    tenant: str
-    category: Literal["Purchase", "Tax", "Credit", "Adjustment"]
-    correction: bool
-    amount_pico: int
-    description: str
-    since: datetime
-    until: datetime
-    invoice_id: str | None = None
-    detail_id: str | None = None
+    line: InvoiceLine
+    exact: int
+    lines: int
 
 
-@dataclass(frozen=True, slots=True)
-class Invoiced:
-    """Invoices and adjustments of one month; by default there are none."""
+@dataclass(slots=True)
+class Coverage:
+    """Finds the invoice line of a charge and adds up what each line covers."""
 
     lines: tuple[InvoiceLine, ...] = ()
-    adjustments: tuple[Adjustment, ...] = ()
+    _by_usage: dict[tuple[object, ...], InvoiceLine] = field(init=False)
+    _sums: dict[str, _Sum] = field(init=False)
 
-    def by_coverage(self) -> Coverage:
-        """Lines that cover usage or its rounding. Raises ValueError when two of them cover the same."""
-        found: dict[tuple[ChargeCategory, str, str | None, str | None], InvoiceLine] = {}
-        for line in self.lines:
-            if line.category not in ("Usage", "Adjustment") or line.status == "Voided":
-                continue
-            key = (line.category, line.tenant, line.model, line.meter)
-            if key in found:
-                raise ValueError(
-                    f"the invoice lines {found[key].detail_id!r} and {line.detail_id!r} cover the same usage"
+    def __post_init__(self) -> None:
+        living = [line for line in self.lines if line.category == "Usage" and line.counts]
+        self._by_usage = {(line.tenant, line.charge_month, line.model, line.meter, line.rate): line for line in living}
+        self._sums = {line.detail_id: _Sum() for line in living}
+
+    def take(self, charge: Charge) -> InvoiceLine | None:
+        """The line that a charge is on, None while nothing is invoiced; the charge counts towards it."""
+        month = Month(charge.day.year, charge.day.month)
+        line = self._by_usage.get((charge.tenant, month, charge.model, charge.meter, charge.rate))
+        if line is not None:
+            found = self._sums[line.detail_id]
+            found.exact += charge.quantity * charge.rate
+            found.pico += charge.amount
+            found.lines += charge.lines
+        return line
+
+    def differences(self) -> Iterator[Difference]:
+        """After all charges: what rounding made of each line. Raises StartupError for a line that its usage contradicts."""
+        for line in self._by_usage.values():
+            found = self._sums[line.detail_id]
+            if found.pico != line.exact_pico:
+                raise StartupError(
+                    f"the usage of invoice line {line.detail_id} of {line.tenant!r} adds up to {found.pico} pico-USD, the line "
+                    f"was made from {line.exact_pico}. Nothing was written; run `penstock ledger verify` to see what is wrong."
                 )
-            found[key] = line
-        return found
+            exact = line.cents * PICO_PER_CENT * EXACT_PER_PICO - found.exact
+            if exact:
+                yield Difference(line, exact, found.lines)
 
-    def digest(self) -> str | None:
-        """Changes whenever anything in here does; None when there is nothing."""
-        if not (self.lines or self.adjustments):
-            return None
-        return hashlib.sha256(repr((self.lines, self.adjustments)).encode()).hexdigest()
+
+def _terms(invoice: Invoice) -> str:
+    days = invoice.bill_to.get("terms_days", 0)
+    return f"Net {days}" if days else "Due on receipt"

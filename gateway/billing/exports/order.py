@@ -4,56 +4,84 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import Connection
 
 from gateway import __version__
 from gateway.billing.exports import queries
+from gateway.billing.exports.books import Books, read_books
 from gateway.billing.exports.columns import moment_text
 from gateway.billing.exports.focus import Perspective, View
 from gateway.billing.exports.focus_columns import FOCUS_VERSION
-from gateway.billing.exports.invoiced import Invoiced
-from gateway.billing.exports.month import BillingMonth, Closing, slices
+from gateway.billing.exports.month import Slice, at_midnight, slices
 from gateway.billing.exports.queries import Fingerprint
 from gateway.billing.exports.sinks import Format
+from gateway.billing.periods.month import Month
 
 What = Literal["focus", "usage", "journal"]
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when columns or their meaning change, so that files of before are written again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One export. `tenant` None means all of them; a journal is always of all, or it would not balance."""
+    """One export. `tenant` None means all of them; a journal is always of all, or it would not balance.
+
+    `day` exports only what started on that day of the month, before anything is invoiced. `tags` are the keys that rows of
+    FOCUS are split by.
+    """
 
     what: What
-    month: BillingMonth
+    month: Month
     form: Format
     view: View = "tenant"
     tenant: str | None = None
     operator: str = "Penstock"
-    closing: Closing = field(default_factory=Closing)
-    invoiced: Invoiced = field(default_factory=Invoiced)
+    day: date | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         """The name of its folder: one per order, so that orders do not overwrite each other."""
         view = () if self.what == "journal" else (self.view,)
         tenant = () if self.tenant is None else (_as_file_name(self.tenant),)
-        return "-".join((self.what, *view, self.form, self.month.label, *tenant))
+        return "-".join((self.what, *view, self.form, self.period, *tenant))
+
+    @property
+    def period(self) -> str:
+        """`2026-11`, or `2026-11-30` for a day."""
+        return str(self.month) if self.day is None else self.day.isoformat()
+
+    @property
+    def window(self) -> tuple[datetime, datetime]:
+        """From when until when things happened that are exported."""
+        if self.day is None:
+            return self.month.start, self.month.end
+        return at_midnight(self.day), at_midnight(self.day + timedelta(days=1))
 
     @property
     def perspective(self) -> Perspective:
         """Whose bill it is."""
         return Perspective(self.view, self.operator, self.month)
 
+    def slices(self, books: Books) -> Iterator[Slice]:
+        """The usage that it is of."""
+        return slices(self.month, books.late, self.day)
 
-def fingerprint(connection: Connection, order: Order) -> Fingerprint:
+
+def books_of(connection: Connection, order: Order) -> Books:
+    """What is known about the order's month. Documents are of whole months and of what tenants pay."""
+    documents = order.what == "focus" and order.view == "tenant" and order.day is None
+    return read_books(connection, order.month, order.tenant, invoiced=documents)
+
+
+def fingerprint(connection: Connection, order: Order, books: Books) -> Fingerprint:
     """Of all slices together."""
-    parts = [queries.fingerprint(connection, part, order.tenant) for part in slices(order.month, order.closing)]
+    parts = [queries.fingerprint(connection, part, order.tenant) for part in order.slices(books)]
     return Fingerprint(
         sum(part.requests for part in parts),
         sum(part.units for part in parts),
@@ -63,19 +91,18 @@ def fingerprint(connection: Connection, order: Order) -> Fingerprint:
     )
 
 
-def inputs_of(connection: Connection, order: Order, found: Fingerprint) -> dict[str, Any]:
+def inputs_of(connection: Connection, order: Order, books: Books, found: Fingerprint) -> dict[str, Any]:
     """Everything the files depend on, for the manifest: equal inputs give equal files."""
-    others = queries.other_transactions(connection, order.month) if order.what == "journal" else None
+    others = queries.other_transactions(connection, *order.window) if order.what == "journal" else None
     return {
         "export": order.what,
         "format": order.form,
         "view": None if order.what == "journal" else order.view,
-        "period": order.month.label,
+        "period": order.period,
         "tenant": order.tenant,
         "operator": order.operator if order.what == "focus" else None,
-        "previous_closed_at": _moment(order.closing.previous),
-        "closed_at": _moment(order.closing.this),
-        "invoices_sha256": order.invoiced.digest(),
+        "tags": list(order.tags) if order.what == "focus" else None,
+        **books.as_inputs(),
         "penstock_version": __version__,
         "schema_version": SCHEMA_VERSION,
         "focus_version": FOCUS_VERSION if order.what == "focus" else None,
@@ -83,13 +110,9 @@ def inputs_of(connection: Connection, order: Order, found: Fingerprint) -> dict[
         "units": found.units,
         "cost_pico": found.cost_pico,
         "charge_pico": found.charge_pico,
-        "last_finished_at": _moment(found.last),
+        "last_finished_at": moment_text(found.last) if found.last is not None else None,
         "other_transactions": others,
     }
-
-
-def _moment(value: datetime | None) -> str | None:
-    return moment_text(value) if value is not None else None
 
 
 def _as_file_name(tenant: str) -> str:

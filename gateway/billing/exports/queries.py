@@ -5,15 +5,35 @@ One slice is about a day, so that no statement runs long and memory does not gro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, case, func, literal, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    literal_column,
+    not_,
+    select,
+    tuple_,
+)
 
-from gateway.billing.exports.month import BillingMonth, Slice
+from gateway.billing.exports.charges import Charge, PriceRow, PriceTerms, merged, price_ids, terms_of, wanted_tags
+from gateway.billing.exports.month import Slice
+from gateway.billing.periods.month import Month
+from gateway.db.invoice_tables import late_events
 from gateway.db.partitions import of_request, started_within
+from gateway.db.price_tables import prices
 from gateway.db.tables import (
     attempts,
     ledger_accounts,
@@ -22,29 +42,12 @@ from gateway.db.tables import (
     rated_lines,
     usage_events,
 )
-from gateway.types import Meter, usage_fields
+from gateway.types import usage_fields
 
 Book = Literal["cost", "charge"]
 PAGE = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """Rated lines of one day that have everything but the request in common. Quantity in units, rate and amount in pico-USD."""
-
-    day: date
-    tenant: str
-    provider: str
-    model: str
-    upstream_model: str
-    meter: Meter
-    rate: int
-    status: str
-    estimated: bool
-    quantity: int
-    amount: int
-    lines: int
-    late: bool
+_NO_REQUEST = ledger_transactions.c.kind != literal_column("'usage'")
+"""Written out, because an index of few rows is chosen only for a condition that is its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,14 @@ class Fingerprint:
     last: datetime | None
 
 
-def charges(connection: Connection, part: Slice, book: Book, tenant: str | None) -> list[Charge]:
-    """The charges of a slice in a fixed order (that of Python, databases sort text differently)."""
-    day = _day(connection, usage_events.c.started_at).label("day")
+def charges(
+    connection: Connection, part: Slice, book: Book, tenant: str | None, tags: Collection[str] = ()
+) -> list[Charge]:
+    """The charges of a slice in a fixed order. `tags` are the keys whose values make charges of their own."""
+    source = attempts.c.cost_source if book == "cost" else attempts.c.charge_source
     grain = (
         usage_events.c.tenant,
+        usage_events.c.project,
         attempts.c.provider,
         attempts.c.model,
         attempts.c.upstream_model,
@@ -84,10 +90,13 @@ def charges(connection: Connection, part: Slice, book: Book, tenant: str | None)
         rated_lines.c.rate,
         attempts.c.status,
         attempts.c.estimated,
+        attempts.c.service_tier,
+        source.label("source"),
+        (cast(usage_events.c.tags, Text) if tags else literal("[]", Text)).label("tag_list"),
     )
     query = (
         select(
-            day,
+            _day(connection, usage_events.c.started_at).label("day"),
             *grain,
             func.sum(rated_lines.c.quantity).label("quantity"),
             func.sum(rated_lines.c.amount_pico).label("amount"),
@@ -97,13 +106,19 @@ def charges(connection: Connection, part: Slice, book: Book, tenant: str | None)
         .join(attempts, of_request(attempts))
         .join(rated_lines, and_(of_request(rated_lines), rated_lines.c.attempt == attempts.c.number))
         .where(rated_lines.c.book == book, *started_within(part.since, part.until))
-        .group_by("day", *grain)
+        .group_by("day", *grain[:-1], *([grain[-1].name] if tags else []))
     )
-    rows = connection.execute(_within(query, part, tenant)).mappings()
-    found = [_charge(row, part.late) for row in rows]
-    found.sort(key=lambda one: (one.day, one.tenant, one.provider, one.model, one.upstream_model, one.meter, one.rate,
-                                one.status, one.estimated))  # fmt: skip
-    return found
+    rows = connection.execute(_within(query, part, tenant)).mappings().all()
+    terms = _price_rows(connection, {number for row in rows for number in price_ids(row["source"])})
+    return merged(_charge(row, part.late, terms, frozenset(tags)) for row in rows)
+
+
+def late_months(connection: Connection, month: Month, tenant: str | None) -> list[Month]:
+    """The earlier months of which there is late usage that is billed in a month, oldest first."""
+    query = select(late_events.c.charge_period).distinct().where(late_events.c.period == str(month))
+    if tenant is not None:
+        query = query.where(late_events.c.tenant == tenant)
+    return sorted(Month.parse(text) for text in connection.scalars(query))
 
 
 def usage_pages(
@@ -152,38 +167,36 @@ def ledger_sums(connection: Connection, part: Slice, tenant: str | None) -> dict
         .join(ledger_accounts, ledger_accounts.c.id == ledger_entries.c.account_id)
         .where(ledger_transactions.c.kind == "usage")
     )
-    row = connection.execute(_within(query, part, tenant, joined=True)).one()
+    row = connection.execute(_within(query, part, tenant)).one()
     return {"receivable": int(row.receivable), "payable": int(row.payable)}
 
 
 def usage_journal(connection: Connection, part: Slice) -> list[JournalLine]:
     """Ledger entries of the requests of a slice by account; late usage is booked on the first day of the open month."""
     query = (
-        _journal(literal(part.until.date().isoformat() if part.since is None else part.since.date().isoformat()))
+        _journal(literal(part.booking_day.isoformat()))
         .select_from(usage_events)
         .join(ledger_transactions, ledger_transactions.c.request_id == usage_events.c.request_id)
         .where(ledger_transactions.c.kind == "usage")
     )
-    return _journal_lines(connection, _within(_entries(query), part, None, joined=True))
+    return _journal_lines(connection, _within(_entries(query), part, None))
 
 
-def other_journal(connection: Connection, month: BillingMonth) -> list[JournalLine]:
+def other_journal(connection: Connection, since: datetime, until: datetime) -> list[JournalLine]:
     """Ledger entries of everything that is no request (credits, payments, corrections), on the day when it happened."""
     query = _journal(_day(connection, ledger_transactions.c.occurred_at)).select_from(ledger_transactions)
     query = query.where(
-        ledger_transactions.c.kind != "usage",
-        ledger_transactions.c.occurred_at >= month.start,
-        ledger_transactions.c.occurred_at < month.end,
+        _NO_REQUEST,
+        ledger_transactions.c.occurred_at >= since,
+        ledger_transactions.c.occurred_at < until,
     )
     return _journal_lines(connection, _entries(query))
 
 
-def other_transactions(connection: Connection, month: BillingMonth) -> int:
-    """How many ledger transactions of the month are no requests."""
+def other_transactions(connection: Connection, since: datetime, until: datetime) -> int:
+    """How many ledger transactions of [since, until) are no requests."""
     occurred = ledger_transactions.c.occurred_at
-    query = select(func.count()).where(
-        ledger_transactions.c.kind != "usage", occurred >= month.start, occurred < month.end
-    )
+    query = select(func.count()).where(_NO_REQUEST, occurred >= since, occurred < until)
     return connection.scalar(query) or 0
 
 
@@ -199,24 +212,16 @@ def is_known(connection: Connection, tenant: str) -> bool:
     return connection.scalar(query) is not None
 
 
-def _within(query: Select[Any], part: Slice, tenant: str | None, *, joined: bool = False) -> Select[Any]:
-    """Only the requests of a slice. `joined` says that the ledger's transactions are in the query already."""
-    started, posted = usage_events.c.started_at, ledger_transactions.c.posted_at
-    query = query.where(started < part.until)
-    if part.since is not None:
-        query = query.where(started >= part.since)
+def _within(query: Select[Any], part: Slice, tenant: str | None) -> Select[Any]:
+    """Only the requests of a slice."""
+    started, request = usage_events.c.started_at, usage_events.c.request_id
+    query = query.where(started >= part.since, started < part.until)
     if tenant is not None:
         query = query.where(usage_events.c.tenant == tenant)
-    if part.posted_after is None and part.posted_until is None:
-        return query
-    if not joined:
-        query = query.outerjoin(ledger_transactions, ledger_transactions.c.request_id == usage_events.c.request_id)
-    if part.posted_after is not None:
-        query = query.where(posted > part.posted_after)
-    if part.posted_until is not None:
-        # Requests whose process died have no transaction; they stay in their own month.
-        query = query.where(or_(posted <= part.posted_until, posted.is_(None)))
-    return query
+    if part.late_into is None:
+        return query.where(not_(exists().where(late_events.c.request_id == request)))
+    query = query.join(late_events, late_events.c.request_id == request)
+    return query.where(late_events.c.period == str(part.late_into))
 
 
 def _journal(day: ColumnElement[str]) -> Select[Any]:
@@ -258,9 +263,19 @@ def _day(connection: Connection, column: ColumnElement[datetime]) -> ColumnEleme
     return func.to_char(func.timezone("UTC", column), "YYYY-MM-DD")
 
 
-def _charge(row: RowMapping, late: bool) -> Charge:
+def _price_rows(connection: Connection, ids: Collection[int]) -> dict[int, PriceRow]:
+    """Rows of the price book by id; a day has prices of few."""
+    if not ids:
+        return {}
+    dimensions = (prices.c.id, prices.c.meter, prices.c.service_tier, prices.c.region, prices.c.least_tokens)
+    rows = connection.execute(select(*dimensions).where(prices.c.id.in_(ids)))
+    return {number: PriceRow(meter, PriceTerms(*terms)) for number, meter, *terms in rows}
+
+
+def _charge(row: RowMapping, late: bool, terms: dict[int, PriceRow], tags: frozenset[str]) -> Charge:
     return Charge(
-        date.fromisoformat(row["day"]), row["tenant"], row["provider"], row["model"], row["upstream_model"], row["meter"],
-        int(row["rate"]), row["status"], bool(row["estimated"]), int(row["quantity"]), int(row["amount"]),
-        int(row["lines"]), late,
+        date.fromisoformat(row["day"]), row["tenant"], row["project"], row["provider"], row["model"],
+        row["upstream_model"], row["meter"], int(row["rate"]), row["status"], bool(row["estimated"]),
+        row["service_tier"], terms_of(row["meter"], row["source"], terms), wanted_tags(row["tag_list"], tags), late,
+        int(row["quantity"]), int(row["amount"]), int(row["lines"]),
     )  # fmt: skip

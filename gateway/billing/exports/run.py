@@ -17,9 +17,8 @@ from typing import Any
 
 from gateway.billing.exports import manifest, queries
 from gateway.billing.exports.files import SOMETIMES, File, files_of
-from gateway.billing.exports.order import Order, fingerprint, inputs_of
+from gateway.billing.exports.order import Order, books_of, fingerprint, inputs_of
 from gateway.billing.exports.sinks import Format, require, write_file
-from gateway.billing.periods.month import Month
 from gateway.billing.retention.queries import removed_months_for
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
@@ -55,38 +54,45 @@ class Exported:
         }
 
 
-def export(database: Database, order: Order, out: Path, *, force: bool = False) -> Exported:
-    """Write what is missing of an order into its folder under `out`. `force` writes everything again.
+def export(database: Database, order: Order, out: Path, *, force: bool = False, any_tenant: bool = False) -> Exported:
+    """Write what is missing of an order into its folder under `out`. `force` writes everything again, `any_tenant` allows
+    one that never had usage.
 
-    Raises ConfigError for a tenant that never had usage, a missing library and invoices that overlap; StartupError when the
-    folder cannot be written, is being written by another process, or the books do not agree.
+    Raises ConfigError for a tenant that never had usage and for a missing library; StartupError when the folder cannot be
+    written, is being written by another process, or the books do not agree.
     """
     require(order.form)
     if order.what == "journal" and order.tenant is not None:
         raise ConfigError("a journal is of all tenants, because the entries of one alone would not balance.")
     folder = out / order.folder
     with snapshot(database) as connection, _taken(folder):
-        if order.tenant is not None and not queries.is_known(connection, order.tenant):
+        if order.tenant is not None and not any_tenant and not queries.is_known(connection, order.tenant):
             raise ConfigError(
                 f"tenant {order.tenant!r} has no usage; `penstock usage --group-by tenant` lists those that do."
             )
-        if gone := removed_months_for(connection, order.tenant, Month.of(order.month.start)):
+        if gone := removed_months_for(connection, order.tenant, order.month):
             raise ConfigError(
-                f"the requests of {', '.join(gone)} have been removed by retention, so {order.month.label} can no longer be "
+                f"the requests of {', '.join(gone)} have been removed by retention, so {order.month} can no longer be "
                 "exported; the files of an earlier export are right."
             )
-        counted = fingerprint(connection, order)
-        inputs = inputs_of(connection, order, counted)
-        files = files_of(connection, order, counted)
-        done = {} if force else manifest.finished(folder, inputs)
+        books = books_of(connection, order)
+        counted = fingerprint(connection, order, books)
+        inputs = inputs_of(connection, order, books, counted)
+        files = files_of(connection, order, books, counted)
+        standing = manifest.finished(folder, inputs)
+        done = {} if force else dict(standing)
         skipped = frozenset(done)
+        if len(done) < len(files) and (folder / manifest.NAME).exists():
+            # Before a file is replaced, no manifest may claim what will be wrong in a moment.
+            manifest.write_manifest(folder, inputs, _in_order(files, standing), complete=False)
         if (former := f"{SOMETIMES}.{order.form}") not in {file.name for file in files}:
             (folder / former).unlink(missing_ok=True)
         for file in files:
             if file.name not in done:
                 done[file.name] = _write(folder, file, order.form)
-                complete = all(other.name in done for other in files)
-                manifest.write_manifest(folder, inputs, _in_order(files, done), complete=complete)
+                manifest.write_manifest(folder, inputs, _in_order(files, standing | done), complete=False)
+        if not manifest.is_complete(folder):
+            manifest.write_manifest(folder, inputs, _in_order(files, done), complete=True)
     return Exported(folder, _in_order(files, done), skipped, inputs)
 
 

@@ -13,7 +13,7 @@ from gateway.types import usage_fields
 
 USD_SCALE = 17
 PICO_PLACES = 12
-TEXTS = ("tenant", "key_id", "key_name", "session_id")
+TEXTS = ("tenant", "project", "key_id", "key_name", "end_user", "session_id")
 
 
 def usage_columns(view: View) -> tuple[Column, ...]:

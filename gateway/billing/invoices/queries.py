@@ -138,6 +138,32 @@ def list_invoices(connection: Connection, tenant: str | None, period: Month | No
     return _read(connection, query)
 
 
+def issued_in(connection: Connection, period: Month, tenant: str | None) -> list[Invoice]:
+    """Invoices of a period that have a number, void ones too, in the order of their numbers."""
+    query = select(invoices).where(invoices.c.period == str(period), invoices.c.state != "draft")
+    if tenant is not None:
+        query = query.where(invoices.c.tenant == tenant)
+    return _read(connection, query.order_by(invoices.c.issuer, invoices.c.sequence))
+
+
+def notes_written_in(
+    connection: Connection, since: datetime, until: datetime, tenant: str | None
+) -> list[tuple[CreditNote, Invoice]]:
+    """Credit notes that were written in [since, until) with their invoices, in the order of their numbers."""
+    query = (
+        select(credit_notes)
+        .join(invoices, invoices.c.id == credit_notes.c.invoice_id)
+        .where(credit_notes.c.created_at >= since, credit_notes.c.created_at < until)
+        .order_by(credit_notes.c.issuer, credit_notes.c.sequence)
+    )
+    if tenant is not None:
+        query = query.where(invoices.c.tenant == tenant)
+    notes = [_credit_note(row) for row in connection.execute(query).mappings()]
+    wanted = {note.invoice_id for note in notes}
+    found = {each.id: each for each in _read(connection, select(invoices).where(invoices.c.id.in_(wanted)))}
+    return [(note, found[note.invoice_id]) for note in notes]
+
+
 def _charged(query: Select[Any]) -> Select[Any]:
     """Usage joined with its attempts and what they were charged."""
     return (

@@ -62,6 +62,13 @@ def period_state(connection: Connection, tenant: str, month: Month) -> PeriodSta
     return state
 
 
+def states_of(connection: Connection, month: Month) -> dict[str, datetime | None]:
+    """The tenants for whom a month is no longer open, and when it was closed; None while it is closing."""
+    query = select(billing_periods.c.tenant, billing_periods.c.state, billing_periods.c.closed_at)
+    rows = connection.execute(query.where(billing_periods.c.period == str(month)))
+    return {tenant: closed_at if state == "closed" else None for tenant, state, closed_at in rows}
+
+
 def start_closing(connection: Connection, tenant: str, month: Month, now: datetime) -> None:
     """From here on, usage of this month is late."""
     row = {"tenant": tenant, "period": str(month), "state": "closing", "closing_at": now}

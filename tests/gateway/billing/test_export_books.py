@@ -5,22 +5,22 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import event, func, insert, select, update
 
-from gateway.billing.exports import BillingMonth, Invoiced, InvoiceLine, Order, export
+from gateway.billing.exports import Month, Order, export
+from gateway.billing.exports.queries import other_transactions
 from gateway.billing.ledger.queries import account_ids
 from gateway.db.connect import Database, connect
 from gateway.db.tables import ledger_entries, ledger_transactions, rated_lines
-from gateway.db.transaction import transaction
-from gateway.errors import ConfigError, StartupError, Unavailable
+from gateway.db.transaction import snapshot, transaction
+from gateway.errors import StartupError, Unavailable
 from tests.backends import PostgresServer
 from tests.month import deliver, requests
 
-SEPTEMBER = BillingMonth.parse("2026-09")
+SEPTEMBER = Month.parse("2026-09")
 FOCUS = Order("focus", SEPTEMBER, "csv")
 USAGE = Order("usage", SEPTEMBER, "csv", "provider")
 
@@ -84,16 +84,19 @@ def test_the_journal_has_what_is_no_request_on_the_day_it_happened(database: Dat
         export(database, order, tmp_path)
 
 
-def test_invoice_lines_that_cover_the_same_usage_are_refused(small: Database, tmp_path: Path) -> None:
-    now = SEPTEMBER.end
-    one = InvoiceLine(
-        "d1", "INV-1", "acme", "Usage", Decimal("1.00"), "all", None, None, now, now, now, "Issued", None, ""
-    )
-    twice = Invoiced((one, replace(one, detail_id="d2")))
-    with pytest.raises(ConfigError, match="the invoice lines 'd1' and 'd2' cover the same usage"):
-        export(small, replace(FOCUS, invoiced=twice), tmp_path)
-    voided = Invoiced((one, replace(one, detail_id="d2", status="Voided")))
-    assert len(export(small, replace(FOCUS, invoiced=voided), tmp_path).files) == 3
+def test_the_few_transactions_that_are_no_request_are_found_by_their_index(small: Database) -> None:
+    said: list[tuple[str, object]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        said.append((statement, parameters))
+
+    event.listen(small.engine, "before_cursor_execute", note)
+    with snapshot(small) as connection:
+        other_transactions(connection, SEPTEMBER.start, SEPTEMBER.end)
+        statement, parameters = said[-1]
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()  # type: ignore[arg-type]
+    event.remove(small.engine, "before_cursor_execute", note)
+    assert "ledger_transactions_of_documents" in str(plan)
 
 
 def test_a_line_that_was_tampered_with_stops_the_export(small: Database, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import update
 
-from gateway.billing.exports import BillingMonth, Exported, Order, export
+from gateway.billing.exports import Exported, Month, Order, export
 from gateway.billing.exports.month import Slice
 from gateway.billing.exports.queries import usage_pages
 from gateway.db.connect import Database, connect
@@ -27,7 +27,7 @@ from gateway.db.transaction import snapshot, transaction
 from gateway.errors import ConfigError, StartupError
 from tests.month import deliver, requests
 
-SEPTEMBER = BillingMonth.parse("2026-09")
+SEPTEMBER = Month.parse("2026-09")
 FOCUS = Order("focus", SEPTEMBER, "csv")
 USAGE = Order("usage", SEPTEMBER, "csv", "provider")
 
@@ -113,7 +113,7 @@ def test_orders_do_not_overwrite_each_other(small: Database, tmp_path: Path) -> 
         replace(order, **changes)  # type: ignore[arg-type]
         for order in (FOCUS, USAGE)
         for changes in ({}, {"view": "provider"}, {"view": "tenant"}, {"form": "parquet"}, {"tenant": "acme"},
-                        {"tenant": 'Ünïted, "Inc"'}, {"month": BillingMonth.parse("2026-10")})
+                        {"tenant": 'Ünïted, "Inc"'}, {"month": Month.parse("2026-10")})
     ]  # fmt: skip
     folders = {export(small, order, tmp_path).folder for order in orders}
     assert len(folders) == len({replace(order) for order in orders})
@@ -122,7 +122,7 @@ def test_orders_do_not_overwrite_each_other(small: Database, tmp_path: Path) -> 
 
 def test_a_month_without_usage_has_files_with_headers(small: Database, tmp_path: Path) -> None:
     for what in ("focus", "usage", "journal"):
-        done = export(small, Order(what, BillingMonth.parse("2025-01"), "csv"), tmp_path)
+        done = export(small, Order(what, Month.parse("2025-01"), "csv"), tmp_path)
         assert done.files[0].rows == 0
         assert (done.folder / done.files[0].name).read_text().count("\n") == 1
 
@@ -133,12 +133,12 @@ def test_an_export_that_cannot_be_written_leaves_the_old_one_and_no_rest(small: 
     program = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from gateway.billing.exports import BillingMonth, Order, export\n"
+        "from gateway.billing.exports import Month, Order, export\n"
         "from gateway.db.connect import connect\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "database = connect(sys.argv[1])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-        "order = Order('usage', BillingMonth.parse('2026-09'), 'csv', 'provider')\n"
+        "order = Order('usage', Month.parse('2026-09'), 'csv', 'provider')\n"
         "export(database, order, Path(sys.argv[2]), force=True)\n"
     )
     url = small.engine.url.render_as_string(hide_password=False)
@@ -229,7 +229,7 @@ def test_pages_of_usage_join_without_gaps(database: Database, tmp_path: Path, at
     events = requests(40)
     same_moment = [replace(one, started_at=events[5].started_at) for one in requests(5, seed=8)]
     deliver(database, tmp_path / "spool", [*events, *same_moment])
-    whole = Slice(SEPTEMBER.start, SEPTEMBER.end, None, None, late=False)
+    whole = Slice(SEPTEMBER.start, SEPTEMBER.end)
     with snapshot(database) as connection:
         pages = [list(page) for page in usage_pages(connection, whole, None, at_a_time)]
         of_acme = [row["tenant"] for page in usage_pages(connection, whole, "acme", at_a_time) for row in page]
@@ -251,5 +251,5 @@ def test_an_unknown_tenant_and_a_tenants_journal_are_refused(small: Database, tm
     "text", ["", "2026", "2026-13", "2026-00", "26-09", "2026-9", "2026-09-01", "9999-12", " 2026-09"]
 )
 def test_what_is_not_a_month_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a month"):
-        BillingMonth.parse(text)
+    with pytest.raises(ValueError, match="is not a billing period"):
+        Month.parse(text)

@@ -2,80 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import subprocess
-import sys
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
 import pytest
-from focus_data_toolkit.validate.bundle import validate_dataset_bundle
+from sqlalchemy import insert, update
 
-from gateway.billing.exports import Adjustment, BillingMonth, Closing, Exported, Invoiced, InvoiceLine, Order, export
+from gateway.billing.exports import Month, Order, export
 from gateway.billing.exports.focus import View
 from gateway.billing.exports.focus_columns import METER_WORDS
 from gateway.billing.ledger import verify
 from gateway.db.connect import Database
+from gateway.db.price_tables import prices
+from gateway.db.tables import attempts, moment
+from gateway.db.transaction import transaction
 from gateway.reports.usage.report import usage_report
 from gateway.types import METERS
+from tests.focus import assert_exact, assert_valid, rows_of, total
 from tests.month import END, MARKUPS, START, deliver, requests
 
-SEPTEMBER, OCTOBER = BillingMonth.parse("2026-09"), BillingMonth.parse("2026-10")
-COSTS = ("BilledCost", "EffectiveCost", "ListCost", "ContractedCost")
+SEPTEMBER = Month.parse("2026-09")
 PICO = 10**12
 VIEWS: tuple[View, ...] = ("tenant", "provider")
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Rows with their decimals; from either format."""
-    if path.suffix == ".parquet":
-        return list(pyarrow.parquet.read_table(path).to_pylist())
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def toolkit(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "focus_data_toolkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def assert_valid(done: Exported) -> None:
-    """Each file by itself with all conditions that we claim, then all of them together."""
-    conditions = ("--supports", "SupportsUnitPricing", "--supports", "SupportsMultiplePricingCategories")
-    for entry in done.files:
-        claimed = conditions if entry.dataset == "Cost and Usage" else ()
-        checked = toolkit("validate", done.folder / entry.name, "--dataset", entry.dataset, *claimed)
-        assert checked.returncode == 0, checked.stdout + checked.stderr
-    bundle = toolkit("validate-bundle", "--directory", done.folder, "--format", "json")
-    assert bundle.returncode == 0, bundle.stdout + bundle.stderr
-    report = json.loads(bundle.stdout)
-    assert report["ok"]
-    assert {"billing_period_coverage", "no_duplicate_charge_keys"} <= set(report["checks_run"])
-
-
-def assert_exact(rows: list[dict[str, Any]]) -> int:
-    """price x quantity is every cost of every row that has a price; returns how many rows have one."""
-    priced = 0
-    for row in rows:
-        costs = {Decimal(row[name]) for name in COSTS}
-        assert len(costs) == 1, row
-        if row["ListUnitPrice"] is None:
-            assert row["ChargeCategory"] != "Usage"
-            continue
-        priced += 1
-        assert row["ListUnitPrice"] == row["ContractedUnitPrice"]
-        assert costs == {Decimal(row["ListUnitPrice"]) * Decimal(row["PricingQuantity"])}
-    return priced
-
-
-def total(rows: list[dict[str, Any]], name: str = "BilledCost") -> Decimal:
-    return sum((Decimal(row[name]) for row in rows), Decimal(0))
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -167,88 +120,91 @@ def test_one_tenants_export_has_nothing_of_others_and_no_cost(database: Database
     assert total(rows) == total(rows_of(usage), "charge_usd")
 
 
-def test_late_usage_of_a_closed_month_lands_in_the_next_one_as_a_correction(database: Database, tmp_path: Path) -> None:
-    early, late = requests(60), requests(15, seed=99)
-    october = requests(30, seed=3, since=END, until=END + timedelta(days=3))
-    deliver(database, tmp_path / "spool", [*early, *october])
-    closed_at = datetime.now(UTC)
-    closed = Order("focus", SEPTEMBER, "csv", closing=Closing(this=closed_at))
-    before = export(database, closed, tmp_path)
-    deliver(database, tmp_path / "spool", late)
+def test_service_tiers_and_projects_have_rows_of_their_own(database: Database, tmp_path: Path) -> None:
+    deliver(database, tmp_path / "spool", requests(200))
+    rows = rows_of(export(database, Order("focus", SEPTEMBER, "csv"), tmp_path).folder / "cost_and_usage.csv")
+    usage = [row for row in rows if row["ChargeCategory"] == "Usage"]
+    assert {row["x_Project"] for row in usage} == {None, "red", "blue"}
+    assert {json.loads(row["SkuPriceDetails"]).get("x_ServiceTier") for row in usage} == {None, "default", "flex"}
+    assert {row["Tags"] for row in rows} == {None}
+    usage_file = export(database, Order("usage", SEPTEMBER, "csv"), tmp_path).folder / "usage.csv"
+    assert {row["project"] for row in rows_of(usage_file)} == {None, "red", "blue"}
+    assert {row["end_user"] for row in rows_of(usage_file)} == {None, "u1"}
+    for project in (None, "red", "blue"):
+        owed = [row for row in rows_of(usage_file) if row["project"] == project]
+        ours = [row for row in usage if row["x_Project"] == project]
+        assert abs(total(owed, "charge_usd") - total(ours)) < Decimal("1e-6"), "but for rounding, which has no project"
 
-    after = export(database, closed, tmp_path)
-    assert after.skipped == {entry.name for entry in after.files}
-    assert after.files == before.files
-    assert total(rows_of(after.folder / "cost_and_usage.csv")) == Decimal(sum(one.charge for one in early)) / PICO
-    assert rows_of(after.folder / "billing_period.csv")[0]["BillingPeriodStatus"] == "Closed"
 
-    following = Closing(previous=closed_at)
-    done = export(database, Order("focus", OCTOBER, "csv", closing=following), tmp_path)
+def test_every_price_of_the_book_has_an_id_with_its_terms(database: Database, tmp_path: Path) -> None:
+    deliver(database, tmp_path / "spool", requests(60))
+    row = {"book": "provider", "owner": "openai", "model": "gpt", "meter": "input", "least_tokens": 0, "unit": 10**6,
+           "service_tier": "default", "region": "", "rate": 1, "currency": "USD", "source": "test", "source_hash": "",
+           "valid_from": START, "created_at": START}  # fmt: skip
+    flex = row | {"id": 12, "service_tier": "flex", "region": "eu", "least_tokens": 200_001}
+    with transaction(database) as connection:
+        connection.execute(insert(prices), [row | {"id": 11}, flex, flex | {"id": 13, "meter": "output"}])
+        connection.execute(update(attempts).values(cost_source="book 11", charge_source="book 11 +20%"))
+        tiered = update(attempts).where(attempts.c.service_tier == "flex")
+        connection.execute(tiered.values(cost_source="book 12,13", charge_source="book 12,13 +20%"))
+    for view in VIEWS:
+        done = export(database, Order("focus", SEPTEMBER, "csv", view), tmp_path)
+        rows = [row for row in rows_of(done.folder / "cost_and_usage.csv") if row["ListUnitPrice"]]
+        for row in rows:
+            details = json.loads(row["SkuPriceDetails"])
+            tiered_row = details.get("x_ServiceTier") == "flex"
+            assert (";tier=flex;region=eu;from=200001@" in row["SkuPriceId"]) is tiered_row
+            if tiered_row:
+                named = (details["x_PriceServiceTier"], details["x_PriceRegion"], details["x_PriceFromTokens"])
+                assert named == ("flex", "eu", 200_001)
+        by_id = defaultdict(set)
+        for row in rows:
+            by_id[row["SkuPriceId"]].add((row["SkuId"], Decimal(row["ListUnitPrice"])))
+        assert all(len(priced) == 1 for priced in by_id.values()), "an id is one price"
+        assert_exact(rows)
+        assert_valid(done)
+
+
+def test_rows_are_split_by_the_tags_that_are_asked_for(database: Database, tmp_path: Path) -> None:
+    events = requests(120)
+    deliver(database, tmp_path / "spool", events)
+    order = Order("focus", SEPTEMBER, "csv")
+    plain = export(database, order, tmp_path)
+    count = plain.files[0].rows
+    done = export(database, replace(order, tags=("team", "batch")), tmp_path)
+    assert not done.skipped
     rows = rows_of(done.folder / "cost_and_usage.csv")
-    corrections = [row for row in rows if row["ChargeClass"] == "Correction"]
-    assert total(corrections) == Decimal(sum(one.charge for one in late)) / PICO
-    assert {row["ChargePeriodStart"][:7] for row in corrections} == {"2026-09"}
-    assert {row["BillingPeriodStart"][:7] for row in rows} == {"2026-10"}
-    assert total(rows) == Decimal(sum(one.charge for one in [*late, *october])) / PICO
+    assert len(rows) > count
+    owed: dict[str | None, Decimal] = defaultdict(Decimal)
+    for row in rows:
+        if row["ChargeCategory"] == "Usage":
+            owed[row["Tags"]] += Decimal(row["BilledCost"])
+    assert set(owed) == {None, '{"batch":true}', '{"batch":true,"team":"red"}', '{"team":"blue"}'}
+    red = sum(one.charge for one in events if "team:red" in one.tags)
+    assert abs(owed['{"batch":true,"team":"red"}'] - Decimal(red) / PICO) < Decimal("1e-6")
+    for name in ("BilledCost", "ConsumedQuantity"):
+        assert done.files[0].totals[name] == plain.files[0].totals[name]
     assert_exact(rows)
     assert_valid(done)
 
-    usage = rows_of(export(database, Order("usage", OCTOBER, "csv", closing=following), tmp_path).folder / "usage.csv")
-    assert total(usage, "charge_usd") == total(rows)
-    assert sum(row["correction"] == "true" for row in usage) == len(late)
-    folder = export(database, Order("journal", OCTOBER, "csv", closing=following), tmp_path).folder
-    journal = rows_of(folder / "journal.csv")
-    assert total([row for row in journal if row["account_kind"] == "receivable"], "debit_usd") == total(rows)
-    assert min(row["date"] for row in journal) == "2026-10-01"
 
-
-def test_invoice_lines_credits_and_taxes_join_the_export(database: Database, tmp_path: Path) -> None:
-    deliver(database, tmp_path / "spool", requests(100))
-    order = Order("focus", SEPTEMBER, "csv", tenant="acme")
-    plain = rows_of(export(database, order, tmp_path).folder / "cost_and_usage.csv")
-    assert {row["InvoiceId"] for row in plain} == {None}
-    reasoning = total([row for row in plain if row["SkuMeter"] == "Reasoning Tokens"])
-    cent = Decimal("0.01")
-    invoiced = Invoiced(
-        (
-            line("d1", "Usage", reasoning.quantize(cent), meter="reasoning"),
-            line("d2", "Usage", (total(plain) - reasoning).quantize(cent)),
-            line("d3", "Credit", Decimal("-1.50")),
-            line("d4", "Tax", Decimal("0.19")),
-        ),
-        (
-            Adjustment("acme", "Credit", True, -1_500_000_000_000, "Goodwill", START, END, "INV-7", "d3"),
-            Adjustment("acme", "Tax", False, 190_000_000_000, "VAT 19 %", START, END, "INV-7", "d4"),
-            Adjustment("globex", "Credit", False, -5, "Another tenant's", START, END),
-        ),
-    )
-    done = export(database, Order("focus", SEPTEMBER, "csv", tenant="acme", invoiced=invoiced), tmp_path)
-    rows = rows_of(done.folder / "cost_and_usage.csv")
-    assert total(rows) == total(plain) - Decimal("1.5") + Decimal("0.19")
-    rounding = [row for row in rows if row["ChargeCategory"] == "Adjustment"]
-    assert {row["InvoiceId"] for row in rounding} == {None}, "no line of this invoice is for rounding"
-    assert {row["InvoiceId"] for row in rows if row not in rounding} == {"INV-7"}
-    assert {row["InvoiceDetailId"] for row in rows if row["SkuMeter"] == "Reasoning Tokens"} == {"d1"}
-    assert {row["InvoiceDetailId"] for row in rows if row["SkuMeter"] == "Output Tokens"} == {"d2"}
-    assert [row["InvoiceDetailId"] for row in rows_of(done.folder / "invoice_detail.csv")] == ["d1", "d2", "d3", "d4"]
-    assert_valid(done)
-    bundle = {entry.dataset: lines_in(done.folder / entry.name) for entry in done.files}
-    reconciled = validate_dataset_bundle(bundle, invoice_detail_authoritative=True)
-    assert "reconcile_invoice_detail" in reconciled.checks_run
-    assert reconciled.ok, reconciled.format()
-
-    export(database, order, tmp_path)
-    assert not (done.folder / "invoice_detail.csv").exists(), "without invoices their file is gone, too"
-
-
-def lines_in(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def line(detail: str, category: Any, amount: Decimal, meter: str | None = None) -> InvoiceLine:
-    issued = END + timedelta(days=2)
-    return InvoiceLine(
-        detail, "INV-7", "acme", category, amount, f"{category} of September", None, meter, END, issued, issued, "Issued",
-        issued + timedelta(days=30), "Net 30", "PO-12",
-    )  # fmt: skip
+def test_a_day_is_what_started_on_it(database: Database, tmp_path: Path) -> None:
+    events = requests(150)
+    deliver(database, tmp_path / "spool", events)
+    day = (START + timedelta(days=4)).date()
+    same = [one for one in events if START + timedelta(days=4) <= moment(one.started_at) < START + timedelta(days=5)]
+    for what in ("focus", "usage", "journal"):
+        done = export(database, Order(what, SEPTEMBER, "csv", day=day), tmp_path)
+        assert done.folder.name.endswith("2026-09-05")
+        shown = {"focus": "BilledCost", "usage": "charge_usd"}.get(what)
+        if shown:
+            assert Decimal(done.files[0].totals[shown]) == Decimal(sum(one.charge for one in same)) / PICO
+        if what == "focus":
+            assert_valid(done)
+        if what == "journal":
+            rows = rows_of(done.folder / "journal.csv")
+            assert {row["date"] for row in rows} == {"2026-09-05"}
+            assert (
+                total([row for row in rows if row["account_kind"] == "payable"], "credit_usd")
+                == Decimal(sum(one.cost for one in same)) / PICO
+            )
