@@ -11,7 +11,7 @@ import click
 
 from gateway.callers import Period
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
-from gateway.commands.owners import MOMENTS, Duration, actor, moment_text, open_owners, owner_given, utc
+from gateway.commands.owners import MOMENTS, Duration, actor, open_owners, owner_given, utc
 from gateway.errors import ConfigError
 
 PERIOD = click.Choice(get_args(Period))
@@ -34,31 +34,14 @@ def budgets() -> None:
 def list_(tenant: str | None, config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """Every budget of every owner: limit, raises, what is used and held, when it resets."""
     from gateway.billing.budget_report.queries import spending
-    from gateway.keys.rules.describe import describe_budget, describe_raise
-    from gateway.keys.rules.effective import effective, raises_in_force
-    from gateway.money import format_usd
+    from gateway.keys.rules.describe import describe_raise, describe_state
+    from gateway.keys.rules.effective import counted_budgets, effective, raises_in_force
 
     now = time.time()
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
-        pairs = [
-            (rung.owner, budget)
-            for rung in effective(catalog, database, now, tenant)
-            for budget in rung.allowance.budgets
-        ]
-        spent = spending(database, (budget for owner, budget in pairs if owner.counted), now)
+        rungs = effective(catalog, database, now, tenant)
+        rows = describe_state(rungs, spending(database, counted_budgets(rungs), now))
         raises = [describe_raise(each) for each in raises_in_force(database, now, tenant)]
-    rows: list[dict[str, Any]] = []
-    for owner, budget in pairs:
-        found = spent.get((budget.scope, budget.period))
-        rows.append(
-            {
-                "scope": owner.title,
-                **describe_budget(budget),
-                "used_usd": format_usd(found.used) if found else None,
-                "held_usd": format_usd(found.held) if found else None,
-                "resets_at": moment_text(found.resets_at) if found else None,
-            }
-        )
     print_json({"budgets": rows, "raises": raises}) if as_json else _print(rows, raises)
 
 

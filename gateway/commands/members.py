@@ -9,11 +9,10 @@ import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.commands.owners import actor, moment_text, open_owners
+from gateway.keys.roles import ADMIN_KEY, ROLES
 
 if TYPE_CHECKING:
     from gateway.keys.members.queries import Member
-
-ROLES = ("owner", "admin", "finance", "developer", "viewer")
 
 
 @click.group(short_help="Who may use the admin API, and in which role.")
@@ -31,7 +30,6 @@ def members() -> None:
 def add(name: str, role: Any, tenant: str | None, config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """Add a member and show its token, once."""
     from gateway.keys.members.change import add_member
-    from gateway.keys.roles import ADMIN_KEY
 
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
         made = add_member(database, catalog, name, role, tenant, ADMIN_KEY, actor())
@@ -75,7 +73,6 @@ def remove(name_or_id: str, config: Path | None, data_dir: Path | None, as_json:
     """End a member; its token stops at once."""
     from gateway.commands.database import open_database
     from gateway.keys.members.change import end_member
-    from gateway.keys.roles import ADMIN_KEY
 
     with open_database(settings_with(config=config, data_dir=data_dir)) as database:
         ended = end_member(database, name_or_id, ADMIN_KEY, actor())

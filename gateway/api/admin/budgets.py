@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from gateway.api.admin.access import TenantName, may, services_of, tenant_for
-from gateway.api.admin.shapes import NewBudget, NewRaise, moment_text, seconds
+from gateway.api.admin.shapes import NewBudget, NewRaise, seconds
 from gateway.billing.budget_report.queries import spending
 from gateway.callers import Period
 from gateway.catalog import Catalog
@@ -17,10 +17,9 @@ from gateway.db.connect import Database
 from gateway.keys.queries import list_keys
 from gateway.keys.roles import Actor
 from gateway.keys.rules.change import end_raise, raise_budget, remove_budget, set_budget, usd_given
-from gateway.keys.rules.describe import describe_budget, describe_raise, describe_rule
-from gateway.keys.rules.effective import effective, raises_in_force
+from gateway.keys.rules.describe import describe_raise, describe_rule, describe_state
+from gateway.keys.rules.effective import counted_budgets, effective, raises_in_force
 from gateway.keys.scopes import Owner, find_owner
-from gateway.money import format_usd
 from gateway.services import Services
 
 routes = APIRouter()
@@ -104,18 +103,7 @@ def owner_of(services: Services, scope: str, actor: Actor) -> Owner:
 
 
 def _list(catalog: Catalog, database: Database, tenant: str | None, now: float) -> dict[str, Any]:
-    pairs = [
-        (rung.owner, budget) for rung in effective(catalog, database, now, tenant) for budget in rung.allowance.budgets
-    ]
-    spent = spending(database, (budget for owner, budget in pairs if owner.counted), now)
-    rows = []
-    for owner, budget in pairs:
-        found = spent.get((budget.scope, budget.period))
-        state = {
-            "used_usd": format_usd(found.used) if found else None,
-            "held_usd": format_usd(found.held) if found else None,
-            "resets_at": moment_text(found.resets_at) if found else None,
-        }
-        rows.append({"scope": owner.title, "tenant": owner.tenant, **describe_budget(budget), **state})
+    rungs = effective(catalog, database, now, tenant)
+    spent = spending(database, counted_budgets(rungs), now)
     raises = [describe_raise(each) for each in raises_in_force(database, now, tenant)]
-    return {"budgets": rows, "raises": raises}
+    return {"budgets": describe_state(rungs, spent), "raises": raises}

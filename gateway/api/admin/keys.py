@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from gateway.api.admin.access import TenantName, may, services_of, tenant_for
-from gateway.api.admin.shapes import NewKeyBody, Rotation, moment_text, seconds
+from gateway.api.admin.shapes import NewKeyBody, Rotation, seconds
 from gateway.callers import Allowance
 from gateway.catalog import Catalog, DeclaredKey
 from gateway.catalog_owners import LIMITS
@@ -19,7 +19,7 @@ from gateway.keys.change import KeyOrder, NewKey, check_order, create_key, revok
 from gateway.keys.queries import KeyRow, list_keys
 from gateway.keys.roles import Actor, check_tenant
 from gateway.keys.rules.change import usd_given
-from gateway.keys.rules.describe import describe_allowance
+from gateway.keys.rules.describe import describe_allowance, moment_text
 from gateway.keys.rules.effective import effective
 
 routes = APIRouter()

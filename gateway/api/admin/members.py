@@ -8,10 +8,11 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from gateway.api.admin.access import TenantName, may, services_of, tenant_for
-from gateway.api.admin.shapes import NewMember, moment_text
+from gateway.api.admin.shapes import NewMember
 from gateway.keys.members.change import add_member, end_member
 from gateway.keys.members.queries import Member, list_members
 from gateway.keys.roles import Actor
+from gateway.keys.rules.describe import moment_text
 
 routes = APIRouter()
 Reader = Annotated[Actor, may("members.read")]

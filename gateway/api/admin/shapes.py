@@ -95,8 +95,3 @@ def seconds(moment: datetime | None) -> float | None:
     if moment is None:
         return None
     return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).timestamp()
-
-
-def moment_text(value: float | None) -> str | None:
-    """A moment as JSON has it."""
-    return datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds") if value is not None else None

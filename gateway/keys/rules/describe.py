@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
-from gateway.callers import Allowance, Budget
+from gateway.callers import Allowance, Budget, Period
 from gateway.catalog_owners import LIMITS
+from gateway.keys.rules.effective import Rung
 from gateway.keys.rules.queries import Raise, Rule
 from gateway.money import format_usd
+
+
+class Spent(Protocol):
+    """What a budget has used and holds in its period, pico-USD, and when the period ends."""
+
+    @property
+    def used(self) -> int:
+        """Charged for requests that started in the period."""
+
+    @property
+    def held(self) -> int:
+        """Set aside by open holds."""
+
+    @property
+    def resets_at(self) -> float | None:
+        """Seconds since the epoch; None for never."""
+
+
+def describe_state(rungs: Iterable[Rung], spent: Mapping[tuple[str, Period], Spent]) -> list[dict[str, Any]]:
+    """Every budget of these owners with what is used of it; nothing is known of a rule for each unnamed user."""
+    rows = []
+    for rung in rungs:
+        for budget in rung.allowance.budgets:
+            found = spent.get((budget.scope, budget.period))
+            state = {
+                "used_usd": format_usd(found.used) if found else None,
+                "held_usd": format_usd(found.held) if found else None,
+                "resets_at": moment_text(found.resets_at) if found else None,
+            }
+            owner = rung.owner
+            rows.append({"scope": owner.title, "tenant": owner.tenant, **describe_budget(budget), **state})
+    return rows
 
 
 def describe_allowance(allowance: Allowance) -> dict[str, Any]:
@@ -44,8 +78,8 @@ def describe_raise(given: Raise) -> dict[str, Any]:
         "scope": given.scope,
         "usd": format_usd(given.extra),
         "period": given.period,
-        "from": _moment(given.starts_at),
-        "until": _moment(given.ends_at),
+        "from": moment_text(given.starts_at),
+        "until": moment_text(given.ends_at),
         "reason": given.reason,
         "by": given.created_by,
     }
@@ -56,5 +90,6 @@ def limit_name(kind: str, per: str) -> str:
     return next(name for name, known in LIMITS.items() if known == (kind, per))
 
 
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+def moment_text(seconds: float | None) -> str | None:
+    """A moment as JSON has it, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds is not None else None

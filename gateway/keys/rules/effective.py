@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.callers import Allowance, Budget
@@ -47,6 +48,11 @@ def allowance_of(catalog: Catalog, database: Database, owner: Owner, now: float)
     """What one owner may take; a user that nobody has named may take what each may."""
     rungs = {rung.owner.scope: rung.allowance for rung in effective(catalog, database, now, owner.tenant)}
     return rungs.get(owner.scope) or rungs.get(Owner(owner.kind, owner.tenant).scope, Allowance())
+
+
+def counted_budgets(rungs: Iterable[Rung]) -> list[Budget]:
+    """Those of the budgets that have a counter."""
+    return [budget for rung in rungs if rung.owner.counted for budget in rung.allowance.budgets]
 
 
 def all_budgets(catalog: Catalog, database: Database, now: float) -> list[Budget]:

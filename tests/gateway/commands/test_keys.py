@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from gateway.catalog_owners import LIMITS
+from gateway.commands.keys import LIMIT_OPTIONS
 from tests.gateway.commands.processes import complaint, penstock
 
 CONFIG = """
@@ -139,3 +141,7 @@ def test_without_a_database_nothing_is_made(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "there is no database at" in complaint(done)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_commands_know_every_limit_that_the_configuration_has() -> None:
+    assert tuple(LIMITS) == LIMIT_OPTIONS
