@@ -19,6 +19,7 @@ from gateway.billing.ledger.book import Document, take_back
 from gateway.billing.periods.month import Month
 from gateway.billing.reconcile import queries
 from gateway.billing.reconcile.align import Names, align, common_names, renamed
+from gateway.billing.reconcile.book import queries as book
 from gateway.billing.reconcile.classify import Known, classify
 from gateway.billing.reconcile.desk import Finding, quantity
 from gateway.billing.reconcile.lines import BillLine, BookLine, zone_of
@@ -126,7 +127,7 @@ def aligned_book(
     settings, month = settings_of(bill), Month.parse(bill["period"])
     named = any(line.request_id is not None for line in lines)
     apart = named if by_request is None else by_request
-    found = queries.book_lines(connection, whose(bill), month, zone_of(settings.zone), by_request=apart, days=days)
+    found = book.book_lines(connection, whose(bill), month, zone_of(settings.zone), by_request=apart, days=days)
     billed = {line.model for line in lines if line.model is not None}
     ours = {*(line.model for line in found), *(name for name in served if not settings.only or name in settings.only)}
     names = common_names(ours, billed, dict(settings.models))
@@ -143,7 +144,7 @@ def _compare(
 ) -> list[Finding]:
     lines = queries.bill_lines(connection, bill["id"])
     configured = [name for provider_, name in served if provider_ == whose(bill).provider]
-    book, names = aligned_book(connection, bill, lines, configured)
+    noted, names = aligned_book(connection, bill, lines, configured)
     beside = []
     for other in (_before(month), month.next):
         neighbour = queries.standing_bill(connection, provider, other)
@@ -152,11 +153,11 @@ def _compare(
     known = Known(
         models=names.served,
         ours=frozenset(settings_of(bill).ours),
-        rates=queries.other_rates(connection, whose(bill), month, names.of_book),
+        rates=book.other_rates(connection, whose(bill), month, names.of_book),
         rounding=tolerances.rounding,
         neighbours=tuple(renamed((line for line in beside if line.model in names.of_bill), names)),
     )
-    return sorted(classify(renamed(lines, names), book, known), key=_weight)
+    return sorted(classify(renamed(lines, names), noted, known), key=_weight)
 
 
 def _rows(run_id: str, findings: list[Finding]) -> list[dict[str, Any]]:

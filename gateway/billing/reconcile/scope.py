@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.billing.reconcile.book.queries import Whose
 from gateway.billing.reconcile.lines import Settings
-from gateway.billing.reconcile.queries import Whose
 
 
 def settings_of(bill: Mapping[str, Any]) -> Settings:

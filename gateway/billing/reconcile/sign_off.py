@@ -18,6 +18,7 @@ from gateway.billing.invoices.queries import living_invoice, usage_sums
 from gateway.billing.periods.month import Month
 from gateway.billing.periods.queries import period_state
 from gateway.billing.reconcile import queries
+from gateway.billing.reconcile.book.queries import Whose, book_total
 from gateway.billing.reconcile.scope import whose
 from gateway.billing.reconcile.show import load_run
 from gateway.db.connect import Database
@@ -135,8 +136,8 @@ def _read(connection: Connection, kind: Owner | None, owner: str | None, period:
 
 def _provider_totals(connection: Connection, provider: str, month: Month) -> Totals:
     bill = queries.standing_bill(connection, provider, month)
-    mine = whose(bill) if bill is not None else queries.Whose(provider)
-    requests, book = queries.book_total(connection, mine, month)
+    mine = whose(bill) if bill is not None else Whose(provider)
+    requests, book = book_total(connection, mine, month)
     decided = queries.standing_acceptances(connection, provider, month)
 
     def total(state: str) -> int:
@@ -160,7 +161,7 @@ def _provider_problem(connection: Connection, provider: str, month: Month) -> st
     if not runs or runs[0]["bill_id"] != bill["id"]:
         return "the bill has not been reconciled; run `penstock reconcile run`"
     run = load_run(connection, runs[0]["id"])
-    _, book = queries.book_total(connection, whose(bill), month)
+    _, book = book_total(connection, whose(bill), month)
     if book != run.book_pico:
         return f"{format_usd(book - run.book_pico)} USD of usage has arrived since {run.id}; reconcile again"
     if run.open_pico > run.tolerance_pico:
