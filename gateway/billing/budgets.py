@@ -33,6 +33,7 @@ CATCH_UP_SECONDS = 1.0
 """When a store has just lost its data, deliverers get this long to bring to SQL what was held and spent before."""
 YOUNG_SECONDS = 30.0
 """For so long it counts as having just lost its data, and sums wait for this host's spool to be delivered."""
+TURNS = 16
 THREADS = 4
 """Sums at a time: key look-ups and other work must not wait behind them."""
 
@@ -66,6 +67,8 @@ class CounterRebuild:
     ) -> None:
         self._store = store
         self._database = database
+        self.turn = asyncio.Semaphore(TURNS)
+        """For claiming again: those who waited for one counter would otherwise ask the store all at the same moment."""
         self._delivered = delivered
         self._clock = clock
         self._patience = patience

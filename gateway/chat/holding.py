@@ -168,7 +168,11 @@ class Holding:
                 for position, each in enumerate(wanted)
                 if isinstance(each.rule, RateLimit) and each.claim.lease is None
             ]
-            answer = await store.reserve(claims, tell=tell)
+            if round_ == 0:
+                answer = await store.reserve(claims, tell=tell)
+            else:
+                async with self._services.rebuild.turn:
+                    answer = await store.reserve(claims, tell=tell)
             if isinstance(answer, Missing):
                 try:
                     await self._services.rebuild.restore(answer, caller.tenant, again=round_ > 0)
