@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB
 
-from gateway.callers import Budget, Period
 from gateway.billing.retention.queries import removed_money
+from gateway.callers import Budget, Period
 from gateway.db.connect import Database
 from gateway.db.partitions import of_request
 from gateway.db.tables import attempts, holds, moment, usage_events
