@@ -96,9 +96,9 @@ def deliver(folder: Path, url: str, events: int, server: int | None, publish: bo
     migrate(database)
     keep_what_is_loaded()
     deliverer = Deliverer(folder, database, publish=publish)
-    cpu, served, wall = time.process_time(), _cpu_of(server), time.perf_counter()
+    cpu, served, wall = time.process_time(), cpu_of(server), time.perf_counter()
     done = deliverer.deliver_once()
-    cpu, served, wall = time.process_time() - cpu, _cpu_of(server) - served, time.perf_counter() - wall
+    cpu, served, wall = time.process_time() - cpu, cpu_of(server) - served, time.perf_counter() - wall
     deliverer.close()
     checked = verify(database, folder)
     result = {
@@ -115,7 +115,7 @@ def deliver(folder: Path, url: str, events: int, server: int | None, publish: bo
     return result
 
 
-def _cpu_of(server: int | None) -> float:
+def cpu_of(server: int | None) -> float:
     """CPU seconds of a process and its children so far (Linux)."""
     ticks = 0
     for folder in Path("/proc").iterdir() if server is not None else ():

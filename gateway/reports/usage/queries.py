@@ -74,10 +74,14 @@ def sums(
         if part.source == "rows"
         else [(place, _TIMES[name]) for place, name in enumerate(group_by) if name in _TIMES]
     )
-    for row in connection.execute(query):
+    texts: dict[tuple[datetime, str], str] = {}
+    for row in connection.execute(query).all():
         groups = list(row[:width])
         for place, form in times:
-            groups[place] = groups[place].strftime(form)
+            start = groups[place]
+            if (start, form) not in texts:
+                texts[start, form] = start.strftime(form)
+            groups[place] = texts[start, form]
         yield tuple(groups), _numbers(row[width:], part)
 
 

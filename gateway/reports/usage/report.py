@@ -115,7 +115,7 @@ def sum_up(
                     _add(known, numbers)
             _add(total, queries.total(connection, piece, tenant))
     found = [_row(groups, numbers) for groups, numbers in rows.items() if numbers[0]]
-    found.sort(key=lambda row: tuple((value is not None, value or "") for value in row.groups))
+    found.sort(key=lambda row: [(value is not None, value or "") for value in row.groups])
     return UsageReport(since, until, tuple(group_by), tuple(found), _row((), total))
 
 
