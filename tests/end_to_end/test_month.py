@@ -16,7 +16,6 @@ from pathlib import Path
 import openai
 import pypdf
 import pytest
-from gateway.billing.queries import usage_report
 
 from gateway.billing.exports import BillingMonth, Closing, Order, export
 from gateway.billing.exports.order import What
@@ -34,6 +33,7 @@ from gateway.billing.reconcile.sign_off import list_sign_offs, sign_off
 from gateway.db.connect import Database, connect
 from gateway.errors import Conflict
 from gateway.money import PICO_PER_CENT, PICO_PER_USD, format_cents
+from gateway.reports.usage.report import usage_report
 from tests.closed_month import OCTOBER, ON_BILL, SEPTEMBER, Books, closed_books
 from tests.invoicing import parties
 from tests.provider_bills import Row, as_csv, as_openai_pages, rows_of, total

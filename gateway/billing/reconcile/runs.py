@@ -26,6 +26,7 @@ from gateway.billing.reconcile.lines import BillLine, BookLine, zone_of
 from gateway.billing.reconcile.read import Bill
 from gateway.billing.reconcile.scope import settings_of, whose
 from gateway.billing.reconcile.show import Run, load_run
+from gateway.billing.retention.queries import removed_months_for
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import Conflict
@@ -92,6 +93,11 @@ def reconcile(
         bill = queries.standing_bill(connection, provider, month)
         if bill is None:
             raise Conflict(f"no bill of {provider!r} for {month} is imported; `penstock reconcile import` does that.")
+        if gone := removed_months_for(connection, None, month):
+            raise Conflict(
+                f"the requests of {', '.join(gone)} have been removed by retention, so {month} cannot be reconciled any more; "
+                "the runs of before stay."
+            )
         findings = _compare(connection, provider, month, bill, tolerances, served)
         earlier = queries.find_runs(connection, None, provider, month, 1)
         run_id = f"run_{uuid4().hex[:16]}"

@@ -21,6 +21,7 @@ from gateway.billing.reconcile import queries
 from gateway.billing.reconcile.book.queries import Whose, book_total
 from gateway.billing.reconcile.scope import whose
 from gateway.billing.reconcile.show import load_run
+from gateway.billing.retention.queries import removed_charge
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot, transaction
 from gateway.errors import Conflict
@@ -176,6 +177,7 @@ def _provider_problem(connection: Connection, provider: str, month: Month) -> st
 def _tenant_totals(connection: Connection, tenant: str, month: Month) -> Totals:
     invoice = living_invoice(connection, tenant, month)
     used = sum(each.amount_pico for each in usage_sums(connection, tenant, month))
+    used += removed_charge(connection, tenant, month)
     return {
         "invoice": invoice.number if invoice is not None else None,
         "state": period_state(connection, tenant, month),

@@ -178,6 +178,26 @@ def removed_money(connection: Connection, kind: Kind, book: Literal["cost", "cha
     }
 
 
+def removed_of(connection: Connection, month: Month, kind: Kind, owner: str) -> tuple[int, int]:
+    """(requests, pico-USD of cost) of a removed month's owner, of all tenants."""
+    names = ("requests", "cost_mills", "cost_rest_pico")
+    query = select(*(func.coalesce(func.sum(removed_sums.c[name]), 0) for name in names)).where(
+        removed_sums.c.month == str(month), removed_sums.c.kind == kind, removed_sums.c.owner == owner
+    )
+    requests, mills, rest = connection.execute(query).one()
+    return int(requests), int(mills) * PICO_PER_MILL + int(rest)
+
+
+def removed_charge(connection: Connection, tenant: str, period: Month) -> int:
+    """Pico-USD that a tenant was charged in a billing period for requests that have been removed."""
+    names = ("charge_mills", "charge_rest_pico")
+    query = select(*(func.coalesce(func.sum(removed_sums.c[name]), 0) for name in names)).where(
+        removed_sums.c.kind == "period", removed_sums.c.tenant == tenant, removed_sums.c.owner == str(period)
+    )
+    mills, rest = connection.execute(query).one()
+    return int(mills) * PICO_PER_MILL + int(rest)
+
+
 def _sums(connection: Connection, since: datetime, until: datetime) -> Iterator[tuple[Kind, Select[Any]]]:
     usage = usage_events.c
     mine = _within(_STARTED, since, until)

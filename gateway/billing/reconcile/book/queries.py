@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func
 
 from gateway.billing.periods.month import Month
 from gateway.billing.reconcile.lines import BookLine
+from gateway.billing.retention.queries import removed_of
 from gateway.db.price_tables import prices
 from gateway.db.tables import attempts, rated_lines, usage_events
 
@@ -76,11 +77,12 @@ def book_total(connection: Connection, whose: Whose, month: Month) -> tuple[int,
     """(requests, pico-USD) of a provider's month, UTC."""
     query = (
         select(func.count(attempts.c.request_id.distinct()), func.coalesce(func.sum(attempts.c.cost_pico), 0))
-        .join(usage_events, usage_events.c.request_id == attempts.c.request_id)
+        .join(usage_events, _called())
         .where(_of(whose), _started(month.start, month.end))
     )
     requests, pico = connection.execute(query).one()
-    return int(requests), int(pico)
+    gone_requests, gone_pico = removed_of(connection, month, "provider", whose.provider) if not whose.models else (0, 0)
+    return int(requests) + gone_requests, int(pico) + gone_pico
 
 
 def other_rates(
@@ -94,7 +96,7 @@ def other_rates(
     query = (
         select(attempts.c.upstream_model, source)
         .distinct()
-        .join(usage_events, usage_events.c.request_id == attempts.c.request_id)
+        .join(usage_events, _called())
         .where(_of(whose), _started(month.start, month.end), source.like("book %"))
     )
     rows: dict[int, set[str]] = defaultdict(set)
@@ -140,10 +142,16 @@ def _rated(
             func.sum(rated_lines.c.amount_pico).label("amount"),
         )
         .select_from(usage_events)
-        .join(attempts, attempts.c.request_id == usage_events.c.request_id)
+        .join(attempts, _called())
         .join(
             rated_lines,
-            and_(rated_lines.c.request_id == attempts.c.request_id, rated_lines.c.attempt == attempts.c.number),
+            and_(
+                rated_lines.c.request_id == attempts.c.request_id,
+                rated_lines.c.request_started_at == attempts.c.request_started_at,
+                rated_lines.c.request_started_at >= since,
+                rated_lines.c.request_started_at < until,
+                rated_lines.c.attempt == attempts.c.number,
+            ),
         )
         .where(rated_lines.c.book == "cost", _of(whose), _started(since, until))
         .group_by("hour", *grain)
@@ -163,8 +171,17 @@ def _hour(connection: Connection) -> ColumnElement[Any]:
     return func.to_char(func.timezone("UTC", usage_events.c.started_at), 'YYYY-MM-DD"T"HH24')
 
 
+def _called() -> ColumnElement[bool]:
+    """Attempts belong to their request; the moment is the key of the partitions."""
+    return and_(
+        attempts.c.request_id == usage_events.c.request_id, attempts.c.request_started_at == usage_events.c.started_at
+    )
+
+
 def _started(since: datetime, until: datetime) -> ColumnElement[bool]:
-    return and_(usage_events.c.started_at >= since, usage_events.c.started_at < until)
+    """Within a period, said of both tables, so that only the partitions of it are read."""
+    columns = (usage_events.c.started_at, attempts.c.request_started_at)
+    return and_(*(column >= since for column in columns), *(column < until for column in columns))
 
 
 def _edges(month: Month, zone: ZoneInfo) -> tuple[datetime, datetime]:
