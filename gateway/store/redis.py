@@ -21,6 +21,12 @@ from gateway.errors import ConfigError, Unavailable
 from gateway.store.base import ONCE_SECONDS, Claim, Missing, Refused, Taken
 
 DEADLINE_SECONDS = 1.0
+"""How long Redis may take. It is counted in steps of a tenth, and only those whose end was noticed in time: a process that
+is too busy to look for the answer does not hold that against Redis."""
+STEPS = 10
+LONGEST_SECONDS = 5.0
+"""The end of patience, however busy the process is."""
+TRIES_WHEN_LATE = 3
 CONNECTIONS = 64
 PREFIX = "{penstock}:"
 """The hash tag keeps all keys of a call in one slot, as a Redis cluster demands of a script."""
@@ -43,9 +49,9 @@ class RedisStore:
             pool = BlockingConnectionPool.from_url(
                 url,
                 max_connections=CONNECTIONS,
-                timeout=deadline,
-                socket_timeout=deadline,
-                socket_connect_timeout=deadline,
+                timeout=max(deadline, LONGEST_SECONDS),
+                socket_timeout=max(deadline, LONGEST_SECONDS),
+                socket_connect_timeout=max(deadline, LONGEST_SECONDS),
                 # A repeated reserve would count twice, so the client must never repeat by itself.
                 retry=Retry(NoBackoff(), 0),
             )
@@ -69,9 +75,12 @@ class RedisStore:
             expires = "" if expires_at is None else str(int(expires_at * 1000))
             flags = ("k" if kept else "") + ("s" if sliding else "") + ("c" if clock else "")
             arguments += (str(amount), str(limit), expires, lease or "", flags)
-        reply = await self._ask(lambda: self._reserve_in_time(keys, arguments))
-        if not reply:
-            return None
+        for _ in range(TRIES_WHEN_LATE):
+            reply = await self._ask(lambda: self._reserve_in_time(keys, arguments))
+            if not reply:
+                return None
+            if int(reply[0]) != LATE:
+                break
         what, *rest = (int(value) for value in reply)
         if what == TOLD:
             return Taken(tuple(rest))
@@ -147,8 +156,23 @@ class RedisStore:
                 return reply
 
     async def _ask(self, question: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        loop = asyncio.get_running_loop()
+        step, longest = self._deadline / STEPS, loop.time() + max(self._deadline, LONGEST_SECONDS)
+
+        timer: asyncio.TimerHandle
+
+        def tick(due: float, left: int) -> None:
+            nonlocal timer
+            now = loop.time()
+            left -= now - due < step / 2
+            if left > 0 and now < longest:
+                timer = loop.call_at(now + step, tick, now + step, left)
+            else:
+                waiting.reschedule(now)
+
+        timer = loop.call_later(step, tick, loop.time() + step, STEPS)
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(None) as waiting:
                 return await question()
         except TimeoutError:
             self._clock_difference = None
@@ -156,3 +180,5 @@ class RedisStore:
         except (RedisError, OSError) as error:
             self._clock_difference = None
             raise Unavailable(f"the shared store (Redis) cannot be used: {error}") from error
+        finally:
+            timer.cancel()

@@ -71,6 +71,19 @@ async def test_many_requests_at_a_frozen_redis_all_get_their_refusal_in_time(own
     await store.close()
 
 
+async def test_a_process_that_was_too_busy_to_listen_does_not_hold_that_against_redis(redis_url: str) -> None:
+    store = RedisStore(redis_url, deadline=DEADLINE)
+    assert await store.reserve([CLAIM]) is None
+    for turns in (0, 1, 3):  # nothing sent yet, perhaps sent, perhaps answered
+        asked = asyncio.create_task(store.reserve([CLAIM]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(2 * DEADLINE)
+        assert await asked is None
+    assert await store.read(["budget"]) == [40]
+    await store.close()
+
+
 async def test_a_named_correction_may_be_repeated_after_a_freeze(own_redis: RedisServer) -> None:
     store = RedisStore(own_redis.url, deadline=DEADLINE)
     for _ in range(2):
