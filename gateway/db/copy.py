@@ -28,10 +28,10 @@ def copy_rows(connection: Connection, table: Table, names: Sequence[str], rows: 
         return
     columns = [table.c[name] for name in names]
     if connection.dialect.name == "sqlite":
-        readers = [
-            column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect) for column in columns
-        ]
-        places = [(place, convert) for place, convert in enumerate(readers) if convert is not None]
+        places: list[tuple[int, Callable[[Any], Any]]] = []
+        for place, column in enumerate(columns):
+            if convert := column.type.dialect_impl(connection.dialect).bind_processor(connection.dialect):
+                places.append((place, convert))
         statement = sqlite.insert(table).values({name: bindparam(name) for name in names})
         compiled = statement.compile(dialect=connection.dialect)
         assert compiled.positiontup is not None

@@ -207,10 +207,8 @@ def _sums(connection: Connection, since: datetime, until: datetime) -> Iterator[
         yield kind, query.where(*mine, usage[name].is_not(None)).group_by(usage.tenant, usage[name])
     each = func.json_each if connection.dialect.name == "sqlite" else func.json_array_elements_text
     tags = each(usage.tags).table_valued("value")
-    once = select(usage.request_id, usage.started_at, tags.c.value.label("tag")).select_from(
-        usage_events.join(tags, true())
-    )
-    once = once.where(*mine).distinct().subquery()
+    named = select(usage.request_id, usage.started_at, tags.c.value.label("tag")).where(*mine).distinct()
+    once = named.select_from(usage_events.join(tags, true())).subquery()
     same = and_(usage.request_id == once.c.request_id, usage.started_at == once.c.started_at)
     query = select(tenant, once.c.tag.label("owner"), func.count().label("requests"), *_amounts(usage)).join(once, same)
     yield "tag", query.where(*mine).group_by(usage.tenant, once.c.tag)

@@ -236,8 +236,8 @@ def _entries(request_id: str) -> Select[Any]:
 
 
 def _request(row: RowMapping) -> dict[str, Any]:
-    """A usage row for JSON; the explanation is left to the detail."""
-    shown = {name: _plain(value) for name, value in row.items() if name not in {"explanation", *usage_fields()}}
+    """A usage row for JSON; the explanation is left to the detail. JSON writers refuse SQLAlchemy's kind of text as names."""
+    shown = {str(name): _plain(value) for name, value in row.items() if name not in {"explanation", *usage_fields()}}
     shown["buckets"] = {name: row[name] for name in usage_fields()}
     shown["cost_usd"], shown["charge_usd"] = format_usd(row["cost_pico"]), format_usd(row["charge_pico"])
     return shown
@@ -245,7 +245,7 @@ def _request(row: RowMapping) -> dict[str, Any]:
 
 def _attempt(row: RowMapping, lines: Sequence[RowMapping]) -> dict[str, Any]:
     """An attempt for JSON, with the arithmetic of both books: quantity x rate = amount."""
-    shown = {name: _plain(value) for name, value in row.items() if name not in {"request_id", *usage_fields()}}
+    shown = {str(name): _plain(value) for name, value in row.items() if name not in {"request_id", *usage_fields()}}
     shown["buckets"] = {name: row[name] for name in usage_fields()}
     for book in ("cost", "charge"):
         shown[book] = [
