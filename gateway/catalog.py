@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from gateway import config as shape
 from gateway.callers import Budget, LimitKind, RateLimit
+from gateway.conventions import Convention, convention_at
 from gateway.errors import ConfigError
 from gateway.money import implausible, parse_price, parse_usd
 from gateway.settings import read_secret
@@ -51,6 +52,8 @@ class Model:
     deadlines: shape.Deadlines
     retries: shape.Retries
     script: Mapping[str, Any] | None
+    usage: Convention | None
+    """How its reports count tokens; None where their own fields must tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,7 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         deadlines=entry.deadlines,
         retries=entry.retries,
         script=entry.script,
+        usage=entry.usage or convention_at(base_url),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from gateway.conventions import Convention
 from gateway.errors import ConfigError
 from gateway.types import Tier
 
@@ -166,6 +167,9 @@ class Model(Section):
     api_key: str | None = Field(None, description="The provider's key, normally `env:NAME`.")
     price: Price | Literal["book"] = Field(description="USD per 1M tokens, or `book` for those of the price book.")
     book: Book | None = Field(None, description="For `price: book`: where in the book.")
+    usage: Convention | None = Field(
+        None, description="How its reports count tokens; by the host of `base_url`, else by the report's own fields."
+    )
     capabilities: tuple[Literal["tools", "json_schema", "vision", "audio"], ...] | None = Field(
         None, description="What it can do; unrestricted when absent."
     )

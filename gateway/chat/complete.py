@@ -16,6 +16,7 @@ from gateway.chat.stream import Relay
 from gateway.chat.tab import Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
 from gateway.limits.estimate import Estimate, worst_case
+from gateway.metering.normalise import reports_tokens
 from gateway.providers.base import Completion
 from gateway.routing.ask import Ask, Decision, Score
 from gateway.routing.decide import decide_route
@@ -121,7 +122,7 @@ def decide(
 async def settle_plain(answered: Answered, completion: Completion, tab: Tab) -> Reply:
     """Meter a whole reply; the spool has it before the door sends the first byte."""
     model = answered.candidate.model
-    written, reasoned = (0, 0) if completion.raw_usage is not None else count_characters(completion.payload)
+    written, reasoned = (0, 0) if reports_tokens(completion.raw_usage) else count_characters(completion.payload)
     tab.note(
         model,
         answered.started,

@@ -22,6 +22,7 @@ from gateway.limits.estimate import MAX_AMOUNT, Estimate
 from gateway.limits.rates import rate_claims
 from gateway.limits.refusals import refusal
 from gateway.metering.normalise import estimate_usage, normalise
+from gateway.metering.usage.tier import served_tier
 from gateway.routing.ask import Candidate, Decision
 from gateway.routing.explain import explain_decision
 from gateway.services import Services
@@ -30,8 +31,6 @@ from gateway.types import Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
 HOLD_SECONDS_BEYOND = 60.0
 """A hold outlives the longest its calls may take by this much; afterwards it counts as orphaned."""
-LONGEST_TIER = 64
-"""Characters of a service tier's name; what is longer is none."""
 
 
 class Tab:
@@ -114,18 +113,20 @@ class Tab:
         output_characters: int = 0,
         reasoning_characters: int = 0,
     ) -> Attempt:
-        """Keep one upstream call: `started` on the monotonic clock; usage as reported, or estimated when it was cut.
+        """Keep one upstream call: `started` on the monotonic clock; usage as reported, or estimated when it was cut or what
+        was reported counts nothing: an answer is not free because its report cannot be read.
 
         `service_tier` is what the reply says; some providers say it in the usage. It decides the price with the input tokens.
         """
         seconds = time.perf_counter() - started
         usage = Usage()
         if raw_usage is not None:
-            usage = normalise(raw_usage)
-        elif status != "error":
-            usage = estimate_usage(self.facts.prompt_characters, output_characters, reasoning_characters)
-        tier = service_tier or (raw_usage or {}).get("service_tier")
-        tier = tier if isinstance(tier, str) and len(tier) <= LONGEST_TIER else None
+            usage = normalise(raw_usage, model.usage)
+        unread = raw_usage is None or (usage.estimated and not usage.input_total + usage.output_total)
+        if unread and status != "error":
+            guess = estimate_usage(self.facts.prompt_characters, output_characters, reasoning_characters)
+            usage = dataclasses.replace(guess, gpu_seconds=usage.gpu_seconds)
+        tier = served_tier(service_tier, raw_usage)
         cost = self._prices.cost(model).at(usage.input_total, tier)
         charge = self._charged(model).at(usage.input_total, tier)
         timed = (cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]) and error_code != ProviderUnreachable.code

@@ -37,7 +37,10 @@ LAYERS = (
     ),
     Layer("ground", ("catalog", "config", "builtin", "store", "db", "telemetry"), True, "what the parts stand on"),
     Layer(
-        "words", ("types", "callers", "money", "errors", "settings"), True, "what everybody says; it depends on nothing"
+        "words",
+        ("types", "callers", "conventions", "money", "errors", "settings"),
+        True,
+        "what everybody says; it depends on nothing",
     ),
 )
 
