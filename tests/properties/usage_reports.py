@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -119,15 +119,15 @@ _CONSISTENT: list[tuple[Convention, Report, tuple[str, ...]]] = [
     ("bedrock", _bedrock, (*INPUT, "cache_write_5m", "cache_write_1h", "output")),
 ]
 
-consistent: st.SearchStrategy[tuple[Convention, Usage, dict[str, Any]]] = st.one_of(
-    *(
-        st.tuples(st.just(convention), buckets(*names)).map(
-            lambda made, report=report: (made[0], made[1], report(made[1]))  # type: ignore[misc]
-        )
-        for convention, report, names in _CONSISTENT
-    )
-)
-"""A convention, what was used, and how its provider reports that."""
+FORMS = tuple(f"{convention} {report.__name__.strip('_')}" for convention, report, _ in _CONSISTENT)
+"""Every way in which some provider reports usage."""
+
+
+def consistent(form: str) -> st.SearchStrategy[tuple[Convention, Usage, dict[str, Any]]]:
+    """A convention, what was used, and how its provider reports that."""
+    convention, report, names = _CONSISTENT[FORMS.index(form)]
+    return buckets(*names).map(lambda usage: (convention, usage, report(usage)))
+
 
 rubbish: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -138,27 +138,24 @@ _odd = COUNTS | st.integers(-1000, -1) | st.integers(50_000_001, 10**19) | rubbi
 
 
 @st.composite
-def _corrupted(draw: st.DrawFn) -> tuple[Convention, dict[str, Any]]:
-    """A report of a convention with some of its values replaced or missing, at any depth."""
-    convention, _, report = draw(consistent)
+def corrupted(draw: st.DrawFn, form: str) -> tuple[Convention, dict[str, Any]]:
+    """A convention, and a report in its words with some of the values replaced or missing, at any depth."""
+    convention, _, report = draw(consistent(form))
     report["gpu_seconds"] = 1.5
     for _ in range(draw(st.integers(1, 4))):
-        at: Any = report
-        while True:
-            places = [*at] if isinstance(at, dict) else [*range(len(at))]
-            if not places:
-                break
-            place = draw(st.sampled_from(places))
-            if isinstance(at[place], dict | list) and draw(st.integers(0, 4)):
-                at = at[place]
-            elif draw(st.integers(0, 3)):
-                at[place] = draw(_odd)
-                break
-            else:
-                del at[place]
+        at, place = draw(st.sampled_from(list(_leaves(report))))
+        if draw(st.integers(0, 3)):
+            at[place] = draw(_odd)
+        else:
+            del at[place]
+            if not report:
                 break
     return convention, report
 
 
-corrupted = _corrupted()
-"""A convention, and a report in its words with anything in it."""
+def _leaves(at: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place of a report that has a value, inner ones too."""
+    for place in list(at) if isinstance(at, dict) else range(len(at)):
+        yield at, place
+        if isinstance(at[place], dict | list):
+            yield from _leaves(at[place])
