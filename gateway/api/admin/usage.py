@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from gateway.api.admin.access import services_of
 from gateway.billing.queries import page_of_requests, request_detail, usage_report
 from gateway.errors import InvalidValue, NotFound
+from gateway.metering.normalise import read_usage
 
 routes = APIRouter()
 Page = Annotated[int, Query(ge=1, le=500)]
@@ -41,10 +42,16 @@ async def requests(request: Request, limit: Page = 50, before: str | None = None
 
 @routes.get("/requests/{request_id}")
 async def one_request(request: Request, request_id: str) -> dict[str, Any]:
-    """One request: decision, attempts, token buckets and the cost arithmetic."""
-    detail = await run_in_threadpool(request_detail, services_of(request).database, request_id)
+    """One request: decision, attempts, token buckets and the cost arithmetic; what contradicts itself in a report, and how."""
+    services = services_of(request)
+    detail = await run_in_threadpool(request_detail, services.database, request_id)
     if detail is None:
         raise NotFound(
             f"No metered request has the id {request_id!r}. It may take a second to arrive after its answer."
         )
+    conventions = {model.name: model.usage for model in services.catalog.models}
+    for attempt in detail["attempts"]:
+        # The report is kept as it came, so why its usage is marked can be told at any time.
+        raw = attempt["raw_usage"]
+        attempt["usage_problems"] = list(read_usage(raw, conventions.get(attempt["model"])).problems) if raw else []
     return detail
