@@ -87,7 +87,11 @@ def _streamed(running: Gateway) -> str:
     """Ask for a stream, and the comment before its end that says what it cost."""
     body = {"model": "thinker", "messages": QUESTION, "stream": True}
     with httpx.stream(
-        "POST", f"{running.base_url}/chat/completions", json=body, headers={"authorization": f"Bearer {KEY}"}, timeout=30
+        "POST",
+        f"{running.base_url}/chat/completions",
+        json=body,
+        headers={"authorization": f"Bearer {KEY}"},
+        timeout=30,
     ) as reply:
         return next(line for line in reply.read().decode().splitlines() if line.startswith(": x-penstock"))
 
