@@ -189,6 +189,12 @@ class Policy(Section):
         "cost", description="Cheapest that keeps the quality, or best there is."
     )
     fallbacks: bool = Field(True, description="Whether other candidates are asked when one fails.")
+    unpriced: Literal["refuse", "hold"] = Field(
+        "refuse", description="What becomes of requests to a model without a price: refused, or held at a maximum."
+    )
+    unpriced_hold_usd: Usd = Field(
+        Decimal(1), gt=0, le=1000, decimal_places=12, description="For `hold`: held per call until its price is known."
+    )
 
 
 class Config(Section):

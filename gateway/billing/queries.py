@@ -18,6 +18,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Table,
+    case,
     cast,
     func,
     literal,
@@ -197,7 +198,10 @@ def _sums(
     named = [group.label(f"group_{index}") for index, group in enumerate(groups)]
     query = select(
         *named,
-        func.count(usage_events.c.request_id.distinct()).label("requests"),
+        # A correction has a row of its own and is no request.
+        func.count(case((usage_events.c.outcome != "corrected", usage_events.c.request_id)).distinct()).label(
+            "requests"
+        ),
         func.coalesce(func.max(cast(table.c.estimated, Integer)), 0).label("estimated"),
         *(func.coalesce(func.sum(table.c[name]), 0).label(name) for name in amounts),
     )

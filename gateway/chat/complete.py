@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,12 @@ from gateway.chat.tab import Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
 from gateway.limits.estimate import Estimate, worst_case
 from gateway.metering.normalise import reports_tokens
+from gateway.money import PICO_PER_USD
 from gateway.providers.base import Completion
 from gateway.routing.ask import Ask, Decision, Score
 from gateway.routing.decide import decide_route
 from gateway.services import Services
+from gateway.types import UNPRICED, UNPRICED_SHEET
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     facts = read_facts(request)
     score = score_difficulty(request, facts, services)
     prices = services.prices.current()
-    worst = bound_costs(request, caller, asked, facts, prices)
+    worst = bound_costs(request, caller, asked, facts, prices, unpriced_hold(caller, services))
     decision = decide(request, caller, asked, facts, score, prices, worst, services)
     tab = Tab(request, caller, facts, decision, prices, worst, services)
     try:
@@ -60,19 +63,29 @@ def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> 
     return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
 
 
+def unpriced_hold(caller: Caller, services: Services) -> int | None:
+    """What the caller's policy holds for a call to a model without a price (pico-USD); None when it refuses."""
+    policy = services.catalog.policies[caller.policy]
+    return int(policy.unpriced_hold_usd * PICO_PER_USD) if policy.unpriced == "hold" else None
+
+
 def bound_costs(
-    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, prices: Prices
+    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, prices: Prices, unpriced: int | None
 ) -> dict[int, Estimate]:
     """The most a call to each model can be charged, by the model's index: what a cost cap is checked with, and held.
 
     At the dearest context tier the prompt can reach, and the dearest service tier unless the request names one. A model
-    without a price now is left out; the decision rejects it.
+    without a price now is left out, so that the decision rejects it, or is bounded by `unpriced`.
     """
     worst = {}
     for model in asked.models:
-        if prices.costs[model.index] is not None:
-            dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
-            worst[model.index] = worst_case(request.body, model, dearest, facts.prompt)
+        if prices.costs[model.index] is None and unpriced is None:
+            continue
+        dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
+        bound = worst_case(request.body, model, dearest, facts.prompt)
+        if dearest.source == UNPRICED and unpriced is not None:
+            bound = dataclasses.replace(bound, amount=unpriced)
+        worst[model.index] = bound
     return worst
 
 
@@ -91,7 +104,7 @@ def decide(
     options = request.options
     ask = Ask(
         models=asked.models,
-        prices=prices.costs,
+        prices=prices.costs if policy.unpriced == "refuse" else tuple(cost or UNPRICED_SHEET for cost in prices.costs),
         service_tier=facts.service_tier,
         auto=asked.auto,
         mode=asked.mode,

@@ -14,7 +14,7 @@ from gateway.billing.budgets import budget_claims
 from gateway.billing.cost import price_usage, rate_usage
 from gateway.billing.prices.book import Prices
 from gateway.callers import Caller
-from gateway.catalog import Model
+from gateway.catalog import BUNDLED, Model
 from gateway.chat.facts import Facts
 from gateway.chat.request import ChatRequest
 from gateway.errors import PenstockError, ProviderUnreachable
@@ -27,8 +27,9 @@ from gateway.routing.ask import Candidate, Decision
 from gateway.routing.explain import explain_decision
 from gateway.services import Services
 from gateway.store.base import Claim
-from gateway.types import Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
+from gateway.types import UNPRICED, Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
+SELF_HOSTED = frozenset({"engine", BUNDLED})
 HOLD_SECONDS_BEYOND = 60.0
 """A hold outlives the longest its calls may take by this much; afterwards it counts as orphaned."""
 
@@ -74,7 +75,7 @@ class Tab:
         """
         now = time.time()
         caller, worst = self.caller, self._worst[candidate.model.index]
-        needed = min(MAX_AMOUNT, worst.amount + sum(attempt.charge.total for attempt in self.attempts))
+        needed = min(MAX_AMOUNT, worst.amount + sum(attempt.owed for attempt in self.attempts))
         more = needed - self._held
         claims = budget_claims(caller, more, now) if more > 0 else []
         rates: list[Claim] = []
@@ -129,7 +130,9 @@ class Tab:
         tier = served_tier(service_tier, raw_usage)
         cost = self._prices.cost(model).at(usage.input_total, tier)
         charge = self._charged(model).at(usage.input_total, tier)
-        timed = (cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]) and error_code != ProviderUnreachable.code
+        by_time = cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]
+        by_time = by_time or (cost.source == UNPRICED and model.provider in SELF_HOSTED)
+        timed = by_time and error_code != ProviderUnreachable.code
         if timed and not usage.gpu_seconds:
             usage = dataclasses.replace(usage, gpu_seconds=round(seconds * 1_000_000))
         attempt = Attempt(
@@ -146,6 +149,7 @@ class Tab:
             cost=rate_usage(usage, cost),
             charge=rate_usage(usage, charge),
             service_tier=tier,
+            reserved=self._worst[model.index].amount if charge.source == UNPRICED and usage.quantities() else 0,
         )
         self.attempts.append(attempt)
         return attempt
@@ -165,7 +169,7 @@ class Tab:
 
     def saved(self, event: UsageEvent) -> int:
         """Pico-USD not spent: the same tokens at the dearest deployment that could have answered, less the charge."""
-        if self.request.model.partition(":")[0] != "auto" or not event.attempts:
+        if self.request.model.partition(":")[0] != "auto" or not event.attempts or event.reserved:
             return 0
         last = event.attempts[-1]
         names = {candidate.model.name for candidate in self.decision.candidates}
@@ -181,7 +185,7 @@ class Tab:
     def _corrections(self, event: UsageEvent) -> list[tuple[Claim, int]]:
         """What every claim turned out to be: money as charged, tokens as used, requests as they were."""
         changes = [
-            (claim, 0 if later else event.charge)
+            (claim, 0 if later else event.charge + event.reserved)
             for later, claims in enumerate(self._budget_claims)
             for claim in claims
         ]

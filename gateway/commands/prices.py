@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.price_views import rate, show
 from gateway.commands.usage import FORMS
 from gateway.errors import ConfigError, StartupError
 from gateway.settings import Settings
@@ -184,6 +185,10 @@ def uplift(
         print_json({"prices": [describe(price) for price in added]})
     else:
         click.echo(f"{model}: {len(added)} prices in {region}, {factor} times those for everywhere.")
+
+
+prices.add_command(show)
+prices.add_command(rate)
 
 
 def _price(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
@@ -10,9 +11,10 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from gateway.db.insert import insert_missing, insert_or_update, insert_rows
 from gateway.db.tables import attempts, dead_letters, holds, moment, spool_checkpoints, usage_events
-from gateway.types import Attempt, Hold, HoldState, UsageEvent, usage_fields
+from gateway.types import UNPRICED, Attempt, Hold, HoldState, UsageEvent, usage_fields
 
 BUCKETS = usage_fields()
+NO_END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 REFUSED = (DataError, IntegrityError, ValueError, OverflowError, TypeError)
 """What is wrong with a record itself. A table or a right that is missing is not: it would bury every record there is."""
 DatabaseError = SQLAlchemyError
@@ -57,7 +59,34 @@ def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> N
 
 
 def settle_holds(connection: Connection, settled: Sequence[tuple[str, UsageEvent]], now: float) -> None:
-    """Close the holds of finished requests, whether or not they have been delivered before."""
+    """Close the holds of finished requests, whether or not they have been delivered before.
+
+    What a request without a price still owes stays held, by nobody's process and without an end: until it is rated.
+    """
+    waiting = [
+        _hold_row(
+            UNPRICED,
+            Hold(
+                event.request_id,
+                event.tenant,
+                event.key_id,
+                event.reserved,
+                event.started_at,
+                NO_END,
+                event.key_name,
+                event.requested_model,
+                event.project,
+                event.end_user,
+            ),
+            "open",
+            None,
+        )
+        for _, event in settled
+        if event.reserved
+    ]
+    insert_or_update(
+        connection, holds, waiting, ("state", "closed_at", "amount_pico", "writer", "expires_at", "created_at")
+    )
     rows = [
         _hold_row(
             writer,
@@ -77,6 +106,7 @@ def settle_holds(connection: Connection, settled: Sequence[tuple[str, UsageEvent
             now,
         )
         for writer, event in settled
+        if not event.reserved
     ]
     insert_or_update(connection, holds, rows, ("state", "closed_at", "amount_pico"))
 

@@ -11,6 +11,7 @@ from gateway.billing.prices.book import PriceBook
 from gateway.billing.prices.choose import Price, resolve
 from gateway.billing.prices.queries import find_overlapping, odd_rows, prices_of, prices_since
 from gateway.billing.prices.uplift import outdated
+from gateway.billing.unpriced.queries import count_waiting
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
 from gateway.money import format_usd, implausible
@@ -52,6 +53,13 @@ def check_book(database: Database, catalog: Catalog | None, now: datetime) -> li
             problems.append(Problem("implausible", f"row {price.id} ({price.model} by {price.owner}): {reason}"))
     if catalog is not None:
         problems += _unpriced(database, catalog, now)
+        problems += [
+            Problem(
+                "waiting",
+                f"{count} calls to {model!r} wait for a price; `penstock prices rate` rates them once it is there",
+            )
+            for model, count in sorted(count_waiting(database).items())
+        ]
         problems += _incomplete(database, catalog, now)
     return problems
 
