@@ -18,7 +18,6 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Table,
-    case,
     cast,
     func,
     literal,
