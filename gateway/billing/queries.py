@@ -192,15 +192,13 @@ def spent_and_held(
 def _sums(
     table: Table, groups: Sequence[ColumnElement[Any]], since: datetime | None, until: datetime | None
 ) -> Select[Any]:
-    """Requests, buckets and money by group, from usage rows or from their attempts."""
+    """Requests, buckets and money by group, from usage rows or from their attempts. A correction is no request."""
     amounts = (*usage_fields(), "cost_pico", "charge_pico")
     named = [group.label(f"group_{index}") for index, group in enumerate(groups)]
+    requested = usage_events.c.outcome != "corrected"
     query = select(
         *named,
-        # A correction has a row of its own and is no request.
-        func.count(case((usage_events.c.outcome != "corrected", usage_events.c.request_id)).distinct()).label(
-            "requests"
-        ),
+        func.count(usage_events.c.request_id.distinct()).filter(requested).label("requests"),
         func.coalesce(func.max(cast(table.c.estimated, Integer)), 0).label("estimated"),
         *(func.coalesce(func.sum(table.c[name]), 0).label(name) for name in amounts),
     )
