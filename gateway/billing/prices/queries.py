@@ -81,12 +81,12 @@ def write_prices(database: Database, added: Sequence[Price], ended: Sequence[Pri
         if price.valid_from < now:
             raise PriceRefused(
                 f"a price of {price.model!r} from {price.valid_from.isoformat()} on is refused: what has been billed "
-                "keeps its price. Let it begin now or later."
+                "keeps its price. Let it begin now or later"
             )
         if price.valid_from > now + FURTHEST:
             raise PriceRefused(
                 f"a price of {price.model!r} from {price.valid_from.isoformat()} on is refused: it would begin more than ten "
-                "years from now. Check the year."
+                "years from now. Check the year"
             )
     with transaction(database) as connection:
         if not database.is_sqlite:
