@@ -21,11 +21,13 @@ from gateway.billing.queries import request_detail, spent_and_held, usage_report
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
 from gateway.jobs.rate_unpriced import Rated, rate_unpriced
+from gateway.metering.deliver import Deliverer
+from gateway.metering.spool import Spool
 from gateway.types import UNPRICED_SHEET, Attempt, PriceList, Usage, UsageEvent
 from tests.builders import catalog, model
 from tests.invoicing import day, deliver, parties, price
 from tests.pricing import pair
-from tests.usage import attempt, event
+from tests.usage import attempt, event, hold_of
 
 MAXIMUM = 5 * 10**11
 USED = Usage(input=2000, cache_read=1000, output=300, reasoning=700)
@@ -138,6 +140,19 @@ def test_rating_again_or_twice_at_once_or_after_the_spool_is_replayed_changes_no
     assert charged(database) == 30 * CHARGE
     assert spent_and_held(database, "tenant", None, None) == {"acme": 30 * CHARGE}
     assert verify(database, tmp_path).problems == ()
+
+
+def test_a_hold_that_is_delivered_again_alone_leaves_what_waits_as_it_is(database: Database, tmp_path: Path) -> None:
+    original = served(hold=9 * MAXIMUM)
+    deliver(database, tmp_path, original)
+    spool = Spool.open(tmp_path / "again")
+    spool.hold(hold_of(original, expires_at=NOON.timestamp()))
+    spool.close()
+    for _ in range(2):
+        deliverer = Deliverer(tmp_path / "again", database)
+        deliverer.deliver_once()
+        deliverer.close()
+    assert spent_and_held(database, "tenant", None, None) == {"acme": MAXIMUM}
 
 
 def test_a_request_of_a_closed_month_is_corrected_in_the_next_open_one(database: Database, tmp_path: Path) -> None:
