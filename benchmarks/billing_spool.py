@@ -1,4 +1,4 @@
-"""Measures the money path: atomic claims, spool appends, delivery to SQL with its ledger; prints JSON.
+"""Measures the way of usage: spool appends, delivery to SQL with its ledger; prints JSON.
 
     python -m benchmarks.billing_spool [--events 20000] [--postgresql] [--write]
 
@@ -9,11 +9,9 @@ server's processes is counted apart. --write keeps the numbers in benchmarks/res
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import resource
-import statistics
 import tempfile
 import time
 from contextlib import ExitStack
@@ -21,17 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results_file import machine_facts, write
-from gateway.billing.budgets import budget_claims
 from gateway.billing.cost import rate_usage
 from gateway.billing.ledger import verify
-from gateway.callers import Budget, Caller, RateLimit
 from gateway.db.connect import connect
 from gateway.db.migrate import migrate
-from gateway.limits.rates import rate_claims
 from gateway.metering.deliver import Deliverer
 from gateway.metering.normalise import normalise
 from gateway.metering.spool import Spool
-from gateway.store.memory import MemoryStore
 from gateway.types import METERS, Attempt, Hold, PriceList, UsageEvent
 
 COST = PriceList(dict.fromkeys(METERS, 2500000000000), "benchmark")
@@ -43,28 +37,12 @@ RAW_USAGE = {
     "prompt_tokens_details": {"cached_tokens": 512},
     "completion_tokens_details": {"reasoning_tokens": 128},
 }
-CALLER = Caller(
-    "key_0123456789abcdef",
-    "app",
-    "acme",
-    budgets=(
-        Budget("tenant:acme", 10**18, "month"),
-        Budget("key:key_0123456789abcdef", 10**18, "day"),
-        Budget("tenant:acme", 10**18, "lifetime"),
-    ),
-    limits=(
-        RateLimit("key:key_0123456789abcdef", "requests", 10**12),
-        RateLimit("key:key_0123456789abcdef", "tokens", 10**15),
-        RateLimit("key:key_0123456789abcdef", "parallel", 10**6),
-        RateLimit("tenant:acme", "requests", 10**12),
-        RateLimit("tenant:acme", "tokens", 10**15),
-    ),
-)
+KEY = "key_0123456789abcdef"
 
 
 def hold(number: int, now: float) -> Hold:
     """A hold like the gateway's."""
-    return Hold(f"req_{number:026d}", "acme", CALLER.key_id, 5_000_000_000, now, now + 660, "app", "auto")
+    return Hold(f"req_{number:026d}", "acme", KEY, 5_000_000_000, now, now + 660, "app", "auto")
 
 
 def event(number: int, now: float) -> UsageEvent:
@@ -80,26 +58,10 @@ def event(number: int, now: float) -> UsageEvent:
         "rejected": [{"model": "large", "reason": "dearer and not needed"}],
     }
     return UsageEvent(
-        f"req_{number:026d}", f"tenant-{number % 20}", CALLER.key_id, "app", None, ("batch",), "auto", attempt.model,
+        f"req_{number:026d}", f"tenant-{number % 20}", KEY, "app", None, ("batch",), "auto", attempt.model,
         "openai", "standard", 0.31, "2026-11-01", "cheapest with the asked quality", explanation, "completed", None, True,
         False, now, now + 1.25, 0.2, 0.0007, 5_000_000_000, (attempt,),
     )  # fmt: skip
-
-
-async def reserve_and_adjust(rounds: int) -> float:
-    """CPU of one request's claims, reserve and adjust in memory: five limits, three budgets; microseconds, median of 9."""
-    store = MemoryStore()
-    names = [f"req_{number}" for number in range(rounds)]
-    found = []
-    for _ in range(9):
-        started = time.thread_time()
-        for name in names:
-            now = time.time()
-            claims = [*budget_claims(CALLER, 5_000_000, now), *rate_claims(CALLER, 1500, name, now)]
-            assert await store.reserve(claims) is None
-            await store.adjust([(claim, claim.amount // 2) for claim in claims])
-        found.append((time.thread_time() - started) / rounds * 1e6)
-    return round(statistics.median(found), 2)
 
 
 def append_to_spool(folder: Path, events: int) -> dict[str, float]:
@@ -173,7 +135,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/billing_spool.json")
     options = parser.parse_args()
     facts = machine_facts()
-    numbers: dict[str, Any] = {"claim_reserve_adjust_cpu_us": asyncio.run(reserve_and_adjust(5_000)), "delivery": []}
+    numbers: dict[str, Any] = {"delivery": []}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         targets: list[tuple[str, int | None]] = [(f"sqlite:///{folder / 'bench.db'}", None)]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any
 
 from gateway import config as shape
-from gateway.callers import Budget, LimitKind, RateLimit
+from gateway.catalog_outlets import Outlets, build_outlets
+from gateway.catalog_owners import DeclaredKey as DeclaredKey
+from gateway.catalog_owners import Tenant as Tenant
+from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
+from gateway.catalog_owners import hash_key as hash_key
 from gateway.conventions import Convention, convention_at
 from gateway.errors import ConfigError
-from gateway.money import implausible, parse_price, parse_usd
+from gateway.money import implausible, parse_price
 from gateway.settings import read_secret
 from gateway.types import METERS, PARENTS, TIERS, Meter, PriceList, Tier
 
@@ -57,30 +60,6 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
-    """Who is billed, and at what markup on the providers' prices."""
-
-    name: str
-    budget: Budget | None
-    policy: str
-    markup_percent: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredKey:
-    """A key from the file. The secret itself is not kept, only its hash; the start of the hash is its id."""
-
-    id: str
-    hash: str
-    name: str
-    tenant: str
-    budget: Budget | None
-    limits: tuple[RateLimit, ...]
-    models: frozenset[str] | None
-    tiers: frozenset[str] | None
-
-
-@dataclass(frozen=True, slots=True)
 class Catalog:
     """Everything the configuration says, ready to serve from."""
 
@@ -93,16 +72,12 @@ class Catalog:
     policies: dict[str, shape.Policy]
     max_body_bytes: int
     max_upstream_connections: int
+    outlets: Outlets
     warnings: tuple[str, ...]
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
         """The deployments of one tier, in the order of the file."""
         return tuple(model for model in self.models if model.tier == tier)
-
-
-def hash_key(secret: str) -> str:
-    """How keys are stored and looked up: SHA-256 of the secret, hex. Keys are random, so no salt or stretching is needed."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str | None] = read_secret) -> Catalog:
@@ -119,13 +94,8 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         if groups[model.name][0].tier != model.tier:
             raise ConfigError(f"{where}: model {model.name!r} is declared in two tiers; give its deployments one tier.")
     policies = {"default": shape.Policy(), **config.policies}
-    tenants = {entry.name: _tenant(entry, policies, where) for entry in config.tenants}
-    if len(tenants) != len(config.tenants):
-        raise ConfigError(f"{where}: two tenants have the same name; names must be unique.")
-    tenants.setdefault("default", _tenant(shape.Tenant(name="default"), policies, where))
-    keys = tuple(_key(entry, index, tenants, groups, where, secret) for index, entry in enumerate(config.keys))
-    if len({key.hash for key in keys}) != len(keys):
-        raise ConfigError(f"{where}: two entries under `keys` have the same secret; every key must be different.")
+    tenants = build_tenants(config.tenants, frozenset(policies), frozenset(groups), where)
+    keys = build_keys(config.keys, tenants, frozenset(groups), where, secret)
     if not models:
         warnings.append("no models are configured: every request will be refused. Add some under `models`.")
     if config.cache:
@@ -140,6 +110,14 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         policies=policies,
         max_body_bytes=config.max_body_bytes,
         max_upstream_connections=config.max_upstream_connections,
+        outlets=build_outlets(
+            config.events,
+            config.alerts,
+            [(entry.name, entry.alerts) for entry in config.tenants],
+            config.smtp,
+            where,
+            lambda text, label: resolve_secret(text, label, secret),
+        ),
         warnings=tuple(warnings),
     )
 
@@ -166,7 +144,7 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         provider=provider,
         upstream_model=entry.model or entry.name,
         base_url=base_url.rstrip("/") if base_url else None,
-        api_key=_secret(entry.api_key, f"{label}: api_key", secret) if entry.api_key else None,
+        api_key=resolve_secret(entry.api_key, f"{label}: api_key", secret) if entry.api_key else None,
         weights=entry.weights,
         price=_price(entry.price, label) if entry.price != "book" else None,
         book=_book(entry, label),
@@ -215,69 +193,3 @@ def _price(entry: shape.Price, label: str) -> PriceList:
         if problem := implausible(meter, rates[meter]):
             raise ConfigError(f"{label}: price.{name}: {problem}.")
     return PriceList(rates, source="penstock.yaml")
-
-
-def _budget(entry: shape.Budget | None, scope: str, label: str) -> Budget | None:
-    if entry is None:
-        return None
-    try:
-        return Budget(scope, parse_usd(entry.limit_usd, "budget.limit_usd"), entry.period)
-    except ValueError as error:
-        raise ConfigError(f"{label}: {error}.") from None
-
-
-def _tenant(entry: shape.Tenant, policies: dict[str, shape.Policy], where: str) -> Tenant:
-    label = f"{where}: tenant {entry.name!r}"
-    if entry.policy not in policies:
-        raise ConfigError(f"{label}: policy {entry.policy!r} does not exist. Known: {', '.join(sorted(policies))}.")
-    budget = _budget(entry.budget, f"tenant:{entry.name}", label)
-    return Tenant(entry.name, budget, entry.policy, entry.price_plan.markup_percent)
-
-
-def _key(
-    entry: shape.Key,
-    index: int,
-    tenants: dict[str, Tenant],
-    groups: dict[str, tuple[Model, ...]],
-    where: str,
-    secret: Callable[[str], str | None],
-) -> DeclaredKey:
-    label = f"{where}: keys.{index} ({entry.name})"
-    if entry.tenant not in tenants:
-        raise ConfigError(f"{label}: tenant {entry.tenant!r} is not declared. Known: {', '.join(sorted(tenants))}.")
-    allowed = {"auto", *get_args(Tier), *groups}
-    for model in entry.models or ():
-        if model not in allowed:
-            raise ConfigError(f"{label}: model {model!r} is not configured. Known: {', '.join(sorted(allowed))}.")
-    digest = hash_key(_secret(entry.key, f"{label}: key", secret))
-    key_id = f"key_{digest[:16]}"
-    return DeclaredKey(
-        id=key_id,
-        hash=digest,
-        name=entry.name,
-        tenant=entry.tenant,
-        budget=_budget(entry.budget, f"key:{key_id}", label),
-        limits=_limits(entry.limits, f"key:{key_id}"),
-        models=frozenset(entry.models) if entry.models is not None else None,
-        tiers=frozenset(entry.tiers) if entry.tiers is not None else None,
-    )
-
-
-def _limits(entry: shape.Limits | None, scope: str) -> tuple[RateLimit, ...]:
-    if entry is None:
-        return ()
-    given: tuple[tuple[LimitKind, int | None], ...] = (
-        ("requests", entry.requests_per_minute),
-        ("tokens", entry.tokens_per_minute),
-        ("parallel", entry.parallel),
-    )
-    return tuple(RateLimit(scope, kind, limit) for kind, limit in given if limit is not None)
-
-
-def _secret(text: str, label: str, secret: Callable[[str], str | None]) -> str:
-    if not text.startswith("env:"):
-        return text
-    value = secret(text[4:])
-    if value is None:
-        raise ConfigError(f"{label} refers to the environment variable {text[4:]!r}, which is not set.")
-    return value

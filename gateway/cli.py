@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from gateway import __version__
-from gateway.errors import ConfigError, PenstockError, StartupError
+from gateway.errors import ConfigError, InvalidValue, PenstockError, StartupError
 
 COMMANDS = {
     "up": "up:up",
@@ -21,12 +21,18 @@ COMMANDS = {
     "config": "config_check:config",
     "migrate": "migrate:migrate",
     "keys": "keys:keys",
+    "budgets": "budgets:budgets",
+    "limits": "limits:limits",
+    "members": "members:members",
+    "audit": "audit:audit",
     "prices": "prices:prices",
     "usage": "usage:usage",
     "ledger": "ledger:ledger",
     "invoice": "invoice:invoice",
     "credits": "credits:credits_",
     "export": "export:export",
+    "jobs": "jobs:jobs",
+    "events": "events:events",
     "router": "router:router",
     "engine": "engine:engine",
     "scripted": "scripted:scripted",
@@ -67,7 +73,7 @@ def main() -> NoReturn:
     except StartupError as error:
         _fail(str(error), 1)
     except PenstockError as error:
-        _fail(error.message, 1)
+        _fail(error.message, 2 if isinstance(error, InvalidValue) else 1)
     sys.exit(0)
 
 

@@ -5,62 +5,19 @@ from __future__ import annotations
 import difflib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from gateway.config_outlets import Alerts, Events, Mail
+from gateway.config_owners import BillTo as BillTo
+from gateway.config_owners import Key as Key
+from gateway.config_owners import Tenant as Tenant
+from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.conventions import Convention
 from gateway.errors import ConfigError
 from gateway.types import Tier
-
-Usd = Annotated[Decimal, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
-"""A decimal amount. YAML floats are read by their shortest text, which is what was typed."""
-
-
-PRINTABLE = r"^[\x21-\x7e]+$"
-"""Names that appear in headers and addresses: visible ASCII, no spaces."""
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values are never changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Budget(Section):
-    """A money limit per period, checked before a call and settled after it."""
-
-    limit_usd: Usd = Field(description="Most that may be spent in one period, USD.")
-    period: Literal["day", "week", "month", "lifetime"] = Field("month", description="Calendar period in UTC.")
-
-
-class Limits(Section):
-    """Rate limits of one key."""
-
-    requests_per_minute: int | None = Field(None, gt=0, description="Requests started per minute.")
-    tokens_per_minute: int | None = Field(None, gt=0, description="Input and output tokens per minute.")
-    parallel: int | None = Field(None, gt=0, description="Requests in flight at once.")
-
-
-class PricePlan(Section):
-    """What a tenant pays relative to what the provider asks."""
-
-    markup_percent: Usd = Field(Decimal(0), ge=0, le=1000, description="Added to the provider's price.")
-
-
-class BillTo(Section):
-    """How a tenant is invoiced."""
-
-    name: str | None = Field(
-        None, min_length=1, max_length=200, description="Name on invoices; the tenant's when absent."
-    )
-    address: str | None = Field(None, max_length=1000, description="Address on invoices; line breaks are kept.")
-    tax_id: str | None = Field(None, max_length=100, description="The tenant's tax number.")
-    po_number: str | None = Field(None, max_length=100, description="Purchase order that invoices name.")
-    terms_days: int = Field(30, ge=0, le=365, description="Days from the invoice date until payment is due.")
-    tax_percent: Usd = Field(Decimal(0), ge=0, le=100, decimal_places=4, description="Tax added to invoices.")
-    tax_name: str = Field("Tax", min_length=1, max_length=50, description="What the tax is called.")
 
 
 class Issuer(Section):
@@ -77,30 +34,6 @@ class Billing(Section):
     issuer: Issuer | None = Field(None, description="Who issues the invoices; nothing is invoiced without one.")
     currency: Literal["USD"] = Field("USD", description="Currency of invoices.")
     font: Path | None = Field(None, description="TrueType font of the PDFs; needed outside Western European letters.")
-
-
-class Tenant(Section):
-    """Who is billed."""
-
-    name: str = Field(min_length=1, max_length=100, description="Unique name, used in bills and reports.")
-    budget: Budget | None = Field(None, description="Money limit of the whole tenant.")
-    price_plan: PricePlan = Field(PricePlan(), description="Markup on provider prices.")
-    policy: str = Field("default", description="Policy for `auto` requests.")
-    billing: BillTo = Field(BillTo(), description="How the tenant is invoiced.")
-
-
-class Key(Section):
-    """A key declared in the file. More are made by the command line."""
-
-    key: str = Field(min_length=8, description="The secret, normally `env:NAME`.")
-    name: str = Field(min_length=1, max_length=100, description="Shown in reports instead of the secret.")
-    tenant: str = Field("default", description="Who is billed.")
-    budget: Budget | None = Field(None, description="Money limit of this key.")
-    limits: Limits | None = Field(None, description="Rate limits of this key.")
-    models: tuple[str, ...] | None = Field(
-        None, description="Model names (and `auto`) it may ask for; all when absent."
-    )
-    tiers: tuple[Tier, ...] | None = Field(None, description="Tiers it may be served from; all when absent.")
 
 
 class Price(Section):
@@ -195,6 +128,9 @@ class Policy(Section):
     unpriced_hold_usd: Usd = Field(
         Decimal(1), gt=0, le=1000, decimal_places=12, description="For `hold`: held per call until its price is known."
     )
+    when_over_budget: Literal["refuse", "cheaper"] = Field(
+        "refuse", description="What becomes of `auto` requests that a budget does not allow."
+    )
 
 
 class Config(Section):
@@ -207,9 +143,16 @@ class Config(Section):
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
+    events: Events | None = Field(None, description="Where every metered request is sent; nowhere when absent.")
+    alerts: Alerts | None = Field(None, description="Who hears when the operator should look at something.")
+    smtp: Mail | None = Field(None, description="The server that sends mail; needed when alerts name addresses.")
     cache: dict[str, Any] | None = Field(None, description="Answer caches; read, not yet acted on by this version.")
     max_body_bytes: int = Field(20 * 1024 * 1024, gt=0, description="Largest request body.")
     max_upstream_connections: int = Field(1000, gt=0, description="Open upstream connections per gateway process.")
+
+
+SECRETS = {("key",), ("api_key",), ("secret",), ("password",), ("url",)}
+"""Keys whose values are never shown."""
 
 
 def read_config(path: Path) -> Config:
@@ -243,11 +186,7 @@ def _explain(problem: dict[str, Any], document: object) -> str:
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
         return f"unknown key {_dotted(location)!r}; {hint}"
-    shown = (
-        ""
-        if problem["type"] == "missing" or location[-1:] in {("key",), ("api_key",)}
-        else f", got {problem['input']!r}"
-    )
+    shown = "" if problem["type"] == "missing" or location[-1:] in SECRETS else f", got {problem['input']!r}"
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
     return f"{_dotted(location)}: {message}{shown}"
 
@@ -258,7 +197,7 @@ def _keys_at(location: tuple[str | int, ...]) -> list[str]:
     for part in location[:-1]:
         if isinstance(part, str) and part in section.model_fields:
             section = _section_of(section.model_fields[part].annotation) or section
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:

@@ -4,10 +4,11 @@ PenstockError
 ├── InvalidRequest (400) ─ InvalidJson, InvalidValue, UnknownOption, ContextTooLong, NoCandidate,
 │                          BodyTooLarge (413), BodyTooSlow (408)
 ├── Unauthenticated (401) ─ MissingKey, InvalidKey, RevokedKey
-├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed, UnknownTenant
+├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed, UnknownTenant, UnknownProject
 ├── NotFound (404) ─ UnknownModel, UnknownRoute, UnknownDocument, MethodNotAllowed (405)
 ├── Conflict (409)
-├── LimitExceeded (429) ─ BudgetExceeded
+├── LimitExceeded (429) ─ BudgetExceeded,
+│                         SessionExceeded ─ SessionBudgetExceeded, SessionTooLong, SessionLoop
 ├── Unavailable (503)
 └── ProviderError (502) ─ ProviderUnreachable, ProviderTimeout (504), ProviderRateLimited (429), ProviderRejected (its own),
                           ProviderFailed, ProviderBadReply, StreamCut
@@ -140,6 +141,12 @@ class UnknownTenant(Forbidden):
     code = "unknown_tenant"
 
 
+class UnknownProject(Forbidden):
+    """The key's project is no longer in the configuration, so its budgets and limits are not known."""
+
+    code = "unknown_project"
+
+
 class NotFound(PenstockError):
     """There is nothing at this address."""
 
@@ -188,6 +195,11 @@ class LimitExceeded(PenstockError):
     type = "rate_limit_error"
     code = "limit_exceeded"
 
+    def __init__(self, message: str, *, headers: dict[str, str] | None = None, of_model: bool = False) -> None:
+        """`of_model`: only calls to this one model are refused; another may still answer."""
+        super().__init__(message, headers=headers)
+        self.of_model = of_model
+
 
 class BudgetExceeded(LimitExceeded):
     """A budget would be overspent. Waiting does not help before its period ends, so clients must not retry."""
@@ -195,8 +207,35 @@ class BudgetExceeded(LimitExceeded):
     type = "insufficient_quota"
     code = "budget_exceeded"
 
+    def __init__(self, message: str, *, headers: dict[str, str] | None = None, of_model: bool = False) -> None:
+        super().__init__(message, headers={"x-should-retry": "false", **(headers or {})}, of_model=of_model)
+
+
+class SessionExceeded(LimitExceeded):
+    """An agent run (`session_id`) has used its tokens or its steps; it will not get more, so clients must not retry."""
+
+    code = "session_limit_exceeded"
+
     def __init__(self, message: str, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(message, headers={"x-should-retry": "false", **(headers or {})})
+
+
+class SessionBudgetExceeded(SessionExceeded):
+    """An agent run has spent or holds the money it may spend."""
+
+    code = "session_budget_exceeded"
+
+
+class SessionTooLong(SessionExceeded):
+    """An agent run has gone on for longer than it may."""
+
+    code = "session_time_exceeded"
+
+
+class SessionLoop(SessionExceeded):
+    """An agent run has made the same request as often as it may: it is probably going round in circles."""
+
+    code = "session_loop_detected"
 
 
 class NoCandidate(InvalidRequest):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.billing.budgets import restore_budgets
+from gateway.billing.budgets import CounterRebuild
 from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
 from gateway.keys.authenticate import KeyRing
+from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
@@ -29,6 +29,10 @@ from router_models.router import Router
 logger = logging.getLogger(__name__)
 LOOK_UP_SECONDS = 5
 """A request waits for the database only when its key is new, and then not long."""
+SUM_SECONDS = 30
+"""How long the sum of a counter may take; a request does not wait that long, the next one finds it done."""
+CATCH_UP_SECONDS = 3.0
+"""How long delivery may stand still before a sum that needs it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Services:
     store: Store
     spool: Spool
     corrections: Corrections
+    rebuild: CounterRebuild
+    outputs: Outputs
     keys: KeyRing
     prices: PriceBook
     providers: Providers
@@ -63,9 +69,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
-    # Budgets are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
+    # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)
-    await restore_budgets(store, database, keys.budgets(), time.time())
     providers = build_providers(catalog, engine_url)
     await providers.open()
     for warning in catalog.warnings:
@@ -77,6 +82,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         store=store,
         spool=spool,
         corrections=Corrections(store, partial(metrics.set, "penstock_uncorrected_holds")),
+        rebuild=_rebuild(settings, store, connect(url, deadline_seconds=SUM_SECONDS)),
+        outputs=Outputs(),
         keys=keys,
         prices=prices,
         providers=providers,
@@ -85,9 +92,14 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     )
 
 
+def _rebuild(settings: Settings, store: Store, database: Database) -> CounterRebuild:
+    delivered = partial(wait_until_delivered, settings.spool, database, CATCH_UP_SECONDS)
+    return CounterRebuild(store, database, delivered=delivered)
+
+
 async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
-    parts = (services.keys, services.prices, services.providers, services.corrections, services.store)
+    parts = (services.keys, services.prices, services.providers, services.rebuild, services.corrections, services.store)
     for part in parts:  # the corrections before the store that they still need
         try:
             await part.close()

@@ -41,6 +41,7 @@ class PostgresServer:
 
     folder: Path
     process: subprocess.Popen[bytes]
+    start: Callable[[], subprocess.Popen[bytes]]
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self.folder}"
@@ -48,6 +49,17 @@ class PostgresServer:
     def execute(self, statement: str) -> None:
         with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True) as connection:
             connection.execute(statement)  # type: ignore[call-overload]
+
+    @contextmanager
+    def gone(self) -> Iterator[None]:
+        """A crash of the whole server; it recovers afterwards."""
+        _stop(self.process, signal.SIGQUIT)
+        try:
+            yield
+        finally:
+            process = self.start()
+            object.__setattr__(self, "process", process)
+            _wait(process, lambda: self.execute("SELECT 1"), psycopg.OperationalError)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -104,14 +116,17 @@ def running_postgres() -> Iterator[PostgresServer]:
             data,
             *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
         ]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **run_as)
-        server = PostgresServer(folder, process)
+
+        def start() -> subprocess.Popen[bytes]:
+            with (folder / "log").open("ab") as log:
+                return subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **run_as)
+
+        server = PostgresServer(folder, start(), start)
         try:
-            _wait(process, lambda: server.execute("SELECT 1"), psycopg.OperationalError)
+            _wait(server.process, lambda: server.execute("SELECT 1"), psycopg.OperationalError)
             yield server
         finally:
-            _stop(process, signal.SIGINT)
+            _stop(server.process, signal.SIGINT)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

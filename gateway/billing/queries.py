@@ -11,19 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Integer,
-    RowMapping,
-    Select,
-    Table,
-    cast,
-    func,
-    literal,
-    select,
-    tuple_,
-)
+from sqlalchemy import Column, ColumnElement, Integer, RowMapping, Select, Table, cast, func, literal, select, tuple_
 
 from gateway.db.connect import Database
 from gateway.db.tables import (
@@ -32,7 +20,6 @@ from gateway.db.tables import (
     ledger_accounts,
     ledger_entries,
     ledger_transactions,
-    moment,
     rated_lines,
     usage_events,
 )
@@ -110,9 +97,13 @@ class RequestPage:
 
 
 def usage_report(
-    database: Database, since: datetime | None, until: datetime | None, group_by: Sequence[str]
+    database: Database,
+    since: datetime | None,
+    until: datetime | None,
+    group_by: Sequence[str],
+    tenant: str | None = None,
 ) -> UsageReport:
-    """Sum the requests started in [since, until), grouped by any of GROUPS; moments without a zone are UTC.
+    """Sum the requests (of a tenant) started in [since, until), grouped by any of GROUPS; moments without a zone are UTC.
 
     Grouping by model or provider looks at attempts, so a failed attempt is found where it was billed. Raises ValueError
     for an unknown group.
@@ -124,21 +115,24 @@ def usage_report(
     per_attempt = bool(_OF_ATTEMPTS.intersection(group_by))
     with snapshot(database) as connection:
         groups = [_group(name, database.is_sqlite) for name in group_by]
-        query = _sums(attempts if per_attempt else usage_events, groups, since, until)
+        query = _of_tenant(_sums(attempts if per_attempt else usage_events, groups, since, until), tenant)
         rows = [_usage_row(row, len(groups)) for row in connection.execute(query).mappings()]
-        total = _usage_row(connection.execute(_sums(usage_events, [], since, until)).mappings().one(), 0)
+        sums = _of_tenant(_sums(usage_events, [], since, until), tenant)
+        total = _usage_row(connection.execute(sums).mappings().one(), 0)
     rows.sort(key=lambda row: tuple((value is not None, value or "") for value in row.groups))
     return UsageReport(since, until, tuple(group_by), tuple(rows), total)
 
 
-def page_of_requests(database: Database, limit: int = 50, before: str | None = None) -> RequestPage:
-    """One page of requests, newest first. `before` is the `next` of the page before; the cost does not grow with depth.
+def page_of_requests(
+    database: Database, limit: int = 50, before: str | None = None, tenant: str | None = None
+) -> RequestPage:
+    """One page of requests (of a tenant), newest first. `before` is the `next` of the page before; depth costs nothing.
 
     Raises ValueError for a `before` that no page gave.
     """
     limit = max(1, min(limit, LARGEST_PAGE))
     order = (usage_events.c.started_at, usage_events.c.request_id)
-    query = select(usage_events).order_by(*(column.desc() for column in order)).limit(limit + 1)
+    query = _of_tenant(select(usage_events).order_by(*(column.desc() for column in order)).limit(limit + 1), tenant)
     if before is not None:
         started, request_id = _read_cursor(before)
         query = query.where(tuple_(*order) < tuple_(literal(started, order[0].type), literal(request_id)))
@@ -150,10 +144,10 @@ def page_of_requests(database: Database, limit: int = 50, before: str | None = N
     return RequestPage(tuple(_request(row) for row in rows), following)
 
 
-def request_detail(database: Database, request_id: str) -> dict[str, Any] | None:
-    """One request in full: its row, attempts with rated lines, its hold and its ledger entries. None when unknown."""
+def request_detail(database: Database, request_id: str, tenant: str | None = None) -> dict[str, Any] | None:
+    """One request (of a tenant) in full: its row, attempts with rated lines, hold, ledger entries. None when unknown."""
     with snapshot(database) as connection:
-        row = connection.execute(_of(usage_events, request_id)).mappings().one_or_none()
+        row = connection.execute(_of_tenant(_of(usage_events, request_id), tenant)).mappings().one_or_none()
         hold = connection.execute(_of(holds, request_id)).mappings().one_or_none()
         if row is None:
             return None
@@ -168,25 +162,6 @@ def request_detail(database: Database, request_id: str) -> dict[str, Any] | None
         "attempts": [_attempt(call, lines) for call in calls],
         "ledger": [dict(entry) for entry in entries],
     }
-
-
-def spent_and_held(
-    database: Database, owner: Literal["tenant", "key"], since: float | None, until: float | None
-) -> dict[str, int]:
-    """Pico-USD charged to each tenant or key for requests started in a period, plus what open holds of it set aside."""
-    name = "tenant" if owner == "tenant" else "key_id"
-    start, end = (moment(since) if since is not None else None), (moment(until) if until is not None else None)
-    charged = select(usage_events.c[name], func.sum(usage_events.c.charge_pico)).group_by(usage_events.c[name])
-    held = select(holds.c[name], func.sum(holds.c.amount_pico)).where(holds.c.state == "open").group_by(holds.c[name])
-    sums: dict[str, int] = {}
-    with snapshot(database) as connection:
-        for query in (
-            _between(charged, usage_events.c.started_at, start, end),
-            _between(held, holds.c.created_at, start, end),
-        ):
-            for key, total in connection.execute(query):
-                sums[key] = sums.get(key, 0) + int(total)
-    return sums
 
 
 def _sums(
@@ -238,6 +213,10 @@ def _usage_row(row: RowMapping, groups: int) -> UsageRow:
         int(row["cost_pico"]),
         int(row["charge_pico"]),
     )
+
+
+def _of_tenant(query: Select[Any], tenant: str | None) -> Select[Any]:
+    return query if tenant is None else query.where(usage_events.c.tenant == tenant)
 
 
 def _of(table: Table, request_id: str) -> Select[Any]:

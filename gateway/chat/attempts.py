@@ -7,10 +7,13 @@ import time
 from dataclasses import dataclass
 
 from gateway.chat.tab import Tab
-from gateway.errors import ContextTooLong, LimitExceeded, ProviderError
+from gateway.errors import BudgetExceeded, ContextTooLong, LimitExceeded, ProviderError, SessionBudgetExceeded
 from gateway.providers.base import Call, Completion, EventStream
 from gateway.routing.ask import Candidate
+from gateway.routing.decide import replace_dear
 from gateway.services import Services
+
+OVER_BUDGET = (BudgetExceeded, SessionBudgetExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +28,44 @@ class Answered:
 async def ask_candidates(tab: Tab, services: Services) -> Answered:
     """Hold money and call, candidate by candidate.
 
-    Raises the last candidate's ProviderError when none answered, or the refusal of the first hold. A later candidate
-    that the budget does not allow is passed over: the upstream's error is then the truth.
+    Raises the last candidate's ProviderError when none answered, or the refusal of the first hold. A candidate that is
+    refused alone, because its model has a limit or because others have failed before it, is passed over. When the budget
+    refuses and the policy says so, cheaper models are tried, the dearest of them first.
     """
     failure: ProviderError | None = None
-    for candidate in tab.decision.candidates:
+    refused: LimitExceeded | None = None
+    too_dear: Candidate | None = None
+    waiting = list(tab.decision.candidates)
+    while waiting:
+        candidate = waiting.pop(0)
         try:
             await tab.hold(candidate)
-        except LimitExceeded:
-            if failure is None:
+        except LimitExceeded as error:
+            refused = refused or error
+            if failure is None and too_dear is None and isinstance(error, OVER_BUDGET) and tab.may_be_cheaper:
+                too_dear, waiting = candidate, cheaper_than(candidate, tab)
+            elif failure is None and too_dear is None and not error.of_model:
                 raise
             continue
+        if too_dear is not None:
+            tab.decision = replace_dear(tab.decision, too_dear, candidate)
         try:
             return await _ask(candidate, tab, services)
         except ProviderError as error:
             failure = error
             if not (error.try_next or _too_long(error)):
                 break
-    assert failure is not None, "a decision without candidates is refused before"
-    raise failure
+    if failure is not None:
+        raise failure
+    assert refused is not None, "a decision without candidates is refused before"
+    raise refused
+
+
+def cheaper_than(candidate: Candidate, tab: Tab) -> list[Candidate]:
+    """The other qualified candidates that would hold less, the dearest first: it is the nearest to what was chosen."""
+    most = tab.held_for(candidate)
+    qualified = (*tab.decision.candidates, *tab.decision.spare)
+    return sorted((each for each in qualified if tab.held_for(each) < most), key=tab.held_for, reverse=True)
 
 
 async def _ask(candidate: Candidate, tab: Tab, services: Services) -> Answered:
@@ -64,7 +86,7 @@ async def _ask(candidate: Candidate, tab: Tab, services: Services) -> Answered:
 async def _ask_once(candidate: Candidate, tab: Tab, services: Services) -> Answered:
     model, request = candidate.model, tab.request
     provider = services.providers.for_model(model)
-    call = Call(model=model, body=request.body, request_id=request.request_id)
+    call = Call(model=model, body=tab.body_for(model), request_id=request.request_id)
     started = time.perf_counter()
     try:
         reply: Completion | EventStream

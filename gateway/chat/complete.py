@@ -14,9 +14,10 @@ from gateway.chat.headers import decision_headers, price_headers
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import Asked, resolve_model
 from gateway.chat.stream import Relay
-from gateway.chat.tab import Tab
+from gateway.chat.tab import Bounds, Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
-from gateway.limits.estimate import Estimate, worst_case
+from gateway.limits.estimate import worst_case
+from gateway.limits.ladder import Ladder, ladder_of
 from gateway.metering.normalise import reports_tokens
 from gateway.money import PICO_PER_USD
 from gateway.providers.base import Completion
@@ -42,9 +43,11 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     facts = read_facts(request)
     score = score_difficulty(request, facts, services)
     prices = services.prices.current()
-    worst = bound_costs(request, caller, asked, facts, prices, unpriced_hold(caller, services))
-    decision = decide(request, caller, asked, facts, score, prices, worst, services)
-    tab = Tab(request, caller, facts, decision, prices, worst, services)
+    options = request.options
+    ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
+    bounds = bound_costs(request, caller, asked, facts, prices, ladder, services)
+    decision = decide(request, caller, asked, facts, score, prices, bounds, services)
+    tab = Tab(request, caller, facts, decision, prices, bounds, ladder, services)
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):
@@ -55,7 +58,8 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     except BaseException:
         await tab.close("interrupted")
         raise
-    return Reply(decision_headers(tab, answered.candidate), None, Relay(tab, answered), tab)
+    headers = decision_headers(tab, answered.candidate) | tab.limit_headers()
+    return Reply(headers, None, Relay(tab, answered), tab)
 
 
 def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
@@ -70,23 +74,35 @@ def unpriced_hold(caller: Caller, services: Services) -> int | None:
 
 
 def bound_costs(
-    request: ChatRequest, caller: Caller, asked: Asked, facts: Facts, prices: Prices, unpriced: int | None
-) -> dict[int, Estimate]:
-    """The most a call to each model can be charged, by the model's index: what a cost cap is checked with, and held.
+    request: ChatRequest,
+    caller: Caller,
+    asked: Asked,
+    facts: Facts,
+    prices: Prices,
+    ladder: Ladder,
+    services: Services,
+) -> Bounds:
+    """The most a call to each model can be charged: what a cost cap is checked with, and held unless less is agreed.
 
     At the dearest context tier the prompt can reach, and the dearest service tier unless the request names one. A model
-    without a price now is left out, so that the decision rejects it, or is bounded by `unpriced`.
+    without a price now is left out, so that the decision rejects it, or is bounded by what the policy holds for it.
     """
-    worst = {}
+    body, share = request.body, caller.estimating.percentile
+    strict, worst, held, unpriced = ladder.bounded, {}, {}, unpriced_hold(caller, services)
     for model in asked.models:
         if prices.costs[model.index] is None and unpriced is None:
             continue
         dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
-        bound = worst_case(request.body, model, dearest, facts.prompt)
+        bound = worst_case(body, model, dearest, facts.prompt, strict=strict)
         if dearest.source == UNPRICED and unpriced is not None:
             bound = dataclasses.replace(bound, amount=unpriced)
-        worst[model.index] = bound
-    return worst
+        worst[model.index] = held[model.index] = bound
+        if dearest.source == UNPRICED:
+            continue
+        likely = services.outputs.within(model.name, share) if share is not None else None
+        if likely is not None:
+            held[model.index] = worst_case(body, model, dearest, facts.prompt, strict=strict, likely=likely)
+    return Bounds(worst, held)
 
 
 def decide(
@@ -96,12 +112,12 @@ def decide(
     facts: Facts,
     score: Score,
     prices: Prices,
-    worst: dict[int, Estimate],
+    bounds: Bounds,
     services: Services,
 ) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
     policy = services.catalog.policies[caller.policy]
-    options = request.options
+    options, worst = request.options, bounds.worst
     ask = Ask(
         models=asked.models,
         prices=prices.costs if policy.unpriced == "refuse" else tuple(cost or UNPRICED_SHEET for cost in prices.costs),
@@ -146,7 +162,7 @@ async def settle_plain(answered: Answered, completion: Completion, tab: Tab) -> 
         reasoning_characters=reasoned,
     )
     event = await tab.close("completed")
-    headers = decision_headers(tab, answered.candidate) | price_headers(tab, event)
+    headers = decision_headers(tab, answered.candidate) | price_headers(tab, event) | tab.limit_headers(event)
     return Reply(headers, completion.body, None, tab)
 
 

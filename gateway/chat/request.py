@@ -18,6 +18,7 @@ class Options:
     min_quality: float | None = None
     session_id: str | None = None
     tags: tuple[str, ...] = ()
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,5 @@ class ChatRequest:
     """Seconds since the epoch."""
     started: float
     """The same moment on the monotonic clock."""
+    end_user: str | None = None
+    """Whom the request says it is for."""

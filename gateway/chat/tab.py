@@ -8,30 +8,37 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from gateway.billing.budgets import budget_claims
 from gateway.billing.cost import price_usage, rate_usage
 from gateway.billing.prices.book import Prices
 from gateway.callers import Caller
 from gateway.catalog import BUNDLED, Model
 from gateway.chat.facts import Facts
+from gateway.chat.holding import Holding
 from gateway.chat.request import ChatRequest
 from gateway.errors import PenstockError, ProviderUnreachable
-from gateway.limits.estimate import MAX_AMOUNT, Estimate
-from gateway.limits.rates import rate_claims
-from gateway.limits.refusals import refusal
+from gateway.limits.estimate import Estimate, choices_of, limit_to_send
+from gateway.limits.ladder import Ladder
 from gateway.metering.normalise import estimate_usage, normalise
 from gateway.metering.usage.tier import served_tier
 from gateway.routing.ask import Candidate, Decision
 from gateway.routing.explain import explain_decision
 from gateway.services import Services
-from gateway.store.base import Claim
 from gateway.types import UNPRICED, Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
 SELF_HOSTED = frozenset({"engine", BUNDLED})
 HOLD_SECONDS_BEYOND = 60.0
 """A hold outlives the longest its calls may take by this much; afterwards it counts as orphaned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """By the index of each model: the most a call to it can cost, and what is held for one (the same objects, usually)."""
+
+    worst: Mapping[int, Estimate]
+    held: Mapping[int, Estimate]
 
 
 class Tab:
@@ -44,10 +51,10 @@ class Tab:
         facts: Facts,
         decision: Decision,
         prices: Prices,
-        worst: Mapping[int, Estimate],
+        bounds: Bounds,
+        ladder: Ladder,
         services: Services,
     ) -> None:
-        """`worst` bounds a call to each candidate, by the index of its model."""
         self.request = request
         self.caller = caller
         self.facts = facts
@@ -58,49 +65,61 @@ class Tab:
         self.upstream_seconds = 0.0
         self._prices = prices
         self._services = services
-        self._worst = worst
+        self._bounds = bounds
+        self._bounded = ladder.bounded
+        candidates = (*decision.candidates, *(decision.spare if self.may_be_cheaper else ()))
         self._patience = HOLD_SECONDS_BEYOND + sum(
-            candidate.model.deadlines.total * (1 + candidate.model.retries.max) for candidate in decision.candidates
+            candidate.model.deadlines.total * (1 + candidate.model.retries.max) for candidate in candidates
         )
-        self._budget_claims: list[list[Claim]] = []
-        """One list per hold taken; the first carries the charge, later ones only made room for a dearer call."""
-        self._rate_claims: list[Claim] = []
-        self._held = 0
+        self._holding = Holding(ladder, caller, request.request_id, request.received_at, self._patience, services)
         self._event: UsageEvent | None = None
+
+    @property
+    def may_be_cheaper(self) -> bool:
+        """Whether a cheaper model may answer than the one that the budget does not allow."""
+        asked = self.request.model.partition(":")[0] == "auto"
+        return asked and self._services.catalog.policies[self.caller.policy].when_over_budget == "cheaper"
 
     async def hold(self, candidate: Candidate) -> None:
         """Set aside the most this call may cost on top of the calls before it; only what is not held yet is claimed.
 
         Raises BudgetExceeded, LimitExceeded or Unavailable, and then nothing more than before is held.
         """
-        now = time.time()
-        caller, worst = self.caller, self._worst[candidate.model.index]
-        needed = min(MAX_AMOUNT, worst.amount + sum(attempt.owed for attempt in self.attempts))
-        more = needed - self._held
-        claims = budget_claims(caller, more, now) if more > 0 else []
-        rates: list[Claim] = []
-        if caller.limits and not self._rate_claims:
-            rates = rate_claims(caller, worst.tokens, self.request.request_id, now, self._patience)
-        if claims or rates:
-            refused = await self._services.store.reserve([*claims, *rates])
-            if refused is not None:
-                raise refusal(refused, now)
-        if claims:
-            self._budget_claims.append(claims)
-        self._rate_claims += rates
-        if more > 0 or not self.attempts:
-            self._held = max(self._held, needed)
+        caller, request = self.caller, self.request
+        estimate = self._bounds.held[candidate.model.index]
+        grew = await self._holding.take(candidate.model.name, estimate, self.attempts)
+        if grew or not self.attempts:
             hold = Hold(
-                request_id=self.request.request_id,
+                request_id=request.request_id,
                 tenant=caller.tenant,
                 key_id=caller.key_id,
-                amount=self._held,
-                created_at=now,
-                expires_at=now + self._patience,
+                amount=self._holding.amount,
+                created_at=request.received_at,
+                expires_at=time.time() + self._patience,
                 key_name=caller.key_name,
-                requested_model=self.request.model,
+                requested_model=request.model,
+                project=caller.project,
+                end_user=request.end_user,
+                claims=self._holding.claims(),
             )
             self._services.spool.hold(hold)
+
+    def held_for(self, candidate: Candidate) -> int:
+        """Pico-USD that a call to this candidate would hold."""
+        return self._bounds.held[candidate.model.index].amount
+
+    def body_for(self, model: Model) -> dict[str, Any]:
+        """What the upstream gets. A bound that a budget or limit relies on is sent along when the request names none."""
+        body, index = self.request.body, model.index
+        if self._bounded and self._bounds.held[index] is self._bounds.worst[index]:
+            limit = limit_to_send(body, model, self.facts.prompt)
+            if limit is not None:
+                return {**body, limit[0]: limit[1]}
+        return body
+
+    def limit_headers(self, event: UsageEvent | None = None) -> dict[str, str]:
+        """OpenAI's `x-ratelimit-*` headers; exact once the request is metered."""
+        return self._holding.limit_headers(event.attempts if event is not None else None)
 
     def note(
         self,
@@ -149,9 +168,11 @@ class Tab:
             cost=rate_usage(usage, cost),
             charge=rate_usage(usage, charge),
             service_tier=tier,
-            reserved=self._worst[model.index].amount if charge.source == UNPRICED and usage.quantities() else 0,
+            reserved=self._bounds.held[model.index].amount if charge.source == UNPRICED and usage.quantities() else 0,
         )
         self.attempts.append(attempt)
+        if status == "ok" and not usage.estimated:
+            self._services.outputs.note(model.name, usage.output_total, choices_of(self.request.body))
         return attempt
 
     async def close(self, outcome: Outcome, error: PenstockError | None = None) -> UsageEvent:
@@ -163,8 +184,7 @@ class Tab:
             self._services.spool.settle(event)
             self._services.metrics.record(event)
         finally:
-            if self._budget_claims or self._rate_claims:
-                await self._services.corrections.apply(event.request_id, self._corrections(event))
+            await self._holding.correct(event.attempts)
         return event
 
     def saved(self, event: UsageEvent) -> int:
@@ -182,25 +202,13 @@ class Tab:
     def _charged(self, model: Model) -> PriceSheet:
         return self._prices.charge(self.caller.tenant, model)
 
-    def _corrections(self, event: UsageEvent) -> list[tuple[Claim, int]]:
-        """What every claim turned out to be: money as charged, tokens as used, requests as they were."""
-        changes = [
-            (claim, 0 if later else event.charge + event.reserved)
-            for later, claims in enumerate(self._budget_claims)
-            for claim in claims
-        ]
-        if self._rate_claims:
-            tokens = sum(attempt.usage.input_total + attempt.usage.output_total for attempt in event.attempts)
-            for limit, claim in zip(self.caller.limits, self._rate_claims, strict=True):
-                changes.append((claim, tokens if limit.kind == "tokens" else claim.amount))
-        return changes
-
     def _build_event(self, outcome: Outcome, error: PenstockError | None) -> UsageEvent:
         request, last = self.request, self.attempts[-1] if self.attempts else None
         ended = time.perf_counter()
         answered = last if last is not None and last.status != "error" else None
-        tiers = {candidate.model.name: candidate.model.tier for candidate in self.decision.candidates}
-        score = self.decision.score
+        decision = self.decision
+        tiers = {each.model.name: each.model.tier for each in (*decision.candidates, *decision.spare)}
+        score = decision.score
         return UsageEvent(
             request_id=request.request_id,
             tenant=self.caller.tenant,
@@ -214,8 +222,8 @@ class Tab:
             tier=tiers.get(answered.model) if answered else None,
             difficulty=score.difficulty if score else None,
             artifact=score.artifact if score else None,
-            decision=self.decision.reason,
-            explanation=explain_decision(self.decision),
+            decision=decision.reason,
+            explanation=explain_decision(decision),
             outcome=outcome,
             error_code=error.code if error else None,
             streamed=request.stream,
@@ -224,6 +232,8 @@ class Tab:
             finished_at=request.received_at + (ended - request.started),
             seconds_to_first_token=self.first_byte - request.started if self.first_byte is not None else None,
             overhead_seconds=max(0.0, ended - request.started - self.upstream_seconds),
-            hold=self._held,
+            hold=self._holding.amount,
             attempts=tuple(self.attempts),
+            project=self.caller.project,
+            end_user=request.end_user,
         )

@@ -36,11 +36,29 @@ def load_catalog(settings: Settings) -> Catalog:
     return build_catalog(config, str(settings.config))
 
 
+def known_catalog(settings: Settings) -> Catalog:
+    """What commands need to know of the configuration, whose secrets need not be set here; without one, `default` alone."""
+    import secrets
+
+    from gateway.catalog import build_catalog
+    from gateway.config import Config, read_config
+
+    config = read_config(settings.config) if settings.config else Config()
+    return build_catalog(config, str(settings.config), lambda name: read_secret(name) or secrets.token_hex(16))
+
+
 def configured_database_url(settings: Settings) -> str:
     """The same for commands that only need the database: the configuration's secrets are not looked up."""
     from gateway.config import read_config
 
     return settings.database(read_config(settings.config).database if settings.config else None)
+
+
+def publishes_usage(settings: Settings) -> bool:
+    """Whether somebody wants to hear of metered requests; without a subscriber nothing is written for one."""
+    from gateway.config import read_config
+
+    return settings.config is not None and read_config(settings.config).events is not None
 
 
 def check_workers(settings: Settings, catalog: Catalog, url: str) -> None:

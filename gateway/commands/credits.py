@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.owners import note_change
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def grant(tenant: str, amount: str, config: Path | None, data_dir: Path | None, 
             made = give(database, wanted, datetime.now(UTC), given["key"])
         except ValueError as error:
             raise ConfigError(f"{error}.") from None
+        note_change(database, "credits.grant", made.id, tenant, _describe(made))
     print_json(_describe(made)) if as_json else _print([made])
 
 
@@ -89,6 +91,8 @@ def expire(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
 
     with open_database(settings_with(config=config, data_dir=data_dir)) as database:
         done = expire_grants(database, datetime.now(UTC))
+        for each in done.expired:
+            note_change(database, "credits.expire", each.id, each.tenant)
     if as_json:
         print_json({name: [_describe(each) for each in getattr(done, name)] for name in ("expired", "waiting")})
         return

@@ -52,7 +52,18 @@ def check_prices(catalog: Catalog, url: str) -> None:
             PriceBook(catalog, database).load()
 
 
-def deliver_leftovers(folder: DataFolder, url: str) -> None:
+def check_keys(catalog: Catalog, url: str) -> None:
+    """Refuse a configuration with a key that was made before under the same name: ConfigError says what to do."""
+    import time
+
+    from gateway.keys.authenticate import check_key_names
+    from gateway.keys.queries import list_keys
+
+    with database_at(url) as database:
+        check_key_names(catalog, list_keys(database), time.time())
+
+
+def deliver_leftovers(folder: DataFolder, url: str, catalog: Catalog) -> None:
     """Bring to the database what an unclean end left in the spool, before the gateway rebuilds its budgets from it.
 
     Call it with the data folder locked and nothing started. Raises StartupError when it cannot be done.
@@ -62,7 +73,7 @@ def deliver_leftovers(folder: DataFolder, url: str) -> None:
 
     if list_segments(folder.spool):
         click.echo("penstock: delivering the usage that the last run left in the spool", err=True)
-        deliver_everything(folder.spool, url)
+        deliver_everything(folder.spool, url, publish=catalog.outlets.events is not None)
 
 
 @contextmanager

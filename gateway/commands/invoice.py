@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.owners import note_change
 from gateway.errors import ConfigError, PenstockError, StartupError
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def close(period: str, tenant: str | None, config: Path | None, data_dir: Path |
                 done.append(close_period(database, name, month, parties_of(config_file, name), datetime.now(UTC)))
             except PenstockError as error:
                 refused[name] = error.message
+            else:
+                note_change(database, "invoice.close", f"{name} {month}", name, {"invoice": done[-1].number})
     if not done and not refused:
         raise StartupError(f"there is nothing to close in {month}: no tenant has usage there that is not invoiced.")
     if as_json:
@@ -186,6 +189,7 @@ def void(number_or_id: str, reason: str, config: Path | None, data_dir: Path | N
 
     with open_database(settings_with(config=config, data_dir=data_dir)) as database:
         done = _checked(lambda: void_invoice(database, number_or_id, reason, datetime.now(UTC)))
+        note_change(database, "invoice.void", done.number or done.id, done.tenant, {"reason": reason})
     _show(done, as_json)
 
 
@@ -218,6 +222,7 @@ def credit(
     cents = cents_given(amount, "--amount") if amount is not None else None
     with open_database(settings_with(config=config, data_dir=data_dir)) as database:
         note = _checked(lambda: credit_invoice(database, number_or_id, cents, reason, datetime.now(UTC), key))
+        note_change(database, "invoice.credit", note.number, None, note.as_dict())
     if as_json:
         print_json(note.as_dict())
     else:

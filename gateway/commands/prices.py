@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.owners import note_change
 from gateway.commands.price_views import rate, show
 from gateway.commands.usage import FORMS
 from gateway.errors import ConfigError, StartupError
@@ -56,6 +57,7 @@ def sync(
                 write_prices(database, new, ended, now)
             except PriceRefused as error:
                 raise StartupError(f"{error}. Nothing was written.") from None
+            note_change(database, "prices.sync", source, after={"written": len(new), "ended": len(ended)})
     document = sync_document(seed, found, applied=apply, removed=remove)
     print_json(document) if as_json else print_sync(document)
 
@@ -138,6 +140,7 @@ def set_(model: str, config: Path | None, data_dir: Path | None, as_json: bool, 
             write_prices(database, [price], [], now)
         except PriceRefused as error:
             raise ConfigError(f"{error}.") from None
+        note_change(database, "prices.set", model, given["tenant"], describe(price))
     if as_json:
         print_json(describe(price))
     else:
@@ -181,6 +184,7 @@ def uplift(
             write_prices(database, added, [], now)
         except (PriceRefused, ValueError) as error:
             raise ConfigError(f"{error}.") from None
+        note_change(database, "prices.uplift", model, after={"region": region, "factor": factor, "prices": len(added)})
     if as_json:
         print_json({"prices": [describe(price) for price in added]})
     else:

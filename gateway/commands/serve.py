@@ -31,9 +31,9 @@ def serve(
     """
     from gateway.commands.configuration import check_engine, check_workers, load_catalog
     from gateway.commands.data_folder import lock_data_folder, open_data_folder
-    from gateway.commands.database import check_prices, deliver_leftovers, prepare_database
+    from gateway.commands.database import check_keys, check_prices, deliver_leftovers, prepare_database
     from gateway.commands.listen import base_url, listen
-    from gateway.commands.serving import deliverer_program, run_until_stopped, worker_programs
+    from gateway.commands.serving import deliverer_program, jobs_program, run_until_stopped, worker_programs
 
     settings = settings_with(config=config, host=host, port=port, workers=workers, data_dir=data_dir)
     catalog = load_catalog(settings)
@@ -46,9 +46,10 @@ def serve(
     settings = replace(settings, data_dir=folder.path, database_url=url, port=listener.getsockname()[1])
     prepare_database(url, may_migrate=url.startswith("sqlite"))
     check_prices(catalog, url)
-    deliver_leftovers(folder, url)
+    check_keys(catalog, url)
+    deliver_leftovers(folder, url, catalog)
     for warning in catalog.warnings:
         click.echo(f"penstock: warning: {warning}", err=True)
     address = base_url(listener)
-    stages = [worker_programs(settings, listener, engine_url), [deliverer_program(settings)]]
+    stages = [worker_programs(settings, listener, engine_url), [deliverer_program(settings), jobs_program(settings)]]
     run_until_stopped(stages, listener, lambda: click.echo(f"Penstock is ready at {address}/v1"))

@@ -20,6 +20,7 @@ from gateway.supervise import Program, Supervisor
 WORKER_GRACE = 40.0
 """Seconds for running streams to end and be settled; the worker itself gives them 30."""
 DELIVERER_GRACE = 30.0
+JOBS_GRACE = 10.0
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue")
 
 
@@ -69,6 +70,16 @@ def deliverer_program(settings: Settings) -> Program:
         command=(sys.executable, "-m", "gateway", "deliver"),
         environment=gateway_environment(settings),
         grace=DELIVERER_GRACE,
+    )
+
+
+def jobs_program(settings: Settings) -> Program:
+    """The process that runs jobs, or waits to take over from another host's."""
+    return Program(
+        name="jobs",
+        command=(sys.executable, "-m", "gateway", "jobs", "work"),
+        environment=gateway_environment(settings),
+        grace=JOBS_GRACE,
     )
 
 

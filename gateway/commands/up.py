@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,11 +33,11 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     """
     from gateway.commands.configuration import bundled_engine, check_engine, check_workers, load_catalog
     from gateway.commands.data_folder import lock_data_folder, open_data_folder
-    from gateway.commands.database import check_prices, deliver_leftovers, prepare_database
+    from gateway.commands.database import check_keys, check_prices, deliver_leftovers, prepare_database
     from gateway.commands.engine_process import plan_engine
     from gateway.commands.listen import base_url, listen
     from gateway.commands.panel import Panel
-    from gateway.commands.serving import deliverer_program, run_until_stopped, worker_programs
+    from gateway.commands.serving import deliverer_program, jobs_program, run_until_stopped, worker_programs
 
     settings = settings_with(config=config, host=host, port=port, data_dir=data_dir)
     folder = open_data_folder(settings.data_dir)
@@ -53,7 +55,8 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
     plan = plan_engine(bundled, folder) if bundled is not None else None
     prepare_database(url, may_migrate=True)
     check_prices(catalog, url)
-    deliver_leftovers(folder, url)
+    check_keys(catalog, url)
+    deliver_leftovers(folder, url, catalog)
     admin_key_file = None if settings.admin_key else folder.admin_key
     settings = replace(settings, database_url=url, admin_key=settings.admin_key or _admin_key(folder))
     panel = Panel(base_url(listener), folder, catalog, _first_key(folder, url, catalog), admin_key_file)
@@ -61,7 +64,7 @@ def up(config: Path | None, host: str | None, port: int | None, data_dir: Path |
         click.echo(f"penstock: warning: {warning}", err=True)
     # Stopped in this order: the gateway finishes its streams while the engine answers, then the spool is emptied.
     gateway = worker_programs(settings, listener, plan.url if plan else None, plan.key if plan else None)
-    others = [deliverer_program(settings), *([plan.program] if plan else [])]
+    others = [deliverer_program(settings), jobs_program(settings), *([plan.program] if plan else [])]
     run_until_stopped([gateway, others], listener, panel.show)
 
 
@@ -97,16 +100,22 @@ def _first_key(folder: DataFolder, url: str, catalog: Catalog) -> str | None:
     from gateway.catalog import hash_key
     from gateway.commands.data_folder import read_secret_file, write_secret_file
     from gateway.commands.database import database_at
-    from gateway.keys.queries import find_key
-    from gateway.keys.secrets import create_key
+    from gateway.commands.owners import actor
+    from gateway.db.transaction import snapshot
+    from gateway.keys.change import KeyOrder, create_key
+    from gateway.keys.queries import find_secret, list_keys
 
     if catalog.keys:
         return None
     with database_at(url) as database:
         kept = read_secret_file(folder.first_key)
-        row = find_key(database, hash_key(kept)) if kept is not None else None
-        if kept is not None and row is not None and row.revoked_at is None:
+        with snapshot(database) as connection:
+            found = find_secret(connection, hash_key(kept)) if kept is not None else None
+        if kept is not None and found is not None and found.works(time.time()):
             return kept
-        made = create_key(database, name="first-key")
+        taken = {key.name for key in list_keys(database, "default") if key.revoked_at is None}
+        # Another machine on the same database may have one, or the file was deleted.
+        names = ("first-key" if number == 1 else f"first-key-{number}" for number in itertools.count(1))
+        made = create_key(database, KeyOrder(next(name for name in names if name not in taken)), actor())
     write_secret_file(folder.first_key, made.secret)
     return made.secret

@@ -1,5 +1,7 @@
 """The database: tables, connection, the one place that commits."""
 
 # Every table is in the metadata, whoever asks first.
+from gateway.db import identity_tables as identity_tables
 from gateway.db import invoice_tables as invoice_tables
+from gateway.db import job_tables as job_tables
 from gateway.db import price_tables as price_tables

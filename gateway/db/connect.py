@@ -43,8 +43,9 @@ class Database:
         self.engine.dispose()
 
 
-def connect(url: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> Database:
-    """Prepare a database; the folder of a SQLite file is created. `deadline_seconds` bounds each statement in PostgreSQL.
+def connect(url: str, *, deadline_seconds: float = DEADLINE_SECONDS, pool_size: int = POOL_SIZE) -> Database:
+    """Prepare a database; the folder of a SQLite file is created. `deadline_seconds` bounds each statement in PostgreSQL,
+    `pool_size` how many threads may use it at once.
 
     Raises ConfigError for a URL that is neither SQLite nor PostgreSQL, StartupError when the folder cannot be written.
     """
@@ -57,13 +58,13 @@ def connect(url: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> Database
     shown = parsed.render_as_string(hide_password=True)
     kind = parsed.drivername.partition("+")[0]
     if kind == "sqlite":
-        return Database(_sqlite(parsed, shown), shown)
+        return Database(_sqlite(parsed, shown, pool_size), shown)
     if kind in ("postgresql", "postgres"):
-        return Database(_postgresql(parsed.set(drivername="postgresql+psycopg"), deadline_seconds), shown)
+        return Database(_postgresql(parsed.set(drivername="postgresql+psycopg"), deadline_seconds, pool_size), shown)
     raise ConfigError(f"the database {shown!r} is neither SQLite nor PostgreSQL; those two are supported.")
 
 
-def _sqlite(url: URL, shown: str) -> Engine:
+def _sqlite(url: URL, shown: str, pool_size: int) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ConfigError(
             f"the database {shown!r} has no file: several processes share it. Write sqlite:///penstock.db."
@@ -80,7 +81,7 @@ def _sqlite(url: URL, shown: str) -> Engine:
         ) from error
     engine = create_engine(
         url.set(drivername="sqlite"),
-        pool_size=POOL_SIZE,
+        pool_size=pool_size,
         connect_args={} if "timeout" in url.query else {"timeout": SQLITE_BUSY_SECONDS},
         hide_parameters=True,  # errors are logged, and rows are the customers'
         json_serializer=_to_json,
@@ -99,11 +100,11 @@ def _sqlite(url: URL, shown: str) -> Engine:
     return engine
 
 
-def _postgresql(url: URL, deadline_seconds: float) -> Engine:
+def _postgresql(url: URL, deadline_seconds: float, pool_size: int) -> Engine:
     try:
         engine = create_engine(
             url,
-            pool_size=POOL_SIZE,
+            pool_size=pool_size,
             max_overflow=0,
             pool_timeout=CONNECT_SECONDS,
             pool_pre_ping=True,

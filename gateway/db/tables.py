@@ -24,6 +24,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    TextClause,
     TypeDecorator,
     UniqueConstraint,
     text,
@@ -77,19 +78,19 @@ def _where(condition: str) -> dict[str, Any]:
 api_keys = Table(
     "api_keys",
     metadata,
+    # It stays when the secret is changed; secrets are in key_secrets, budgets and limits in limit_rules.
     Column("id", Text, primary_key=True),
-    Column("hash", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("tenant", Text, nullable=False),
+    Column("project", Text),
     Column("models", JSON(none_as_null=True)),
     Column("tiers", JSON(none_as_null=True)),
-    Column("budget_limit_pico", BigInteger),
-    Column("budget_period", Text),
-    Column("limits", JSON(none_as_null=True)),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
+    # A revoked key leaves its name to the next one.
+    Index("api_keys_one_name", "tenant", "name", unique=True, **_where("revoked_at IS NULL")),
 )
 
 usage_events = Table(
@@ -168,6 +169,12 @@ rated_lines = Table(
     Column("amount_pico", BigInteger, nullable=False),
 )
 
+TO_GIVE_BACK = "state = 'released' AND given_back_at IS NULL AND claims IS NOT NULL"
+"""Holds whose process is gone and whose claims the shared counters still have."""
+
+SETTLED_LATE = "state = 'settled' AND given_back_at IS NOT NULL"
+"""Holds whose claims were given back before their settlement turned up, so that the counters lack the charge."""
+
 holds = Table(
     "holds",
     metadata,
@@ -185,9 +192,21 @@ holds = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("closed_at", UtcDateTime),
+    # When a job gave the claims of a released hold back to the shared counters.
+    Column("given_back_at", UtcDateTime),
     # Few holds are open at a time, so this index stays small however many there have been.
     Index("holds_open", "expires_at", **_where("state = 'open'")),
+    Index("holds_to_give_back", "closed_at", **_where(TO_GIVE_BACK)),
+    Index("holds_settled_late", "closed_at", **_where(SETTLED_LATE)),
 )
+
+
+def still_held(shared: bool) -> tuple[TextClause, ...]:
+    """Conditions, no two of which are true of one hold, for holds that counters still have: open ones, and in a `shared` store
+    released ones that no job has given back yet, because it will take them off whatever the counters are rebuilt to.
+    """
+    return (text("state = 'open'"), text(TO_GIVE_BACK)) if shared else (text("state = 'open'"),)
+
 
 ledger_accounts = Table(
     "ledger_accounts",

@@ -1,1 +1,1 @@
-"""Keys: authenticate, make, hash, mask."""
+"""Who asks and what they may take: keys, their owners' budgets and limits, members and their roles."""

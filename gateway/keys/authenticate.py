@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from gateway.callers import Budget, Caller
-from gateway.catalog import Catalog, DeclaredKey, hash_key
+from gateway.callers import Caller, scope_of
+from gateway.catalog import Catalog, hash_key
 from gateway.db.connect import Database
-from gateway.errors import InvalidKey, MissingKey, RevokedKey, Unavailable, UnknownTenant
-from gateway.keys.queries import KeyRow, find_key, list_keys, touch_keys
+from gateway.db.transaction import snapshot
+from gateway.errors import ConfigError, InvalidKey, MissingKey, RevokedKey, Unavailable, UnknownProject, UnknownTenant
+from gateway.keys.callers import Callers
+from gateway.keys.queries import KeyRow, Secret, find_secret, read_secrets, touch_keys
+from gateway.keys.rules.queries import Changes, read_changes
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +25,26 @@ LOOK_UPS = 100
 
 
 class KeyRing:
-    """Every valid key as a ready Caller. Declared keys come from the catalog, the others from SQL every 2 seconds."""
+    """Every valid key as a ready Caller. Declared keys come from the catalog, the others from SQL every 2 seconds.
+
+    Budgets and limits that were changed at run time, and raises, are read with the keys: a change, or the end of a raise, takes
+    effect at the next refresh.
+    """
 
     def __init__(self, catalog: Catalog, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._catalog = catalog
         self._database = database
         self._clock = clock
-        self._declared = {key.hash: self._caller(key) for key in catalog.keys}
-        self._made: dict[str, tuple[Caller, KeyRow]] = {}
+        self._callers = Callers(catalog, [], Changes(), clock())
         self._by_secret: dict[str, Caller] = {}
         self._unknown: set[str] = set()
         self._used: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Load the keys and keep them fresh."""
+        """Load the keys and keep them fresh. Raises ConfigError when a declared key has the name of a made one."""
         await self.refresh()
+        check_key_names(self._catalog, [secret.key for secret in self._callers.secrets], self._clock())
         self._task = asyncio.create_task(self._keep_fresh())
 
     async def close(self) -> None:
@@ -47,11 +54,6 @@ class KeyRing:
             await asyncio.gather(self._task, return_exceptions=True)
             await asyncio.to_thread(self._write_used)
         self._database.close()
-
-    def budgets(self) -> set[Budget]:
-        """Every budget that any valid key is subject to."""
-        callers = [*self._declared.values(), *(caller for caller, _ in self._made.values())]
-        return {budget for caller in callers for budget in caller.budgets}
 
     async def authenticate(self, authorization: str | None) -> Caller:
         """The caller behind an `Authorization` header. Raises MissingKey, InvalidKey, RevokedKey or Unavailable."""
@@ -68,40 +70,59 @@ class KeyRing:
 
     async def refresh(self) -> None:
         """Read the keys again; revoked and expired ones stop working here."""
-        # First of all, so that ends are looked at again even while the database is away.
+        # Ends of keys, secrets and raises count even while the database is away, before and after it has been waited for.
         self._by_secret.clear()
-        rows = await asyncio.to_thread(list_keys, self._database)
-        self._made = {row.hash: (self._caller(row), row) for row in rows}
+        try:
+            self._callers = await asyncio.to_thread(self._read)
+        finally:
+            if self._callers.good_until <= self._clock():
+                known = self._callers
+                self._callers = Callers(self._catalog, known.secrets, known.changes, self._clock())
+            self._by_secret.clear()
         self._unknown.clear()
         await asyncio.to_thread(self._write_used)
 
     async def _look_up(self, secret: str) -> Caller:
         digest = hash_key(secret)
-        if digest in self._declared:
-            return self._declared[digest]
-        if digest not in self._made:
+        declared = self._callers.declared.get(digest)
+        if declared is not None:
+            return declared
+        if digest not in self._callers.made:
             if digest in self._unknown or len(self._unknown) >= LOOK_UPS:
                 raise _invalid()
-            row = await self._find(digest)
-            if row is None:
+            unseen = await self._find(digest)
+            if unseen is None:
                 self._unknown.add(digest)
                 raise _invalid()
-            self._made[digest] = (self._caller(row), row)
-        caller, row = self._made[digest]
-        if row.revoked_at is not None and row.revoked_at <= self._clock():
-            raise RevokedKey(f"The API key {row.name!r} has been revoked. Ask for a new one.")
-        if row.expires_at is not None and row.expires_at <= self._clock():
-            raise RevokedKey(f"The API key {row.name!r} has expired. Ask for a new one.")
-        if row.tenant not in self._catalog.tenants:
-            raise UnknownTenant(
-                f"The API key {row.name!r} belongs to the tenant {row.tenant!r}, which is not in the configuration. "
-                "Declare the tenant under 'tenants', or make a key for another one."
-            )
+            self._callers.add(*unseen)
+        caller, found = self._callers.made[digest]
+        self._check(found)
         return caller
 
-    async def _find(self, digest: str) -> KeyRow | None:
+    def _check(self, found: Secret) -> None:
+        """Raises RevokedKey, UnknownTenant or UnknownProject unless the key may be used now."""
+        key, now = found.key, self._clock()
+        if key.revoked_at is not None and key.revoked_at <= now:
+            raise RevokedKey(f"The API key {key.name!r} has been revoked. Ask for a new one.")
+        if key.expires_at is not None and key.expires_at <= now:
+            raise RevokedKey(f"The API key {key.name!r} has expired. Ask for a new one.")
+        if found.ends_at is not None and found.ends_at <= now:
+            raise RevokedKey(f"This secret of the API key {key.name!r} was replaced by a new one. Use that.")
+        tenant = self._catalog.tenants.get(key.tenant)
+        if tenant is None:
+            raise UnknownTenant(
+                f"The API key {key.name!r} belongs to the tenant {key.tenant!r}, which is not in the configuration. "
+                "Declare the tenant under 'tenants', or make a key for another one."
+            )
+        if key.project is not None and key.project not in tenant.projects:
+            raise UnknownProject(
+                f"The API key {key.name!r} belongs to the project {key.project!r}, which the tenant {key.tenant!r} does "
+                "not have in the configuration. Declare it there, or make a key for another project."
+            )
+
+    async def _find(self, digest: str) -> tuple[Secret, Changes] | None:
         try:
-            return await asyncio.to_thread(find_key, self._database, digest)
+            return await asyncio.to_thread(self._find_now, digest)
         except Exception as error:
             logger.warning("the database did not answer a key look-up: %s", type(error).__name__)
             raise Unavailable("The key could not be checked because the database does not answer.") from error
@@ -116,22 +137,35 @@ class KeyRing:
 
     def _write_used(self) -> None:
         used, self._used = self._used, {}
-        made = {row.id for _, row in self._made.values()}
+        made = {secret.key.id for _, secret in self._callers.made.values()}
         touch_keys(self._database, {key: at for key, at in used.items() if key in made})
 
-    def _caller(self, key: DeclaredKey | KeyRow) -> Caller:
-        tenant = self._catalog.tenants.get(key.tenant)
-        budgets = (key.budget, tenant.budget if tenant else None)
-        return Caller(
-            key_id=key.id,
-            key_name=key.name,
-            tenant=key.tenant,
-            policy=tenant.policy if tenant else "default",
-            models=key.models,
-            tiers=key.tiers,
-            budgets=tuple(budget for budget in budgets if budget is not None),
-            limits=key.limits,
-        )
+    def _read(self) -> Callers:
+        """The callers of now; those there are when nothing has changed."""
+        known, now = self._callers, self._clock()
+        with snapshot(self._database) as connection:
+            secrets, changes = read_secrets(connection), read_changes(connection, now)
+        return known if known.still_right(secrets, changes, now) else Callers(self._catalog, secrets, changes, now)
+
+    def _find_now(self, digest: str) -> tuple[Secret, Changes] | None:
+        """A secret that is not known yet, with the rules of its key."""
+        with snapshot(self._database) as connection:
+            found = find_secret(connection, digest)
+            if found is None:
+                return None
+            scope = scope_of("key", found.key.tenant, found.key.id)
+            return found, read_changes(connection, self._clock(), [scope])
+
+
+def check_key_names(catalog: Catalog, keys: Iterable[KeyRow], now: float) -> None:
+    """Raises ConfigError when a declared key has the name that a made key of the same tenant has."""
+    declared = {(key.tenant, key.name) for key in catalog.keys}
+    for key in keys:
+        if (key.tenant, key.name) in declared and key.state(now) != "revoked":
+            raise ConfigError(
+                f"the key {key.name!r} of the tenant {key.tenant!r} is in the configuration, and another one of that name "
+                f"({key.id}) was made before. Rename the one under `keys`, or end the other: penstock keys revoke {key.id}."
+            )
 
 
 def _invalid() -> InvalidKey:

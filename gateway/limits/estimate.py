@@ -56,14 +56,31 @@ def measure_prompt(body: Mapping[str, Any]) -> PromptSize:
     return _measure([body[key] for key in _PROMPT_KEYS if key in body])
 
 
-def worst_case(body: Mapping[str, Any], model: Model, price: PriceList, prompt: PromptSize | None = None) -> Estimate:
+def worst_case(
+    body: Mapping[str, Any],
+    model: Model,
+    price: PriceList,
+    prompt: PromptSize | None = None,
+    *,
+    strict: bool = False,
+    likely: int | None = None,
+) -> Estimate:
     """Bound one call of `body` to `model`; `prompt` is its measure, when that was taken before.
 
     `max_completion_tokens` or `max_tokens` (times `n`) bounds the output, else `model.max_output`; a known context bounds
-    both. A GPU-time price is held for the model's total deadline.
+    both. A GPU-time price is held for the model's total deadline. `strict` says that the bound is to be kept even by an
+    upstream that goes on as long as it is allowed to: without a limit that can be sent to it (see `limit_to_send`) the
+    output is bounded by the context alone. `likely` is how long a reply probably is, when that is enough for the caller.
     """
     prompt = prompt or measure_prompt(body)
-    output, choices = _output_limit(body, model)
+    limits = _output_limits(body)
+    # With two limits nobody knows which one the upstream reads, so the larger one counts.
+    output = max(limits) if limits else model.max_output
+    if not limits and strict and model.context is not None and limit_to_send(body, model, prompt) is None:
+        output = model.context
+    if likely is not None:
+        output = min(output, likely)
+    choices = choices_of(body)
     text = prompt.text
     if model.context is not None:
         text = min(text, model.context)
@@ -82,11 +99,27 @@ def worst_case(body: Mapping[str, Any], model: Model, price: PriceList, prompt: 
     return Estimate(text + prompt.images + prompt.audio, output, min(amount, MAX_AMOUNT))
 
 
-def _output_limit(body: Mapping[str, Any], model: Model) -> tuple[int, int]:
-    """Output tokens per choice, and choices."""
-    limits = _positive(body, "max_completion_tokens", "max_output_tokens", "max_tokens")
-    # With two limits nobody knows which one the upstream reads, so the larger one counts.
-    return (max(limits) if limits else model.max_output), max(_positive(body, "n", "best_of"), default=1)
+def limit_to_send(body: Mapping[str, Any], model: Model, prompt: PromptSize) -> tuple[str, int] | None:
+    """The field and value that make an upstream keep to `model.max_output`, for a request that names no limit itself.
+
+    OpenAI's API calls it `max_completion_tokens` and its newer models refuse the older name; other servers all know
+    `max_tokens`. Servers refuse a limit that does not fit beside the prompt, so near the end of the context (by the
+    cautious count of two bytes per token) none is sent, and the context is the bound.
+    """
+    if _output_limits(body):
+        return None
+    if model.context is not None and prompt.text // 2 + prompt.images + prompt.audio + model.max_output > model.context:
+        return None
+    return ("max_completion_tokens" if model.provider == "openai" else "max_tokens"), model.max_output
+
+
+def choices_of(body: Mapping[str, Any]) -> int:
+    """How many replies a request asks for."""
+    return max(_positive(body, "n", "best_of"), default=1)
+
+
+def _output_limits(body: Mapping[str, Any]) -> list[int]:
+    return _positive(body, "max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 def _positive(body: Mapping[str, Any], *names: str) -> list[int]:

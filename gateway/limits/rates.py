@@ -1,8 +1,10 @@
-"""Rate limits as claims on counters: requests and tokens per minute in fixed windows, requests in flight as leases (pure)."""
+"""Rate limits as claims: requests and tokens in fixed UTC windows, requests in flight as leases (pure)."""
 
 from __future__ import annotations
 
-from gateway.callers import Caller
+from collections.abc import Iterable
+
+from gateway.callers import RateLimit
 from gateway.store.base import Claim
 from gateway.store.windows import limit_counter, window
 
@@ -10,18 +12,24 @@ LEASE_SECONDS = 900.0
 """A request in flight gives its slot back by itself after this time: longer than the longest upstream deadline."""
 
 
+def rate_claim(
+    limit: RateLimit, amount: int, request_id: str, now: float, lease_seconds: float = LEASE_SECONDS
+) -> Claim:
+    """A claim on one limit: `amount` tokens or requests of the window that contains `now`, or one slot.
+
+    The counter of a day is kept: what the day has used before is known to SQL.
+    """
+    if limit.kind == "parallel":
+        return Claim(limit_counter(limit.scope, "parallel", "now"), 1, limit.limit, now + lease_seconds, request_id)
+    part = window(limit.per, now)
+    counter = limit_counter(limit.scope, limit.kind, part.label, limit.per)
+    return Claim(counter, amount, limit.limit, part.forget_at, None, limit.per == "day")
+
+
 def rate_claims(
-    caller: Caller, tokens: int, request_id: str, now: float, lease_seconds: float = LEASE_SECONDS
+    limits: Iterable[RateLimit], tokens: int, request_id: str, now: float, lease_seconds: float = LEASE_SECONDS
 ) -> list[Claim]:
-    """One claim per limit of the caller. `tokens` is the worst case of the request, corrected when it is known."""
-    minute = window("minute", now)
-    claims = []
-    for limit in caller.limits:
-        if limit.kind == "parallel":
-            counter = limit_counter(limit.scope, "parallel", "now")
-            claims.append(Claim(counter, 1, limit.limit, now + lease_seconds, lease=request_id))
-        else:
-            amount = 1 if limit.kind == "requests" else tokens
-            counter = limit_counter(limit.scope, limit.kind, minute.label)
-            claims.append(Claim(counter, amount, limit.limit, minute.forget_at))
-    return claims
+    """One claim per limit. `tokens` is the most the request may need, corrected when it is known."""
+    return [
+        rate_claim(limit, tokens if limit.kind == "tokens" else 1, request_id, now, lease_seconds) for limit in limits
+    ]

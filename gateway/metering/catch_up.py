@@ -19,14 +19,16 @@ from gateway.metering.segments import Segment, list_segments, writer_lives
 PATIENCE_SECONDS = 30.0
 
 
-def deliver_everything(folder: Path, database_url: str, seconds: float = PATIENCE_SECONDS) -> None:
+def deliver_everything(
+    folder: Path, database_url: str, seconds: float = PATIENCE_SECONDS, *, publish: bool = False
+) -> None:
     """Deliver what the last run left and close the holds of its dead processes; the gateway must not run meanwhile.
 
     Raises StartupError when the database still fails after `seconds`, or lacks a table or a right.
     """
     database = connect(database_url, deadline_seconds=seconds)
     try:
-        deliverer = Deliverer(folder, database)
+        deliverer = Deliverer(folder, database, publish=publish)
         try:
             _insist(deliverer, database, seconds)
         finally:

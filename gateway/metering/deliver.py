@@ -19,10 +19,12 @@ from pathlib import Path
 
 from gateway.billing.ledger import post
 from gateway.db.connect import Database, connect
+from gateway.db.outbox import USAGE, send_later
 from gateway.db.transaction import transaction
 from gateway.errors import StartupError, Unavailable
 from gateway.metering import queries
 from gateway.metering.interrupted import interrupted_event
+from gateway.metering.publish import metered
 from gateway.metering.records import decode
 from gateway.metering.segments import Line, Segment, list_segments, read_lines, writer_lives
 from gateway.types import PROCESS_DIED, Hold, UsageEvent
@@ -63,11 +65,14 @@ class _Batch:
 class Deliverer:
     """Delivers one spool folder. Only one may do so at a time; raises StartupError when another one keeps the folder.
 
-    `lock_seconds` is how long to wait for the other one to finish.
+    `lock_seconds` is how long to wait for the other one to finish. With `publish`, finished requests go to the outbox too.
     """
 
-    def __init__(self, folder: Path, database: Database, *, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(
+        self, folder: Path, database: Database, *, publish: bool = False, lock_seconds: float = LOCK_SECONDS
+    ) -> None:
         self._folder = folder
+        self._publish = publish
         self._database = database
         self._lock = _lock(folder, lock_seconds)
         self._delivered: dict[str, int] | None = None
@@ -159,7 +164,7 @@ class Deliverer:
                 corrupt.append((segment, line, refused))
             elif isinstance(record, Hold):
                 known = holds.get(record.request_id)
-                if known is None or known[1].amount < record.amount:
+                if known is None or known[1].amount <= record.amount:
                     holds[record.request_id] = (segment.writer, record)
             elif record.request_id not in events:
                 events[record.request_id] = (segment.writer, record)
@@ -174,6 +179,8 @@ class Deliverer:
                 counts.events, counts.known = len(new), counts.known + len(events) - len(new)
                 queries.insert_usage(connection, [event for _, event in new])
                 post(connection, [event for _, event in new], now)
+                if self._publish:
+                    send_later(connection, USAGE, [metered(event) for _, event in new], now)
                 queries.settle_holds(connection, new, now)
             queries.write_holds(connection, [pair for name, pair in holds.items() if name not in events])
             for segment, line, reason in corrupt:
@@ -226,14 +233,14 @@ class Deliverer:
                 self._delivered.pop(segment.name, None)
 
 
-def run_deliverer(folder: Path, database_url: str) -> None:
+def run_deliverer(folder: Path, database_url: str, *, publish: bool = False) -> None:
     """Deliver until SIGTERM or SIGINT, or until the parent process is gone; then once more what is left."""
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     parent = os.getppid()
     database = connect(database_url)
-    deliverer = Deliverer(folder, database)
+    deliverer = Deliverer(folder, database, publish=publish)
     try:
         threading.Thread(target=_stop_without, args=(parent, stop), daemon=True).start()
         deliverer.run(stop)

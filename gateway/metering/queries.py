@@ -54,7 +54,7 @@ def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> N
 
     def still_open(new: Any) -> ColumnElement[bool]:
         # What waits for a price is held by nobody's process; a record that comes again must not give it an end.
-        return and_(holds.c.state == "open", holds.c.writer != UNPRICED, new.amount_pico > holds.c.amount_pico)
+        return and_(holds.c.state == "open", holds.c.writer != UNPRICED, new.amount_pico >= holds.c.amount_pico)
 
     insert_or_update(connection, holds, rows, changes, still_open)
 

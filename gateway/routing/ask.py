@@ -116,3 +116,7 @@ class Decision:
     reason: str
     floor: float | None
     score: Score | None
+    spare: tuple[Candidate, ...] = ()
+    """Met every hard condition and were not chosen: who may answer when the budget does not allow the others."""
+    too_dear: str | None = None
+    """The model that was chosen and that the budget did not allow."""

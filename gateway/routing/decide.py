@@ -7,6 +7,8 @@ the cheapest candidate above it. What is above the floor but dearer stays behind
 
 from __future__ import annotations
 
+import dataclasses
+
 from gateway.catalog import Model
 from gateway.money import amount_for
 from gateway.routing.ask import Ask, Candidate, Decision, Rejected, Score
@@ -53,7 +55,8 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
             _below(candidate, f"{ask.mode} asks for the best tier") for candidate in possible if candidate not in kept
         ]
         why = "deep: best tier" if ask.mode == "deep" else "objective quality: best tier"
-        return Decision(_limited(_cheapest_first(kept, ask), ask), (*rejected, *below), why, None, score)
+        chosen = _limited(_cheapest_first(kept, ask), ask)
+        return Decision(chosen, (*rejected, *below), why, None, score, _others(possible, chosen))
     else:
         floor = ask.min_quality * best
         reason = ""
@@ -67,7 +70,18 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     first = ordered[0]
     if not reason:
         reason = f"{first.model.tier}: quality {first.quality or 0.0:.2f} of best {best:.2f}, floor {floor:.2f}"
-    return Decision(_limited(ordered, ask), (*rejected, *below), reason, floor, score)
+    chosen = _limited(ordered, ask)
+    return Decision(chosen, (*rejected, *below), reason, floor, score, _others(possible, chosen))
+
+
+def replace_dear(decision: Decision, too_dear: Candidate, instead: Candidate) -> Decision:
+    """The same decision, saying that the budget did not allow the first choice."""
+    reason = f"over budget: {instead.model.name} instead of {too_dear.model.name}"
+    return dataclasses.replace(decision, reason=reason, too_dear=too_dear.model.name)
+
+
+def _others(possible: list[Candidate], chosen: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    return tuple(candidate for candidate in possible if candidate not in chosen)
 
 
 def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score: Score | None) -> Candidate:

@@ -25,6 +25,8 @@ def explain_decision(decision: Decision) -> dict[str, Any]:
             for rejected in decision.rejected
         ],
     }
+    if decision.too_dear is not None:
+        explanation["over_budget"] = decision.too_dear
     if decision.floor is not None:
         explanation["floor"] = round(decision.floor, 4)
     return explanation

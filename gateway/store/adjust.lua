@@ -1,13 +1,16 @@
--- Correct taken claims. KEYS: counters, and (for a correction that may be tried again) the name it is remembered by.
--- ARGV per counter: difference (a signed integer), lease ('' = a plain counter); last, how many seconds to remember the name.
+-- Correct taken claims. KEYS: counters, the name of their life (the epoch), and (for a correction that may be tried again)
+-- the name it is remembered by. ARGV[1]: the epoch the claims were taken in ('' = unknown); [2]: how many seconds to remember
+-- the name ('' = no name). Then per counter: difference (a signed integer), the same for counters that were lost since, lease
+-- ('' = none).
 -- A counter that is gone stays gone: its window is over. INCRBY is exact over 64 bits; only the sign is looked at here.
-local claims = math.floor(#ARGV / 2)
-if #KEYS > claims and not redis.call('SET', KEYS[#KEYS], '1', 'NX', 'EX', ARGV[#ARGV]) then return 0 end
+local claims = (#ARGV - 2) / 3
+if ARGV[2] ~= '' and not redis.call('SET', KEYS[#KEYS], '1', 'NX', 'EX', ARGV[2]) then return 0 end
+local lost = ARGV[1] ~= '' and redis.call('GET', KEYS[claims + 1]) ~= ARGV[1]
 for index = 1, claims do
-  local key, difference, lease = KEYS[index], ARGV[2 * index - 1], ARGV[2 * index]
-  if lease ~= '' then
-    redis.call('ZREM', key, lease)
-  elseif redis.call('EXISTS', key) == 1 and redis.call('INCRBY', key, difference) < 0 then
+  local key, at = KEYS[index], 3 * index
+  if ARGV[at + 2] ~= '' then
+    redis.call('ZREM', key, ARGV[at + 2])
+  elseif redis.call('EXISTS', key) == 1 and redis.call('INCRBY', key, lost and ARGV[at + 1] or ARGV[at]) < 0 then
     redis.call('SET', key, '0', 'KEEPTTL')
   end
 end

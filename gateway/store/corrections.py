@@ -25,6 +25,7 @@ class Correction(NamedTuple):
     name: str | None
     changes: Sequence[tuple[Claim, int]]
     since: float
+    epoch: str | None
 
 
 class Corrections:
@@ -45,11 +46,14 @@ class Corrections:
         self._waiting: deque[Correction] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def apply(self, request_id: str, changes: Sequence[tuple[Claim, int]]) -> None:
-        """Correct the counters, now or later; never raises for a store that does not answer."""
-        correction = Correction(request_id if self._store.loses_answers else None, changes, self._clock())
+    async def apply(self, request_id: str, changes: Sequence[tuple[Claim, int]], epoch: str | None = None) -> None:
+        """Correct the counters, now or later; never raises for a store that does not answer.
+
+        `epoch` is the store's when the claims were taken; see Store.adjust.
+        """
+        correction = Correction(request_id if self._store.loses_answers else None, changes, self._clock(), epoch)
         try:
-            await self._store.adjust(changes, once=correction.name)
+            await self._store.adjust(changes, once=correction.name, epoch=epoch)
         except Unavailable:
             if len(self._waiting) == MOST_WAITING:
                 logger.error("a correction is given up: %d wait already; its budget counts too much", MOST_WAITING)
@@ -81,7 +85,7 @@ class Corrections:
         while self._waiting:
             correction = self._waiting[0]
             if self._clock() - correction.since < ONCE_SECONDS:
-                await self._store.adjust(correction.changes, once=correction.name)
+                await self._store.adjust(correction.changes, once=correction.name, epoch=correction.epoch, late=True)
             else:
                 # The store may have forgotten the name by now, and correcting twice would let a budget be overspent.
                 logger.error("a correction is too old to be made safely; its budget counts too much")

@@ -18,14 +18,17 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.errors import ConfigError, Unavailable
-from gateway.store.base import ONCE_SECONDS, Claim, Refused
+from gateway.store.base import ONCE_SECONDS, Claim, Missing, Refused, Taken
 
 DEADLINE_SECONDS = 1.0
 CONNECTIONS = 64
 PREFIX = "{penstock}:"
 """The hash tag keeps all keys of a call in one slot, as a Redis cluster demands of a script."""
 
-LATE = 0
+EPOCH = f"{PREFIX}epoch"
+
+LATE, OTHER_EPOCH, MISSING, TOLD = 0, -1, -2, -3
+"""First number of a reply of reserve.lua; a positive one is the claim that was refused."""
 _LUA = {name: (Path(__file__).parent / f"{name}.lua").read_text("utf-8") for name in ("reserve", "adjust", "read")}
 _Answer = TypeVar("_Answer")
 
@@ -51,38 +54,60 @@ class RedisStore:
         self._deadline = deadline
         self._redis: Redis = Redis.from_pool(pool)
         self._reserve, self._adjust, self._read = (self._redis.register_script(_LUA[name]) for name in _LUA)
+        self.epoch = ""
         # Redis's clock minus ours, seconds; measured at the first call and again whenever something went wrong.
         self._clock_difference: float | None = None
 
-    async def reserve(self, claims: Sequence[Claim]) -> Refused | None:
+    async def reserve(self, claims: Sequence[Claim], *, tell: Sequence[int] = ()) -> Taken | Refused | Missing | None:
         """Take all claims or none; see Store.reserve."""
         if not claims:
             return None
         keys = [PREFIX + claim.counter for claim in claims]
-        arguments: list[str] = []
-        for claim in claims:
-            expires = "" if claim.expires_at is None else str(int(claim.expires_at * 1000))
-            arguments += (str(claim.amount), str(claim.limit), expires, claim.lease or "")
+        keys.append(EPOCH)
+        arguments = [",".join(str(index + 1) for index in tell)]
+        for _, amount, limit, expires_at, lease, kept, sliding, clock in claims:
+            expires = "" if expires_at is None else str(int(expires_at * 1000))
+            flags = ("k" if kept else "") + ("s" if sliding else "") + ("c" if clock else "")
+            arguments += (str(amount), str(limit), expires, lease or "", flags)
         reply = await self._ask(lambda: self._reserve_in_time(keys, arguments))
         if not reply:
             return None
-        if int(reply[0]) == LATE:
+        what, *rest = (int(value) for value in reply)
+        if what == TOLD:
+            return Taken(tuple(rest))
+        if what == MISSING:
+            return Missing(tuple(claims[index - 1] for index in rest))
+        if what == LATE:
             raise Unavailable("the shared store (Redis) answered too late; nothing was reserved. Try again.")
-        return Refused(claims[int(reply[0]) - 1], int(reply[1]))
+        return Refused(claims[what - 1], rest[0])
 
-    async def adjust(self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None) -> None:
+    async def adjust(
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        remember: float = ONCE_SECONDS,
+        epoch: str | None = None,
+        late: bool = False,
+    ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:
             return
         keys = [PREFIX + claim.counter for claim, _ in claims]
-        arguments: list[str] = []
+        keys.append(EPOCH)
+        arguments = [epoch or "", ""]
         if once is not None:
             keys.append(f"{PREFIX}done/{once}")
+            arguments[1] = str(int(remember))
         for claim, actual in claims:
-            arguments += (str(actual - claim.amount), claim.lease or "")
-        if once is not None:
-            arguments.append(str(int(ONCE_SECONDS)))
+            difference = actual - claim.amount
+            when_lost = (0 if late else difference) if claim.kept else actual
+            arguments += (str(difference), str(when_lost), claim.lease or "")
         await self._ask(lambda: self._adjust(keys=keys, args=arguments))
+
+    def age(self) -> float:
+        """See Store.age; by Redis's clock."""
+        return time.time() + (self._clock_difference or 0.0) - float(self.epoch or 0)
 
     async def read(self, counters: Sequence[str]) -> list[int]:
         """Current values; see Store.read."""
@@ -104,17 +129,22 @@ class RedisStore:
         await self._redis.connection_pool.disconnect()
 
     async def _reserve_in_time(self, keys: list[str], arguments: list[str]) -> Any:
-        """Reserve with a deadline on Redis's clock; a difference that has drifted is measured again, once."""
+        """Reserve with a deadline on Redis's clock. A clock that has drifted, or an epoch that is over, is learnt once."""
         gives_up_at = time.time() + self._deadline
-        for fresh in (False, True):
-            if fresh or self._clock_difference is None:
+        measured = False
+        while True:
+            if self._clock_difference is None:
                 seconds, microseconds = await self._redis.time()
                 self._clock_difference = seconds + microseconds / 1e6 - time.time()
+                measured = True
             last_moment = int((gives_up_at + self._clock_difference) * 1000)
-            reply = await self._reserve(keys=keys, args=[last_moment, *arguments])
-            if not reply or int(reply[0]) != LATE:
+            reply = await self._reserve(keys=keys, args=[last_moment, self.epoch, *arguments])
+            if reply and int(reply[0]) == OTHER_EPOCH:
+                self.epoch = reply[1].decode()
+            elif not measured and reply and int(reply[0]) == LATE:
+                self._clock_difference = None
+            else:
                 return reply
-        return reply
 
     async def _ask(self, question: Callable[[], Awaitable[_Answer]]) -> _Answer:
         try:

@@ -1,6 +1,9 @@
--- Take all claims or none. KEYS: counters. ARGV[1]: last moment (ms, this server's clock) at which the caller still waits;
--- then per key: amount, limit, expiry in ms ('' = never), lease ('' = a plain counter).
--- Replies {} when taken, {0} when too late, {index, used} for the first claim that does not fit.
+-- Take all claims or none. KEYS: counters, and last the name of these counters' life (the epoch), which ends with their data.
+-- ARGV[1]: last moment (ms, this server's clock) at which the caller still waits; [2]: the epoch it knows ('' = none yet);
+-- [3]: positions of counters whose values it wants, with commas. Then per counter: amount, limit, expiry in ms ('' = never),
+-- lease ('' = none), flags: k = kept (must exist), s = sliding (the expiry moves), c = clock (amount is a moment).
+-- Replies {} when taken, or {-3, values...} when some were asked for; {0} when too late; {-1, epoch} when it is another one;
+-- {-2, indices...} of kept counters that do not exist; {index, used} for the first claim that does not fit.
 -- Lua numbers are doubles, exact to 2^53 only (9,007 USD in pico-USD), so amounts are compared as two limbs of nine digits.
 local function limbs(text)
   if #text <= 9 then return 0, tonumber(text) end
@@ -16,30 +19,58 @@ local function fits(used, amount, limit)
   return high < limit_high or (high == limit_high and low <= limit_low)
 end
 
+local function has(flags, flag) return string.find(flags, flag, 1, true) ~= nil end
+
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if now > tonumber(ARGV[1]) then return {0} end
 
-for index, key in ipairs(KEYS) do
-  local at = 4 * index - 2
+local epoch = redis.call('GET', KEYS[#KEYS])
+if not epoch then
+  epoch = time[1] .. '.' .. time[2]
+  redis.call('SET', KEYS[#KEYS], epoch)
+end
+if epoch ~= ARGV[2] then return {-1, epoch} end
+
+local refused
+local missing = {-2}
+for index = 1, #KEYS - 1 do
+  local key, at = KEYS[index], 5 * index - 1
+  local amount, lease, flags = ARGV[at], ARGV[at + 3], ARGV[at + 4]
   local used
-  if ARGV[at + 3] == '' then
-    used = redis.call('GET', key) or '0'
+  if lease == '' then
+    used = redis.call('GET', key)
+    if not used and has(flags, 'k') then
+      missing[#missing + 1] = index
+      used, amount = '0', '0'
+    elseif has(flags, 'c') then
+      used = string.format('%d', math.max(0, tonumber(amount) - tonumber(used or amount)))
+      amount = '0'
+    end
+    used = used or '0'
   else
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
     local count = redis.call('ZCARD', key)
-    if redis.call('ZSCORE', key, ARGV[at + 3]) then count = count - 1 end
+    if redis.call('ZSCORE', key, lease) then count = count - 1 end
     used = string.format('%d', count)
   end
-  if not fits(used, ARGV[at], ARGV[at + 1]) then return {index, used} end
+  if not refused and not fits(used, amount, ARGV[at + 1]) then refused = {index, used} end
 end
+if #missing > 1 then return missing end
+if refused then return refused end
 
-for index, key in ipairs(KEYS) do
-  local at = 4 * index - 2
-  local expires, lease = ARGV[at + 2], ARGV[at + 3]
+for index = 1, #KEYS - 1 do
+  local key, at = KEYS[index], 5 * index - 1
+  local expires, lease, flags = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   if lease == '' then
-    redis.call('INCRBY', key, ARGV[at])
-    if expires ~= '' then redis.call('PEXPIREAT', key, expires, 'NX') end
+    if has(flags, 'c') then
+      redis.call('SET', key, ARGV[at], 'NX')
+    else
+      redis.call('INCRBY', key, ARGV[at])
+    end
+    if expires ~= '' and redis.call('PEXPIREAT', key, expires, 'NX') == 0 and has(flags, 's') then
+      redis.call('PEXPIREAT', key, expires, 'GT')
+    end
   else
     redis.call('ZADD', key, expires == '' and '+inf' or expires, lease)
     if expires == '' then
@@ -49,4 +80,10 @@ for index, key in ipairs(KEYS) do
     end
   end
 end
-return {}
+
+if ARGV[3] == '' then return {} end
+local values = {-3}
+for index in string.gmatch(ARGV[3], '%d+') do
+  values[#values + 1] = redis.call('GET', KEYS[tonumber(index)])
+end
+return values

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
-from gateway.callers import Period
+from gateway.callers import PERIODS, LimitKind, Per, Period
 
 Unit = Literal["minute", "day", "week", "month", "lifetime"]
+
+SessionPart = Literal["money", "tokens", "steps", "clock", "repeats"]
+SESSION_PARTS: tuple[SessionPart, ...] = get_args(SessionPart)
 
 GRACE_SECONDS = {"minute": 60.0, "day": 3600.0, "week": 3600.0, "month": 3600.0}
 """How long after its window a counter is kept: corrections of late requests still reach it, and clock skew is harmless."""
@@ -54,32 +57,54 @@ def _window(unit: Unit, minute: int) -> Window:
     return Window(label, start.timestamp(), end.timestamp(), end.timestamp() + GRACE_SECONDS[unit])
 
 
+def named_window(period: Period, label: str) -> Window:
+    """The window that a label names. Raises ValueError for a label that names none."""
+    if period == "lifetime":
+        return window("lifetime", 0)
+    if period == "week":
+        start = datetime.strptime(f"{label}-1", "%G-W%V-%u")
+    else:
+        start = datetime.strptime(label, "%Y-%m-%d" if period == "day" else "%Y-%m")
+    return window(period, start.replace(tzinfo=UTC).timestamp())
+
+
 def budget_counter(scope: str, period: Period, label: str) -> str:
     """Name of the counter of a budget: pico-USD used or held in one period."""
     return f"budget-{period}/{label}/{scope}"
 
 
-def limit_counter(scope: str, kind: Literal["requests", "tokens", "parallel"], label: str) -> str:
-    """Name of the counter of a rate limit; `label` is the minute, or `now` for requests in flight."""
-    return f"{kind}/{label}/{scope}"
+def limit_counter(scope: str, kind: LimitKind, label: str, per: Per = "minute") -> str:
+    """Name of the counter of a limit; `label` is the minute or day, or `now` for requests in flight."""
+    return f"{kind}/{label}/{scope}" if per == "minute" else f"{kind}-day/{label}/{scope}"
+
+
+def session_counter(scope: str, part: SessionPart, idle_seconds: int, request: str = "") -> str:
+    """Name of a counter of an agent run, which is forgotten when it was idle for so long; `request` is a hash."""
+    return f"session-{part}/{idle_seconds}{f'.{request}' if request else ''}/{scope}"
 
 
 @dataclass(frozen=True, slots=True)
 class CounterName:
-    """A counter name taken apart. `period` is set for budgets only."""
+    """A counter name taken apart. `period` is set for budgets, `per` for requests and tokens, `part` for sessions."""
 
-    what: Literal["budget", "requests", "tokens", "parallel"]
+    what: Literal["budget", "requests", "tokens", "parallel", "session"]
     period: Period | None
     label: str
     scope: str
+    per: Per | None = None
+    part: SessionPart | None = None
 
 
 def parse_counter(name: str) -> CounterName:
-    """Read a name made by `budget_counter` or `limit_counter`. Raises ValueError for any other text."""
+    """Read a name made by one of the functions above. Raises ValueError for any other text."""
     what, label, scope = name.split("/", 2)
-    kind, _, period = what.partition("-")
-    if kind == "budget" and period in ("day", "week", "month", "lifetime"):
-        return CounterName("budget", period, label, scope)  # type: ignore[arg-type]
-    if kind in ("requests", "tokens", "parallel") and not period:
-        return CounterName(kind, None, label, scope)  # type: ignore[arg-type]
+    kind, _, detail = what.partition("-")
+    if kind == "budget" and detail in PERIODS:
+        return CounterName("budget", detail, label, scope)
+    if kind == "session" and detail in SESSION_PARTS:
+        return CounterName("session", None, label, scope, part=detail)
+    if kind in ("requests", "tokens") and detail in ("", "day"):
+        return CounterName(kind, None, label, scope, "day" if detail else "minute")  # type: ignore[arg-type]
+    if kind == "parallel" and not detail:
+        return CounterName("parallel", None, label, scope)
     raise ValueError(f"{name!r} is not the name of a counter")

@@ -29,6 +29,7 @@ class Metric:
 METRICS: tuple[Metric, ...] = (
     Metric("penstock_requests_total", "counter", ("model", "tier", "outcome"), "Metered requests."),
     Metric("penstock_refused_total", "counter", ("code",), "Requests answered with an error before or instead of a model."),
+    Metric("penstock_limit_refusals_total", "counter", ("scope", "what"), "Refusals by kind of owner and of limit."),
     Metric("penstock_attempts_total", "counter", ("model", "provider", "status"), "Calls to upstreams, failed ones too."),
     Metric("penstock_tokens_total", "counter", ("model", "meter"), "Tokens by disjoint bucket."),
     Metric(

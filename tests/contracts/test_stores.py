@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from gateway.store.base import Claim, Refused, Store
+from gateway.store.base import Claim, Missing, Refused, Store, Taken
 
 
 def soon(seconds: float = 60.0) -> float:
@@ -118,6 +118,82 @@ async def test_restoring_sets_only_a_counter_that_does_not_exist(store: Store) -
     assert await store.read(["budget", "lifetime", "over"]) == [500, 7, 0]
     claim = Claim("budget", 501, 1000, soon())
     assert await store.reserve([claim]) == Refused(claim, 500)
+
+
+async def test_a_kept_counter_that_is_missing_is_named_and_nothing_is_taken(store: Store) -> None:
+    plain, first = Claim("plain", 1, 10, soon()), Claim("budget", 5, 10, soon(), kept=True)
+    second, full = Claim("other", 1, 10, None, kept=True), Claim("full", 2, 1, soon())
+    assert await store.reserve([plain, first, second, full]) == Missing((first, second))
+    assert await store.read(["plain", "budget", "other", "full"]) == [0, 0, 0, 0]
+    await store.restore("budget", 4, soon())
+    assert await store.reserve([plain, first, second]) == Missing((second,))
+    await store.restore("other", 0, None)
+    assert await store.reserve([plain, first, second]) is None
+    assert await store.reserve([first]) == Refused(first, 9)
+    assert await store.read(["plain", "budget", "other"]) == [1, 9, 1]
+
+
+async def test_a_kept_counter_that_has_ended_is_missing_again(store: Store) -> None:
+    claim = Claim("budget", 1, 10, soon(0.3), kept=True)
+    await store.restore("budget", 3, soon(0.3))
+    assert await store.reserve([claim]) is None
+    await asyncio.sleep(0.4)
+    assert await store.reserve([claim]) == Missing((claim,))
+
+
+async def test_what_was_asked_for_is_told_with_the_claims_taken(store: Store) -> None:
+    claims = [Claim("a", 3, 10, soon()), Claim("p", 1, 5, soon(), lease="x"), Claim("b", 4, 10**17, None)]
+    assert await store.reserve(claims, tell=[0, 2]) == Taken((3, 4))
+    await store.restore("big", 2**62, None)
+    assert await store.reserve([*claims, Claim("big", 1, 2**63 - 1)], tell=[3, 0]) == Taken((2**62 + 1, 6))
+    assert await store.reserve(claims, tell=[0]) == Taken((9,))
+    assert await store.reserve(claims, tell=[0]) == Refused(claims[0], 9)
+
+
+async def test_a_sliding_end_moves_away_with_every_claim_and_never_nearer(store: Store) -> None:
+    assert await store.reserve([Claim("run", 1, 10, soon(0.5), sliding=True)]) is None
+    assert await store.reserve([Claim("run", 1, 10, soon(2.0), sliding=True)]) is None
+    assert await store.reserve([Claim("run", 1, 10, soon(0.1), sliding=True)]) is None
+    await asyncio.sleep(0.6)
+    assert await store.read(["run"]) == [3]
+    assert await store.reserve([Claim("fixed", 1, 10, soon(0.3))]) is None
+    assert await store.reserve([Claim("fixed", 1, 10, soon(9.0))]) is None
+    await asyncio.sleep(0.4)
+    assert await store.read(["fixed"]) == [0]
+
+
+async def test_a_clock_keeps_its_first_moment_and_refuses_what_comes_too_late(store: Store) -> None:
+    ends = soon()
+
+    def at(moment: int) -> Claim:
+        return Claim("clock", moment, 60, ends, sliding=True, clock=True)
+
+    assert await store.reserve([at(1000)]) is None
+    assert await store.reserve([at(990)]) is None  # the clock of another machine
+    assert await store.reserve([at(1060)]) is None
+    assert await store.reserve([Claim("steps", 1, 10, soon()), at(1061)]) == Refused(at(1061), 61)
+    assert await store.read(["clock", "steps"]) == [1000, 0]
+
+
+async def test_claims_of_every_kind_are_taken_together(store: Store) -> None:
+    await store.restore("session", 5, soon())
+    claims = [
+        Claim("clock", 1000, 60, soon(), sliding=True, clock=True),
+        Claim("session", 3, 100, soon(), kept=True, sliding=True),
+        Claim("parallel", 1, 1, soon(), lease="x"),
+        Claim("requests", 1, 10, soon()),
+    ]
+    assert await store.reserve(claims, tell=[3]) == Taken((1,))
+    other = claims[2]._replace(lease="y")
+    assert await store.reserve([*claims[:2], other]) == Refused(other, 1)
+    assert await store.read(["clock", "session", "parallel", "requests"]) == [1000, 8, 1, 1]
+
+
+async def test_a_correction_of_this_life_of_the_counters_gives_back(store: Store) -> None:
+    claim = Claim("budget", 100, 1000, None)
+    await store.reserve([claim])
+    await store.adjust([(claim, 30)], once="request", epoch=store.epoch)
+    assert await store.read(["budget"]) == [30]
 
 
 @pytest.mark.parametrize("limit", [2**53 + 1, 9_000_000 * 10**12])

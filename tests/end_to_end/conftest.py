@@ -11,8 +11,9 @@ import pytest
 
 from gateway.db.connect import connect
 from gateway.db.migrate import migrate
+from tests.administering import CONFIG, Member
 from tests.backends import PostgresServer, RedisServer
-from tests.running import KEY, Gateway, Upstream, gateway, model, upstream
+from tests.running import ADMIN_KEY, KEY, Gateway, Upstream, gateway, model, upstream
 
 Client = Callable[..., openai.OpenAI]
 
@@ -97,3 +98,32 @@ def client(chat_gateway: Gateway) -> Iterator[Client]:
     yield make
     for each in opened:
         each.close()
+
+
+@pytest.fixture(scope="session")
+def admin_upstream() -> Iterator[Upstream]:
+    with upstream({"m": {"reply": "Paris.", "tokens": {"input": 1000, "output": 300}}}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def admin_gateway(
+    admin_upstream: Upstream, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    environment = {}
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        server.execute("CREATE DATABASE admin")
+        environment["DATABASE_URL"] = server.url("admin")
+        database = connect(environment["DATABASE_URL"])
+        migrate(database)
+        database.close()
+    config = {**CONFIG, "models": [model("m", "economy", admin_upstream.url)]}
+    with gateway(tmp_path_factory.mktemp("admin"), config, **environment) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def admin(admin_gateway: Gateway) -> Member:
+    """Whoever has the admin key of a gateway with two tenants."""
+    return Member(admin_gateway, ADMIN_KEY)

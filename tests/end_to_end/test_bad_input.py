@@ -99,7 +99,11 @@ def test_wrong_methods_and_addresses_are_openai_errors(running: Gateway) -> None
     assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (404, "unknown_url")
 
 
-@pytest.mark.parametrize("path", ["models", "keys", "usage", "requests", "requests/req_1", "ledger/verify"])
+ADMIN_PATHS = ["tenants", "models", "keys", "budgets", "limits", "members", "usage", "requests", "requests/req_1",
+               "ledger/verify", "audit"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ADMIN_PATHS)
 def test_every_admin_route_needs_the_admin_key(running: Gateway, path: str) -> None:
     url = f"{running.url}/admin/api/{path}"
     assert httpx.get(url).status_code == 401

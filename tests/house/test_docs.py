@@ -64,7 +64,8 @@ def error_classes(base: type[errors.PenstockError] = errors.PenstockError) -> It
 
 def fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every key of penstock.yaml with its dotted name; `[]` marks a list, `NAME` a name of one's own."""
-    for key, field in section.model_fields.items():
+    for name, field in section.model_fields.items():
+        key = field.alias or name
         inner, mark = inner_section(field.annotation)
         yield f"{prefix}{key}", field
         if inner is not None:
@@ -90,7 +91,7 @@ def shown_default(field: FieldInfo) -> str:
     if isinstance(field.default, BaseModel) or field.default in (None, (), {}):
         return ""
     if isinstance(field.default, tuple):
-        return f"`[{', '.join(field.default)}]`"
+        return f"`[{', '.join(map(str, field.default))}]`"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 
 

@@ -32,6 +32,7 @@ class Seen:
         self.log = ""
         self.files: dict[str, bytes] = {}
         self.made_secret = ""
+        self.token = ""
 
     def collect(self, running: Gateway) -> None:
         """Read the log and every file of the data folder, as they are now."""
@@ -71,14 +72,16 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
         }
         with gateway(folder, config, **environment) as running:
             found.made_secret = running.json("keys", "create", "--name", "made")["key"]
+            found.token = running.json("members", "add", "--name", "Ann", "--role", "owner")["token"]
             for name in (*SCRIPTS, "gone", "no-such-model"):
                 for stream in (False, True):
                     ask(running, found, name, CLIENT_SECRET, stream=stream)
             ask(running, found, "good", CLIENT_SECRET, messages=[{"role": "user", "content": 1}])
             ask(running, found, "good", found.made_secret)
             ask(running, found, "good", STRANGER_SECRET)
-            for path in ("admin/api/keys", "admin/api/models", "admin/api/requests", "metrics", "v1/models"):
-                for secret in (ADMIN_KEY, CLIENT_SECRET):
+            for path in ("admin/api/keys", "admin/api/models", "admin/api/requests", "admin/api/members", "admin/api/audit",
+                         "metrics", "v1/models"):  # fmt: skip
+                for secret in (ADMIN_KEY, CLIENT_SECRET, found.token):
                     reply = httpx.get(
                         f"{running.url}/{path}", headers={"authorization": f"Bearer {secret}"}, timeout=30
                     )
@@ -104,6 +107,12 @@ def test_a_secret_stands_in_no_reply_no_log_and_no_file(seen: Seen, secret: str)
 def test_a_made_key_is_shown_once_and_kept_nowhere(seen: Seen) -> None:
     assert seen.made_secret.startswith("sk-penstock-")
     assert seen.places_with(seen.made_secret) == []
+
+
+def test_the_token_of_a_member_is_shown_once_and_kept_nowhere(seen: Seen) -> None:
+    assert seen.token.startswith("sk-penstock-member-")
+    assert any(name.startswith("admin/api/audit with sk-pe") and name.endswith(" 200") for name in seen.replies)
+    assert seen.places_with(seen.token) == []
 
 
 def test_questions_and_answers_are_not_kept(seen: Seen) -> None:

@@ -1,12 +1,12 @@
-"""The admin page and the admin API: one file per noun, all behind the admin key."""
+"""The admin page and the admin API: one file per noun, all behind the admin key or the token of a member."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
-from gateway.api.admin import keys, ledger, models, usage
-from gateway.api.admin.access import require_admin
+from gateway.api.admin import audit, budgets, events, jobs, keys, ledger, limits, members, models, tenants, usage
+from gateway.api.admin.access import require_member
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Penstock</title>
@@ -18,7 +18,7 @@ PAGE = """<!doctype html>
 """
 
 router = APIRouter()
-api = APIRouter(prefix="/admin/api", dependencies=[Depends(require_admin)], tags=["admin"])
+api = APIRouter(prefix="/admin/api", dependencies=[Depends(require_member)], tags=["admin"])
 
 
 @router.get("/admin", include_in_schema=False, response_class=HTMLResponse)
@@ -27,7 +27,7 @@ async def admin_page() -> HTMLResponse:
     return HTMLResponse(PAGE)
 
 
-NOUNS = (models, keys, usage, ledger)
+NOUNS = (tenants, keys, budgets, limits, members, models, usage, ledger, jobs, events, audit)
 for noun in NOUNS:
     api.include_router(noun.routes)
 router.include_router(api)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 
-from gateway.api.admin.access import services_of
+from gateway.api.admin.access import may, services_of
+from gateway.keys.roles import Actor
 from gateway.money import PICO_PER_USD
 
 routes = APIRouter()
 
 
 @routes.get("/models")
-async def models(request: Request) -> list[dict[str, Any]]:
+async def models(request: Request, actor: Annotated[Actor, may("models.read")]) -> list[dict[str, Any]]:
     """Every deployment with its tier, place and provider price of now in USD per million units."""
     services = services_of(request)
     costs = services.prices.current().costs

@@ -1,4 +1,4 @@
-"""/admin/api/usage and /admin/api/requests: what was used, summed and one by one."""
+"""/admin/api/usage and /admin/api/requests: what was used, summed and one by one; a tenant's members see no costs."""
 
 from __future__ import annotations
 
@@ -8,43 +8,55 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
-from gateway.api.admin.access import services_of
+from gateway.api.admin.access import TenantName, may, services_of, tenant_for
 from gateway.billing.queries import page_of_requests, request_detail, usage_report
 from gateway.errors import InvalidValue, NotFound
+from gateway.keys.roles import Actor
 from gateway.metering.normalise import read_usage
 
 routes = APIRouter()
 Page = Annotated[int, Query(ge=1, le=500)]
+UsageReader = Annotated[Actor, may("usage.read")]
+RequestReader = Annotated[Actor, may("requests.read")]
 
 
 @routes.get("/usage")
 async def usage(
-    request: Request, since: datetime | None = None, until: datetime | None = None, group_by: str = "tenant,model"
-) -> dict[str, Any]:
+    request: Request,
+    actor: UsageReader,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    group_by: str = "tenant,model",
+    tenant: TenantName = None,
+) -> Any:
     """Tokens by bucket, cost and charge between two moments, grouped by a comma-separated list."""
     groups = tuple(name.strip() for name in group_by.split(",") if name.strip())
+    only = tenant_for(actor, tenant)
     try:
-        report = await run_in_threadpool(usage_report, services_of(request).database, since, until, groups)
+        report = await run_in_threadpool(usage_report, services_of(request).database, since, until, groups, only)
     except ValueError as error:
         raise InvalidValue(f"{error}", param="group_by") from None
-    return report.as_dict()
+    return _for(actor, report.as_dict())
 
 
 @routes.get("/requests")
-async def requests(request: Request, limit: Page = 50, before: str | None = None) -> dict[str, Any]:
+async def requests(
+    request: Request, actor: RequestReader, limit: Page = 50, before: str | None = None, tenant: TenantName = None
+) -> Any:
     """Metered requests, newest first; `next` is the `before` of the following page."""
+    only = tenant_for(actor, tenant)
     try:
-        page = await run_in_threadpool(page_of_requests, services_of(request).database, limit, before)
+        page = await run_in_threadpool(page_of_requests, services_of(request).database, limit, before, only)
     except ValueError as error:
         raise InvalidValue(f"{error}", param="before") from None
-    return page.as_dict()
+    return _for(actor, page.as_dict())
 
 
 @routes.get("/requests/{request_id}")
-async def one_request(request: Request, request_id: str) -> dict[str, Any]:
+async def one_request(request: Request, actor: RequestReader, request_id: str) -> Any:
     """One request: decision, attempts, token buckets and the cost arithmetic; what contradicts itself in a report, and how."""
     services = services_of(request)
-    detail = await run_in_threadpool(request_detail, services.database, request_id)
+    detail = await run_in_threadpool(request_detail, services.database, request_id, actor.tenant)
     if detail is None:
         raise NotFound(
             f"No metered request has the id {request_id!r}. It may take a second to arrive after its answer."
@@ -54,4 +66,18 @@ async def one_request(request: Request, request_id: str) -> dict[str, Any]:
         # The report is kept as it came, so why its usage is marked can be told at any time.
         raw = attempt["raw_usage"]
         attempt["usage_problems"] = list(read_usage(raw, conventions.get(attempt["model"])).problems) if raw else []
-    return detail
+    if actor.tenant is not None:
+        mine = f"tenant:{actor.tenant}:"
+        detail["ledger"] = [entry for entry in detail["ledger"] if entry["account"].startswith(mine)]
+    return _for(actor, detail)
+
+
+def _for(actor: Actor, document: Any) -> Any:
+    """What providers ask is the operator's business: members of one tenant see what the tenant pays."""
+    if actor.tenant is None:
+        return document
+    if isinstance(document, list):
+        return [_for(actor, item) for item in document]
+    if not isinstance(document, dict):
+        return document
+    return {name: _for(actor, value) for name, value in document.items() if "cost" not in name}

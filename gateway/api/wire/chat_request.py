@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
@@ -13,13 +14,16 @@ from gateway.errors import InvalidJson, InvalidValue, UnknownOption
 from gateway.money import parse_usd
 from gateway.types import TIERS, Mode
 
-OPTIONS = ("mode", "tier", "max_cost_usd", "min_quality", "strategy", "samples", "session_id", "tags", "cache")
+OPTIONS = ("mode", "tier", "max_cost_usd", "min_quality", "strategy", "samples", "session_id", "tags", "user", "cache")
 OPTION_HEADERS = {f"x-penstock-{name.replace('_', '-')}".encode(): name for name in OPTIONS}
 MAX_N = 128
 MAX_TOKENS = 10_000_000
 """More than any model writes; keeps every hold within 64 bits."""
 MAX_TAGS = 20
 MAX_LABEL = 200
+MAX_USER = 512
+"""OpenAI's fields for the end user have no such limit; what is longer cannot be looked up quickly."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def parse_chat_request(
@@ -53,9 +57,23 @@ def parse_chat_request(
         stream=stream,
         include_usage=_include_usage(body.get("stream_options"), stream),
         options=options,
+        end_user=options.user or _end_user(body),
         received_at=received_at,
         started=started,
     )
+
+
+def _end_user(body: dict[str, Any]) -> str | None:
+    """Whom the request is for, by OpenAI's fields: `safety_identifier` takes the place of the older `user`."""
+    found = None
+    for name in ("user", "safety_identifier"):
+        value = body.get(name)
+        if value is None or value == "":
+            continue
+        if not isinstance(value, str) or len(value) > MAX_USER or _CONTROL.search(value):
+            _refuse(name, value, f"a string of at most {MAX_USER} characters without control characters")
+        found = value
+    return found
 
 
 def _messages(messages: Any) -> list[dict[str, Any]]:
@@ -140,9 +158,10 @@ def _read_quality(value: Any) -> float:
     return quality
 
 
-def _read_label(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_LABEL:
-        _refuse(f"penstock.{name}", value, f"a string of 1 to {MAX_LABEL} characters")
+def _read_label(name: str, value: Any, most: int = MAX_LABEL) -> str:
+    # A NUL, for one, cannot be stored in PostgreSQL.
+    if not isinstance(value, str) or not 0 < len(value) <= most or _CONTROL.search(value):
+        _refuse(f"penstock.{name}", value, f"a string of 1 to {most} characters without control characters")
     return value
 
 
@@ -150,7 +169,7 @@ def _read_tags(value: Any) -> tuple[str, ...]:
     tags = [tag.strip() for tag in value.split(",")] if isinstance(value, str) else value
     if not isinstance(tags, list) or len(tags) > MAX_TAGS:
         _refuse("penstock.tags", value, f"a list of at most {MAX_TAGS} strings")
-    return tuple(_read_label("tags", tag) for tag in tags)
+    return tuple(dict.fromkeys(_read_label("tags", tag) for tag in tags))
 
 
 def _read_strategy(value: Any) -> None:
@@ -177,6 +196,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "samples": _read_samples,
     "session_id": lambda value: _read_label("session_id", value),
     "tags": _read_tags,
+    "user": lambda value: _read_label("user", value, MAX_USER),
     "cache": _read_cache,
 }
 """How each option is read. strategy, samples and cache are checked only: this version has one answer to each."""

@@ -21,6 +21,7 @@ ORPHANED_AFTER_SECONDS = 120.0
 """A hold still open this long after its end has no one who will close it: even the deliverer has not."""
 
 EXAMPLES = 5
+DEAD_LETTERS = "no record is a dead letter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def verify(database: Database, spool_folder: Path) -> Verification:
             if not isinstance(record, Hold):
                 orphans.pop(record.request_id, None)
     problems.append(_problem("no hold is orphaned", list(orphans)))
-    problems.append(Problem("no record is a dead letter", totals["dead_letters"], ("see the table dead_letters",)))
+    problems.append(Problem(DEAD_LETTERS, totals["dead_letters"], ("see the table dead_letters",)))
     return Verification(
         **totals,
         undelivered_records=undelivered,

@@ -44,6 +44,34 @@ def test_options_come_from_the_body_and_from_headers_and_the_body_wins() -> None
     assert request.options.max_cost == 250_000_000_000
 
 
+@pytest.mark.parametrize(
+    ("fields", "headers", "expected"),
+    [
+        ({}, {}, None),
+        ({"user": "", "safety_identifier": None}, {}, None),
+        ({"user": "bob"}, {}, "bob"),
+        ({"user": "bob", "safety_identifier": "sid-1"}, {}, "sid-1"),
+        ({"user": "bob"}, {b"x-penstock-user": b"eve"}, "eve"),
+        ({"user": "bob", "penstock": {"user": "ann"}}, {b"x-penstock-user": b"eve"}, "ann"),
+        ({"metadata": {"user_id": "bob"}, "prompt_cache_key": "bob"}, {}, None),
+        ({"messages": [{"role": "user", "name": "bob", "content": "hi"}]}, {}, None),
+    ],
+)
+def test_the_end_user_comes_from_openais_fields_or_penstocks_own_option_and_nothing_else(
+    fields: dict[str, Any], headers: dict[bytes, bytes], expected: str | None
+) -> None:
+    request = parse({"model": "m", "messages": MESSAGES, **fields}, headers)
+    assert request.end_user == expected
+    assert {name: request.body[name] for name in fields if name != "penstock"} == {
+        name: value for name, value in fields.items() if name != "penstock"
+    }
+
+
+def test_a_tag_that_is_named_twice_counts_once() -> None:
+    request = parse({"model": "m", "messages": MESSAGES, "penstock": {"tags": ["b", "a", "b"]}})
+    assert request.options.tags == ("b", "a")
+
+
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": MESSAGES}, "model", "model is missing"),
     ({"model": 7, "messages": MESSAGES}, "model", "model is 7"),
@@ -66,6 +94,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"model": "m", "messages": MESSAGES, "penstock": {"min_quality": 2}}, "penstock.min_quality", "from 0 to 1"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"tags": [""]}}, "penstock.tags", "1 to 200"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"session_id": ""}}, "penstock.session_id", "1 to 200"),
+    ({"model": "m", "messages": MESSAGES, "penstock": {"tags": ["a\x00"]}}, "penstock.tags", "control characters"),
+    ({"model": "m", "messages": MESSAGES, "penstock": {"user": "\n"}}, "penstock.user", "control characters"),
+    ({"model": "m", "messages": MESSAGES, "penstock": {"user": "u" * 513}}, "penstock.user", "1 to 512"),
+    ({"model": "m", "messages": MESSAGES, "user": 7}, "user", "user is 7; it must be a string"),
+    ({"model": "m", "messages": MESSAGES, "user": "a\x00"}, "user", "control characters"),
+    ({"model": "m", "messages": MESSAGES, "safety_identifier": "s" * 513}, "safety_identifier", "at most 512"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"strategy": "vote"}}, "penstock.strategy", "'single'"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"samples": 4}}, "penstock.samples", "must be 1"),
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.billing.queries import page_of_requests, request_detail, spent_and_held, usage_report
+from gateway.billing.queries import page_of_requests, request_detail, usage_report
 from gateway.db.connect import Database
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
@@ -158,14 +158,3 @@ def test_the_detail_shows_the_arithmetic_of_one_request(database: Database, tmp_
     assert sum(entry["amount_pico"] for entry in detail["ledger"]) == 0
     assert {entry["account"] for entry in detail["ledger"]} >= {"tenant:acme:receivable", "revenue:small"}
     assert request_detail(database, "unknown") is None
-
-
-def test_what_a_budget_has_used_is_charges_and_open_holds_of_its_period(database: Database, tmp_path: Path) -> None:
-    inside, before = event(key_id="key_a"), event(key_id="key_a", started_at=NOW - DAY)
-    other = event(key_id="key_b", tenant="other")
-    waiting = hold_of(event(key_id="key_a", hold=777), created_at=NOW + 5)
-    deliver(database, tmp_path, inside, before, other, waiting)
-    assert spent_and_held(database, "key", NOW, NOW + 60) == {"key_a": inside.charge + 777, "key_b": other.charge}
-    assert spent_and_held(database, "tenant", None, None) == {
-        "acme": inside.charge + before.charge + 777, "other": other.charge,
-    }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.limits.estimate import Estimate, worst_case
+from gateway.limits.estimate import Estimate, limit_to_send, measure_prompt, worst_case
 from tests.builders import catalog, model
 
 
@@ -103,3 +103,43 @@ def test_a_body_is_never_changed() -> None:
     estimate(body)
     estimate(body)
     assert json.dumps(body) == before
+
+
+def sent(body: dict[str, Any], **changes: Any) -> tuple[str, int] | None:
+    return limit_to_send(body, catalog(model("m", **changes)).models[0], measure_prompt(body))
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ({"provider": "openai", "base_url": "http://127.0.0.1:9/v1"}, "max_completion_tokens"),
+        ({"engine": "http://127.0.0.1:9/v1"}, "max_tokens"),
+        ({"engine": "bundled", "weights": "w"}, "max_tokens"),
+    ],
+)
+def test_the_bound_is_sent_by_the_name_that_the_upstream_knows(place: dict[str, Any], name: str) -> None:
+    assert sent({"messages": user("x")}, max_output=500, **place) == (name, 500)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_request_that_names_its_limit_keeps_it(name: str) -> None:
+    assert sent({"messages": user("x"), name: 7}, max_output=500) is None
+
+
+def test_near_the_end_of_the_context_nothing_is_sent_and_the_context_is_the_bound() -> None:
+    short, long = {"messages": user("x" * 1000)}, {"messages": user("x" * 3500)}
+    made = catalog(model("m", max_output=500, context=2000)).models[0]
+    assert sent(short, max_output=500, context=2000) == ("max_tokens", 500)
+    assert sent(long, max_output=500, context=2000) is None
+    assert made.price is not None
+    assert worst_case(short, made, made.price, strict=True).output_tokens == 500
+    assert worst_case(long, made, made.price, strict=True).output_tokens == 2000
+    assert worst_case(long, made, made.price).output_tokens == 500
+
+
+def test_a_likely_length_lowers_the_output_and_never_raises_it() -> None:
+    made = catalog(model("m", max_output=500)).models[0]
+    assert made.price is not None
+    body = {"messages": user("x"), "n": 2}
+    assert worst_case(body, made, made.price, likely=30).output_tokens == 60
+    assert worst_case(body, made, made.price, likely=3000) == worst_case(body, made, made.price)

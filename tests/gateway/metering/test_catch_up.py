@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from gateway.billing.queries import spent_and_held
+from gateway.billing.counters.queries import used
 from gateway.db.connect import Database, connect
 from gateway.db.transaction import transaction
 from gateway.errors import StartupError
@@ -65,11 +65,11 @@ def test_waiting_ends_when_the_deliverer_has_caught_up_with_the_living_and_the_d
     finished, running = event(), event(hold=77)
     living.settle(finished)
     living.hold(hold_of(running))
-    known: list[dict[str, int]] = []
+    known: list[int] = []
 
     def wait() -> None:
         wait_until_delivered(tmp_path, database)
-        known.append(spent_and_held(database, "tenant", None, None))
+        known.append(used(database, "budget-lifetime/ever/tenant:acme", "acme", 0.0))
 
     waiting = threading.Thread(target=wait)
     waiting.start()
@@ -79,7 +79,7 @@ def test_waiting_ends_when_the_deliverer_has_caught_up_with_the_living_and_the_d
     deliverer.deliver_once()
     living.settle(event())  # written after the wait began, so it is not waited for
     waiting.join(10)
-    assert known == [{"acme": event().charge + finished.charge + 77}]
+    assert known == [event().charge + finished.charge + 77]
     living.close()
     deliverer.close()
 

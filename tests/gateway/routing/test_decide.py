@@ -7,7 +7,8 @@ from typing import Any
 
 from gateway.catalog import Catalog
 from gateway.routing.ask import Ask
-from gateway.routing.decide import decide_route
+from gateway.routing.decide import decide_route, replace_dear
+from gateway.routing.explain import explain_decision
 from gateway.types import PriceList, PriceSheet
 from tests.builders import catalog, model, sheets
 
@@ -186,3 +187,20 @@ def test_nobody_left_is_an_empty_decision_with_every_reason() -> None:
     decision = decide_route(ask(THREE, allowed_tiers=frozenset({"deep"})), score(0.9, 0.9, 0.9))
     assert decision.candidates == ()
     assert len(decision.rejected) == 3
+
+
+def test_who_was_not_chosen_is_kept_as_spare_in_case_the_budget_refuses() -> None:
+    decision = decide_route(ask(THREE, objective="quality"), score(0.9, 0.92, 0.93))
+    assert names(decision) == ["large"]
+    assert [candidate.model.name for candidate in decision.spare] == ["small", "medium"]
+    limited = decide_route(ask(THREE, fallbacks=False), score(0.9, 0.92, 0.93))
+    assert [candidate.model.name for candidate in limited.spare] == ["medium", "large"]
+    assert decide_route(ask(THREE, auto=False, fallbacks=False), None).spare == ()
+
+
+def test_a_choice_that_was_too_dear_is_named_with_who_answers_instead() -> None:
+    decision = decide_route(ask(THREE, objective="quality"), score(0.9, 0.92, 0.93))
+    replaced = replace_dear(decision, decision.candidates[0], decision.spare[1])
+    assert replaced.reason == "over budget: medium instead of large"
+    assert explain_decision(replaced)["over_budget"] == "large"
+    assert "over_budget" not in explain_decision(decision)

@@ -24,7 +24,14 @@ class FarStore(MemoryStore):
         self.away = False
         self.losing = False
 
-    async def adjust(self, claims: Sequence[tuple[Claim, int]], *, once: str | None = None) -> None:
+    async def adjust(
+        self,
+        claims: Sequence[tuple[Claim, int]],
+        *,
+        once: str | None = None,
+        epoch: str | None = None,
+        late: bool = False,
+    ) -> None:
         if self.away:
             raise Unavailable("away")
         await super().adjust(claims, once=once)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import redis.asyncio as redis_client
 
 from gateway.errors import ConfigError, Unavailable
 from gateway.store.base import Claim
@@ -97,6 +98,45 @@ async def test_a_redis_that_restarts_is_used_again() -> None:
     with running_redis(first.port):
         assert await store.reserve([CLAIM]) is None
         assert await store.read(["budget"]) == [10]
+    await store.close()
+
+
+async def test_claims_of_before_the_data_was_lost_are_corrected_by_what_was_restored(redis_url: str) -> None:
+    """A restored counter knows the hold of a request that was open then, and the charge of one that had ended."""
+    store, other = RedisStore(redis_url), RedisStore(redis_url)
+    kept, plain = Claim("budget", 10, 100, None, kept=True), Claim("tokens", 10, 100, time.time() + 60)
+    lease = Claim("parallel", 1, 5, time.time() + 60, lease="x")
+    await store.restore("budget", 0, None)
+    assert await store.reserve([kept, plain]) is None
+    taken_in = store.epoch
+    assert store.age() < 30
+    async with redis_client.from_url(redis_url) as client:
+        await client.flushall()
+    await other.restore("budget", 50, None)
+    assert await other.reserve([kept, plain, lease]) is None
+    assert other.age() < 5
+    await store.adjust([(kept, 3), (plain, 4), (lease, 0)], once="open", epoch=taken_in)
+    assert await store.read(["budget", "tokens", "parallel"]) == [50 + 10 - 7, 10 + 4, 0]
+    await store.adjust([(kept, 3), (plain, 4)], once="ended", epoch=taken_in, late=True)
+    assert await store.read(["budget", "tokens"]) == [53, 18]
+    await other.adjust([(kept, 4), (plain, 4)], once="new", epoch=other.epoch, late=True)
+    assert await store.read(["budget", "tokens"]) == [47, 12]
+    assert await store.reserve([kept]) is None
+    assert store.epoch == other.epoch != taken_in
+    for each in (store, other):
+        await each.close()
+
+
+async def test_a_hold_of_everything_is_one_round_trip(redis_url: str) -> None:
+    store = RedisStore(redis_url)
+    claims = [Claim(f"c{number}", 1, 100, time.time() + 60) for number in range(20)]
+    await store.reserve(claims)  # the first one learns the script, the clock and the epoch
+    async with redis_client.from_url(redis_url) as client:
+        before = await client.info("commandstats")
+        await store.reserve(claims, tell=[0, 19])
+        after = await client.info("commandstats")
+    assert after["cmdstat_evalsha"]["calls"] - before["cmdstat_evalsha"]["calls"] == 1
+    assert after["cmdstat_time"]["calls"] - before["cmdstat_time"]["calls"] == 1  # inside the script
     await store.close()
 
 

@@ -1,0 +1,1 @@
+"""What SQL knows about the counters of budgets, limits per day and agent runs."""

@@ -1,0 +1,145 @@
+"""What a counter has to stand at, by its name: usage of the requests started in its window, and what open holds set aside.
+
+Raises Unavailable when the database does not answer.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import JSONB
+
+from gateway.callers import ScopeKind
+from gateway.db.connect import Database
+from gateway.db.tables import attempts, holds, moment, still_held, usage_events
+from gateway.db.transaction import snapshot
+from gateway.store.windows import CounterName, Window, named_window, parse_counter
+from gateway.types import usage_fields
+
+Quantity = Literal["money", "requests", "tokens"]
+_TOKENS = tuple(name for name in usage_fields() if name != "gpu_seconds")
+_COLUMN_OF: dict[str, str] = {"project": "project", "key": "key_id", "user": "end_user"}
+"""Owners that holds know, too; what other owners have set aside stands in the claims of a hold."""
+
+
+def used(database: Database, counter: str, tenant: str, now: float, shared: bool) -> int:
+    """What a kept counter has to stand at: pico-USD, requests or tokens. `tenant` is whose the scope is.
+
+    What a hold has set aside counts for money, its claims count for tokens, and the hold itself for requests. `shared` says
+    that the store outlives a gateway, so that it also has what dead processes held until a job gives that back.
+    """
+    name = parse_counter(counter)
+    kind, owner = _owner(name.scope, tenant)
+    with snapshot(database) as connection:
+        if name.what == "session":
+            return _of_session(connection, database, name, tenant, owner, now) + _held(
+                connection,
+                counter,
+                "session",
+                tenant,
+                owner,
+                "money" if name.part == "money" else "tokens",
+                None,
+                shared,
+            )
+        quantity: Quantity = "money" if name.what == "budget" else "requests" if name.what == "requests" else "tokens"
+        span = named_window(name.period or "day", name.label)
+        spent = _spent(database, kind, tenant, owner, quantity)
+        total = connection.execute(_within(spent, usage_events.c.started_at, span)).scalar_one()
+        return int(total) + _held(connection, counter, kind, tenant, owner, quantity, span, shared)
+
+
+def _owner(scope: str, tenant: str) -> tuple[ScopeKind, str]:
+    """The kind of an owner and its own name. The tenant is given because both may have slashes in their names."""
+    kind, _, name = scope.partition(":")
+    return kind, name if kind in ("tenant", "key") else name.removeprefix(f"{tenant}/")  # type: ignore[return-value]
+
+
+def _spent(database: Database, kind: ScopeKind, tenant: str, owner: str, quantity: Quantity) -> Select[Any]:
+    table = attempts if kind == "model" else usage_events
+    sums: dict[Quantity, ColumnElement[Any]] = {
+        "money": func.coalesce(func.sum(table.c.charge_pico), 0),
+        "requests": func.count(usage_events.c.request_id.distinct()),
+        "tokens": func.coalesce(func.sum(_tokens(table.c)), 0),
+    }
+    query = select(sums[quantity]).where(usage_events.c.tenant == tenant)
+    if kind == "model":
+        query = query.join_from(usage_events, attempts, attempts.c.request_id == usage_events.c.request_id)
+        return query.where(attempts.c.model == owner)
+    if kind == "tag":
+        return query.where(_has_tag(owner, database.is_sqlite))
+    if kind in _COLUMN_OF:
+        return query.where(usage_events.c[_COLUMN_OF[kind]] == owner)
+    return query
+
+
+def _held(
+    connection: Connection,
+    counter: str,
+    kind: ScopeKind,
+    tenant: str,
+    owner: str,
+    quantity: Quantity,
+    span: Window | None,
+    shared: bool,
+) -> int:
+    """What open holds have set aside. There are few of them, so their claims are looked through here."""
+    known = kind == "tenant" or kind in _COLUMN_OF
+    query = select(holds.c.amount_pico, holds.c.claims).where(or_(*still_held(shared)), holds.c.tenant == tenant)
+    if kind in _COLUMN_OF:
+        query = query.where(holds.c[_COLUMN_OF[kind]] == owner)
+    total = 0
+    for amount, claims in connection.execute(_within(query, holds.c.created_at, span)):
+        if quantity == "money" and known:
+            total += amount
+        elif quantity == "requests":
+            total += known
+        else:
+            total += sum(taken for name, taken in claims or () if name == counter)
+    return total
+
+
+def _of_session(
+    connection: Connection, database: Database, name: CounterName, tenant: str, session: str, now: float
+) -> int:
+    """What a run has used since it was last idle for as long as its label says."""
+    idle, total = float(name.label.partition(".")[0]), 0
+    quantity = {"money": usage_events.c.charge_pico, "tokens": _tokens(usage_events.c), "steps": literal(1)}[
+        name.part or ""
+    ]
+    rows = connection.execute(
+        select(usage_events.c.started_at, quantity.label("quantity"))
+        .where(usage_events.c.tenant == tenant, usage_events.c.session_id == session)
+        .order_by(usage_events.c.started_at.desc())
+    )
+    after = now
+    for started_at, amount in rows:
+        started = started_at.timestamp()
+        if after - started > idle:
+            break
+        total, after = total + int(amount), started
+    return total
+
+
+def _tokens(columns: Any) -> ColumnElement[Any]:
+    total: ColumnElement[Any] = columns[_TOKENS[0]]
+    for name in _TOKENS[1:]:
+        total = total + columns[name]
+    return total
+
+
+def _has_tag(tag: str, sqlite: bool) -> ColumnElement[bool]:
+    if sqlite:
+        each = func.json_each(usage_events.c.tags).table_valued("value")
+        return select(literal(1)).select_from(each).where(each.c.value == tag).exists()
+    return cast(usage_events.c.tags, JSONB).contains([tag])
+
+
+def _within(query: Select[Any], column: ColumnElement[datetime], span: Window | None) -> Select[Any]:
+    if span is not None and span.starts_at is not None:
+        query = query.where(column >= moment(span.starts_at))
+    if span is not None and span.ends_at is not None:
+        query = query.where(column < moment(span.ends_at))
+    return query

@@ -1,0 +1,1 @@
+"""Alerts: budgets that are nearly used up for their tenants, and what the operator should look at."""

@@ -1,0 +1,136 @@
+"""Tells tenants when a budget is used up to a percentage: once per percentage and window, by what SQL says was charged.
+
+Holds do not alert, and no rounding takes part. A new window starts afresh; so does a window in which a limit was raised beyond
+what is spent. The last two minutes of a window are looked at once more after its end, because usage arrives a little later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.billing.budget_report.queries import spending
+from gateway.callers import Budget
+from gateway.db.tables import moment
+from gateway.db.transaction import snapshot, transaction
+from gateway.jobs.alerts import queries
+from gateway.jobs.alerts.fire import Alert, fire
+from gateway.jobs.runner import Context
+from gateway.keys.rules.effective import effective
+from gateway.money import format_usd
+from gateway.store.windows import Window, window
+
+SETTLING_SECONDS = 120.0
+PERIOD_WORDS = {"day": "daily", "week": "weekly", "month": "monthly", "lifetime": "lifetime"}
+Key = tuple[str, str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One budget: whose it is, for people, and which tenant hears of it."""
+
+    tenant: str
+    owner: str
+    budget: Budget
+
+
+def known_budgets(context: Context) -> list[Watched]:
+    """Every budget that has a counter, as it is now, raises included. Raises Unavailable."""
+    return [
+        Watched(rung.owner.tenant, rung.owner.title, budget)
+        for rung in effective(context.catalog, context.database, context.now())
+        if rung.owner.counted
+        for budget in rung.allowance.budgets
+    ]
+
+
+def reached(spent: int, limit: int, percent: int) -> bool:
+    """Whether so much of a limit is spent, exactly (pure). Of a limit of nothing, any spending is all of it."""
+    return spent > 0 and spent * 100 >= limit * percent
+
+
+def fire_budget_alerts(context: Context) -> str | None:
+    """Compare every budget of tenants that want alerts with what was charged. Raises Unavailable."""
+    tenants = context.catalog.outlets.tenants
+    watched = [each for each in known_budgets(context) if each.tenant in tenants] if tenants else []
+    if not watched:
+        return None
+    now = context.now()
+    looks = _looks(context, watched, now)
+    with snapshot(context.database) as connection:
+        standing = queries.standing(connection, "budget", {frame.label for _, frame, _ in looks})
+    fired: list[Alert] = []
+    ended: list[Key] = []
+    for each, frame, spent in looks:
+        for percent in tenants[each.tenant].at_percent:
+            key: Key = (each.budget.scope, each.budget.period, frame.label, percent)
+            is_so = reached(spent, each.budget.limit, percent)
+            if is_so and key not in standing:
+                fired.append(_alert(each, frame, percent, spent))
+            elif not is_so and key in standing:
+                ended.append(key)
+    if not fired and not ended:
+        return None
+    given = 0
+    with transaction(context.database) as connection:
+        for key in ended:
+            queries.end_alert(connection, "budget", key, now)
+        for alert in fired:
+            given += fire(connection, alert, tenants[alert.tenant or ""], now)
+    return f"{given} budget alerts given, {len(ended)} ended"
+
+
+def _looks(context: Context, watched: Sequence[Watched], now: float) -> list[tuple[Watched, Window, int]]:
+    """Every budget with its window and the pico-USD charged in it; just after a window began, with the one before, too."""
+    before = now - SETTLING_SECONDS
+    over = [each for each in watched if _window(each, before) != _window(each, now)]
+    looks: list[tuple[Watched, Window, int]] = []
+    for group, at in ((watched, now), (over, before)):
+        spent = spending(context.database, [each.budget for each in group], at)
+        looks += [(each, _window(each, at), spent[each.budget.scope, each.budget.period].used) for each in group]
+    return looks
+
+
+def _window(each: Watched, at: float) -> Window:
+    return window(each.budget.period, at)
+
+
+def _alert(each: Watched, frame: Window, percent: int, spent: int) -> Alert:
+    budget = each.budget
+    word = PERIOD_WORDS[budget.period]
+    limit, amount = format_usd(budget.limit), format_usd(spent)
+    what_then = (
+        "Requests that no longer fit into it are refused."
+        if budget.hard
+        else "It is a soft budget: it is counted and nothing is refused."
+    )
+    text = (
+        f"{amount} of {limit} USD of the {word} budget of {each.owner} are spent in {frame.label} (UTC).\n"
+        f"{what_then}\n\nThis is said once for {percent} % of this window.\n"
+    )
+    return Alert(
+        kind="budget",
+        key=(budget.scope, budget.period, frame.label, percent),
+        tenant=each.tenant,
+        subject=f"{percent} % of the {word} budget of {each.owner} is spent: {amount} of {limit} USD",
+        text=text,
+        data={
+            "tenant": each.tenant,
+            "owner": each.owner,
+            "scope": budget.scope,
+            "period": budget.period,
+            "window": frame.label,
+            "window_starts_at": _time(frame.starts_at),
+            "window_ends_at": _time(frame.ends_at),
+            "percent": percent,
+            "limit_pico": budget.limit,
+            "limit_usd": limit,
+            "spent_pico": spent,
+            "spent_usd": amount,
+            "hard": budget.hard,
+        },
+    )
+
+
+def _time(seconds: float | None) -> str | None:
+    return moment(seconds).isoformat() if seconds is not None else None

@@ -1,0 +1,85 @@
+"""Gives what orphaned holds took back to the shared counters, so that a killed process does not cost a budget its period.
+
+The deliverer closes such holds in SQL without a charge. Here their claims are taken off the counters under the name of the
+request, which a late settlement by a process that only seemed gone uses as well: whoever comes second changes nothing. Should
+its usage reach SQL after that, its charge is added to the counters, once. Whatever fails is done again at the next run; the
+store remembers the names for longer than any counter but those of lifetime budgets lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.db.transaction import snapshot, transaction
+from gateway.jobs.holds import queries
+from gateway.jobs.holds.queries import Taken
+from gateway.jobs.runner import Context
+from gateway.store.base import Claim, Store
+from gateway.store.open import open_store
+from gateway.store.windows import parse_counter
+
+BATCH = 500
+REMEMBER_SECONDS = 40 * 86_400.0
+LATE = "late/"
+"""Before the name of a request whose charge is added after its hold was given back."""
+
+
+def give_back_holds(context: Context) -> str | None:
+    """Give back what released holds still take, and add charges that came after that. Raises Unavailable.
+
+    Counters in the memory of a gateway are gone with it, so then there is nothing to give back.
+    """
+    url = context.settings.redis_url or context.catalog.redis
+    given, charged = asyncio.run(_work_off(context, open_store(url) if url is not None else None))
+    if url is None or not given + charged:
+        return None
+    return f"{given} orphaned holds given back, {charged} late charges added"
+
+
+async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
+    """How many holds were given back, and how many late charges were added."""
+    given = charged = 0
+    database = context.database
+    try:
+        while not context.stop.is_set():
+            with snapshot(database) as connection:
+                released = queries.to_give_back(connection, BATCH)
+            for hold in released:
+                await _give_back(store, hold)
+            if released:
+                with transaction(database) as connection:
+                    queries.mark_given_back(connection, [hold.request_id for hold in released], context.now())
+            with snapshot(database) as connection:
+                late = queries.settled_late(connection, BATCH)
+            for hold in late:
+                await _charge(store, hold)
+            if late:
+                with transaction(database) as connection:
+                    queries.unmark(connection, [hold.request_id for hold in late])
+            given, charged = given + len(released), charged + len(late)
+            if not released and not late:
+                break
+    finally:
+        if store is not None:
+            await store.close()
+    return given, charged
+
+
+async def _give_back(store: Store | None, hold: Taken) -> None:
+    if store is not None:
+        claims = [(Claim(counter, amount, 0), 0) for counter, amount in hold.claims.items()]
+        await store.adjust(claims, once=hold.request_id, remember=REMEMBER_SECONDS)
+
+
+async def _charge(store: Store | None, hold: Taken) -> None:
+    if store is not None:
+        claims = [(Claim(counter, 0, 0), _used(counter, hold)) for counter in hold.claims]
+        await store.adjust(claims, once=LATE + hold.request_id, remember=REMEMBER_SECONDS)
+
+
+def _used(counter: str, hold: Taken) -> int:
+    """What a counter lacks of a request whose claims were given back. A model's budget gets all of it, never too little."""
+    name = parse_counter(counter)
+    if name.what == "budget" or name.part == "money":
+        return hold.charge
+    return hold.tokens if "tokens" in (name.what, name.part) else 1

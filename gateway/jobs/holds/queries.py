@@ -1,0 +1,65 @@
+"""The SQL of giving holds back: which released ones still count in the shared store, and which were settled after all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, literal, select, text, update
+
+from gateway.db.tables import SETTLED_LATE, TO_GIVE_BACK, holds, moment, usage_events
+from gateway.types import usage_fields
+
+TOKEN_FIELDS = tuple(name for name in usage_fields() if name != "gpu_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one request took from the counters (pico-USD, tokens or requests), and what it was charged and used in the end."""
+
+    request_id: str
+    claims: dict[str, int]
+    charge: int = 0
+    tokens: int = 0
+
+
+def to_give_back(connection: Connection, at_most: int) -> list[Taken]:
+    """Released holds whose claims the shared counters still have, oldest first."""
+    query = select(holds.c.request_id, holds.c.claims).where(text(TO_GIVE_BACK))
+    rows = connection.execute(query.order_by(holds.c.closed_at).limit(at_most))
+    return [Taken(row.request_id, _by_counter(row.claims)) for row in rows]
+
+
+def settled_late(connection: Connection, at_most: int) -> list[Taken]:
+    """Holds that were given back and then settled, with their charge, which no counter has."""
+    query = (
+        select(
+            holds.c.request_id,
+            holds.c.claims,
+            usage_events.c.charge_pico,
+            sum((usage_events.c[name] for name in TOKEN_FIELDS), start=literal(0)).label("tokens"),
+        )
+        .join(usage_events, usage_events.c.request_id == holds.c.request_id)
+        .where(text(SETTLED_LATE))
+    )
+    rows = connection.execute(query.order_by(holds.c.closed_at).limit(at_most))
+    return [Taken(row.request_id, _by_counter(row.claims), row.charge_pico, row.tokens) for row in rows]
+
+
+def mark_given_back(connection: Connection, request_ids: Sequence[str], now: float) -> None:
+    """The counters no longer have these. One that was settled meanwhile is marked as well: its charge is then added."""
+    changed = update(holds).where(holds.c.request_id.in_(request_ids)).values(given_back_at=moment(now))
+    connection.execute(changed)
+
+
+def unmark(connection: Connection, request_ids: Sequence[str]) -> None:
+    """The counters have the charges of these now, as if they had never been released."""
+    connection.execute(update(holds).where(holds.c.request_id.in_(request_ids)).values(given_back_at=None))
+
+
+def _by_counter(claims: Sequence[Sequence[object]] | None) -> dict[str, int]:
+    amounts: dict[str, int] = defaultdict(int)
+    for counter, amount in claims or ():
+        amounts[str(counter)] += int(str(amount))
+    return dict(amounts)

@@ -1,0 +1,1 @@
+"""Members: people and programs that look after an installation, with a role each."""
