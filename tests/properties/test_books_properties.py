@@ -25,7 +25,7 @@ from gateway.billing.invoices.show import list_invoices
 from gateway.billing.ledger import entries_of, verify
 from gateway.billing.periods.month import Month
 from gateway.billing.prices.queries import write_prices
-from gateway.billing.queries import spent_and_held, usage_report
+from gateway.billing.queries import usage_report
 from gateway.billing.unpriced.correct import Waiting, correction
 from gateway.db.connect import Database, connect
 from gateway.db.migrate import migrate
@@ -38,7 +38,7 @@ from gateway.types import METERS, UNPRICED_SHEET, PriceSheet, Usage, UsageEvent
 from tests.builders import catalog, model
 from tests.invoicing import deliver, parties, price
 from tests.pricing import pair
-from tests.usage import attempt, event
+from tests.usage import attempt, event, owed
 
 TENANTS = ("acme", "globex")
 CATALOG = catalog(
@@ -187,7 +187,7 @@ class Books(RuleBasedStateMachine):
         expected = Counter(self.charged)
         for late in self.unpriced:
             expected[late.tenant] += late.reserved
-        assert +Counter(spent_and_held(self.database, "tenant", None, None)) == +expected
+        assert +Counter(owed(self.database)) == +expected
         with snapshot(self.database) as connection:
             count = select(func.count()).where(holds.c.state == "open")
             assert connection.scalar(count) == len(self.unpriced)

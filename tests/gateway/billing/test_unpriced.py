@@ -17,7 +17,7 @@ from gateway.billing.ledger import verify
 from gateway.billing.periods.month import Month
 from gateway.billing.prices.check import check_book
 from gateway.billing.prices.queries import write_prices
-from gateway.billing.queries import request_detail, spent_and_held, usage_report
+from gateway.billing.queries import request_detail, usage_report
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
 from gateway.jobs.rate_unpriced import Rated, rate_unpriced
@@ -27,7 +27,7 @@ from gateway.types import UNPRICED_SHEET, Attempt, PriceList, Usage, UsageEvent
 from tests.builders import catalog, model
 from tests.invoicing import day, deliver, parties, price
 from tests.pricing import pair
-from tests.usage import attempt, event, hold_of
+from tests.usage import attempt, event, hold_of, owed
 
 MAXIMUM = 5 * 10**11
 USED = Usage(input=2000, cache_read=1000, output=300, reasoning=700)
@@ -76,7 +76,7 @@ def test_its_tokens_count_at_once_its_money_stays_held_and_nothing_is_free(datab
     deliver(database, tmp_path, served())
     total = usage_report(database, None, None, ()).total
     assert (total.requests, total.usage.reasoning, total.charge_pico) == (1, 700, 0)
-    assert spent_and_held(database, "tenant", NOON.timestamp() - 9, NOON.timestamp() + 9) == {"acme": MAXIMUM}
+    assert owed(database) == {"acme": MAXIMUM}
     assert verify(database, tmp_path).problems == ()
     [problem] = [each for each in check_book(database, configured(), NOON) if each.kind == "waiting"]
     assert problem.message.startswith("1 calls to 'new' wait for a price")
@@ -91,7 +91,7 @@ def test_without_a_price_it_waits_and_stays_held_whatever_happens_to_its_process
     )  # another deliverer looks for holds of dead processes and overdue ones
     done = rate(database, NOON + timedelta(days=300))
     assert (done.calls, done.waiting) == (0, {"new": 1})
-    assert spent_and_held(database, "tenant", None, None)["acme"] > MAXIMUM
+    assert owed(database)["acme"] > MAXIMUM
     assert verify(database, tmp_path).problems == ()
 
 
@@ -107,7 +107,7 @@ def test_it_is_rated_with_the_first_price_there_was_by_a_correction_and_its_hold
     report = usage_report(database, None, None, ()).total
     assert (report.requests, report.cost_pico, report.charge_pico) == (1, COST, CHARGE)
     assert report.usage == USED, "a correction adds money and no tokens"
-    assert spent_and_held(database, "tenant", None, None) == {"acme": CHARGE}
+    assert owed(database) == {"acme": CHARGE}
     correction = request_detail(database, f"{original.request_id}~1")
     assert correction is not None
     assert correction["explanation"] == {"corrects": original.request_id, "attempt": 1}
@@ -138,7 +138,7 @@ def test_rating_again_or_twice_at_once_or_after_the_spool_is_replayed_changes_no
     deliver(database, tmp_path, *originals)
     assert rate(database, at + timedelta(days=1)).calls == 0
     assert charged(database) == 30 * CHARGE
-    assert spent_and_held(database, "tenant", None, None) == {"acme": 30 * CHARGE}
+    assert owed(database) == {"acme": 30 * CHARGE}
     assert verify(database, tmp_path).problems == ()
 
 
@@ -152,7 +152,7 @@ def test_a_hold_that_is_delivered_again_alone_leaves_what_waits_as_it_is(databas
         deliverer = Deliverer(tmp_path / "again", database)
         deliverer.deliver_once()
         deliverer.close()
-    assert spent_and_held(database, "tenant", None, None) == {"acme": MAXIMUM}
+    assert owed(database) == {"acme": MAXIMUM}
 
 
 def test_a_request_of_a_closed_month_is_corrected_in_the_next_open_one(database: Database, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_charge_that_was_known_is_not_booked_again(database: Database, tmp_pat
     known = rate_usage(USED, price(10)).total
     deliver(database, tmp_path, served(unpriced(charge=price(10))))
     assert charged(database) == known
-    assert spent_and_held(database, "tenant", None, None) == {"acme": known}
+    assert owed(database) == {"acme": known}
     at = NOON + timedelta(hours=1)
     priced(database, 3, 15, at)
     done = rate(database, at)
@@ -218,7 +218,7 @@ def test_of_two_calls_the_one_that_has_a_price_is_rated_and_the_hold_ends_with_t
     priced(database, 3, 15, at)
     done = rate(database, at)
     assert (done.calls, done.waiting) == (1, {"other": 1})
-    assert spent_and_held(database, "tenant", None, None) == {"acme": CHARGE + 2 * MAXIMUM}
+    assert owed(database) == {"acme": CHARGE + 2 * MAXIMUM}
     built = catalog(
         *({"name": name, "tier": "economy", "provider": "openai", "base_url": "http://127.0.0.1:1/v1", "price": "book"}
           for name in ("new", "other")),
@@ -226,7 +226,7 @@ def test_of_two_calls_the_one_that_has_a_price_is_rated_and_the_hold_ends_with_t
     )  # fmt: skip
     write_prices(database, pair(1, 1, model="other", valid_from=at), [], at)
     assert rate(database, at, built).calls == 1
-    assert spent_and_held(database, "tenant", None, None) == {"acme": CHARGE + 100 * 10**6}
+    assert owed(database) == {"acme": CHARGE + 100 * 10**6}
     assert verify(database, tmp_path).problems == ()
 
 
@@ -244,4 +244,4 @@ def test_a_deployment_that_is_not_configured_any_more_waits_instead_of_costing_w
 def test_a_failed_call_that_used_nothing_waits_for_nothing(database: Database, tmp_path: Path) -> None:
     deliver(database, tmp_path, served(unpriced(Usage(), status="error", reserved=0)))
     assert rate(database, NOON).waiting == {}
-    assert spent_and_held(database, "tenant", None, None) == {"acme": 0}
+    assert owed(database) == {"acme": 0}
