@@ -14,6 +14,7 @@ from gateway.catalog_owners import Tenant as Tenant
 from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
 from gateway.catalog_owners import hash_key as hash_key
 from gateway.config_exports import ScheduledExport
+from gateway.conventions import Convention, convention_at
 from gateway.errors import ConfigError
 from gateway.money import implausible, parse_price
 from gateway.settings import read_secret
@@ -55,6 +56,8 @@ class Model:
     deadlines: shape.Deadlines
     retries: shape.Retries
     script: Mapping[str, Any] | None
+    usage: Convention | None
+    """How its reports count tokens; None where their own fields must tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,7 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         deadlines=entry.deadlines,
         retries=entry.retries,
         script=entry.script,
+        usage=entry.usage or convention_at(base_url),
     )
 
 

@@ -16,6 +16,7 @@ from gateway.config_owners import BillTo as BillTo
 from gateway.config_owners import Key as Key
 from gateway.config_owners import Tenant as Tenant
 from gateway.config_section import PRINTABLE, Section, Usd
+from gateway.conventions import Convention
 from gateway.errors import ConfigError
 from gateway.types import Tier
 
@@ -112,6 +113,9 @@ class Model(Section):
     api_key: str | None = Field(None, description="The provider's key, normally `env:NAME`.")
     price: Price | Literal["book"] = Field(description="USD per 1M tokens, or `book` for those of the price book.")
     book: Book | None = Field(None, description="For `price: book`: where in the book.")
+    usage: Convention | None = Field(
+        None, description="How its reports count tokens; by the host of `base_url`, else by the report's own fields."
+    )
     capabilities: tuple[Literal["tools", "json_schema", "vision", "audio"], ...] | None = Field(
         None, description="What it can do; unrestricted when absent."
     )
@@ -131,6 +135,12 @@ class Policy(Section):
         "cost", description="Cheapest that keeps the quality, or best there is."
     )
     fallbacks: bool = Field(True, description="Whether other candidates are asked when one fails.")
+    unpriced: Literal["refuse", "hold"] = Field(
+        "refuse", description="What becomes of requests to a model without a price: refused, or held at a maximum."
+    )
+    unpriced_hold_usd: Usd = Field(
+        Decimal(1), gt=0, le=1000, decimal_places=12, description="For `hold`: held per call until its price is known."
+    )
     when_over_budget: Literal["refuse", "cheaper"] = Field(
         "refuse", description="What becomes of `auto` requests that a budget does not allow."
     )

@@ -38,8 +38,10 @@ SERVICE_TIERS: tuple[ServiceTier, ...] = get_args(ServiceTier)
 Mode = Literal["quick", "standard", "deep"]
 """How much an `auto` request wants spent: the cheapest tier, what the question deserves, the best tier."""
 
-Outcome = Literal["completed", "failed", "cut", "interrupted"]
-"""completed: a whole reply; failed: no reply; cut: the stream broke after its start; interrupted: the process died."""
+Outcome = Literal["completed", "failed", "cut", "interrupted", "corrected"]
+"""completed: a whole reply; failed: no reply; cut: the stream broke after its start; interrupted: the process died;
+corrected: no request, but what an earlier one costs beyond what was booked for it.
+"""
 
 PROCESS_DIED = "process_died"
 """Error code of a usage row made from a hold alone, because the process never wrote more; it has no ledger transaction."""
@@ -145,6 +147,11 @@ class PriceSheet:
         return known
 
 
+UNPRICED = "unpriced"
+"""Where the rates come from while there are none. Such lines have rate zero and are replaced once there is a price."""
+UNPRICED_SHEET = PriceSheet.flat(PriceList(dict.fromkeys(METERS, 0), UNPRICED))
+
+
 @dataclass(frozen=True, slots=True)
 class RatedLine:
     """One meter of one attempt in money: quantity x rate = amount, rounded once."""
@@ -186,6 +193,13 @@ class Attempt:
     charge: Rated
     service_tier: str | None = None
     """What the reply said it was served in; it decides the price."""
+    reserved: int = 0
+    """Pico-USD that stay held because what the tenant pays for it is not known yet."""
+
+    @property
+    def owed(self) -> int:
+        """What counts against budgets: the charge, or what is held in its place."""
+        return self.charge.total + self.reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +268,11 @@ class UsageEvent:
     def charge(self) -> int:
         """What the tenant pays for all attempts, pico-USD."""
         return sum(attempt.charge.total for attempt in self.attempts)
+
+    @property
+    def reserved(self) -> int:
+        """What stays held until prices are known, pico-USD."""
+        return sum(attempt.reserved for attempt in self.attempts)
 
 
 @cache

@@ -7,7 +7,12 @@ import itertools
 import time
 from typing import Any
 
+from sqlalchemy import func, select
+
 from gateway.billing.cost import rate_usage
+from gateway.db.connect import Database
+from gateway.db.tables import holds, usage_events
+from gateway.db.transaction import snapshot
 from gateway.types import METERS, Attempt, Hold, PriceList, Usage, UsageEvent
 
 COST = PriceList({meter: 1_000_003 * (index + 1) for index, meter in enumerate(METERS)}, "test")
@@ -82,3 +87,15 @@ def hold_of(finished: UsageEvent, **changes: Any) -> Hold:
         finished.requested_model,
     )
     return dataclasses.replace(made, **changes)
+
+
+def owed(database: Database) -> dict[str, int]:
+    """What budgets have to count, by tenant: pico-USD charged, and what open holds set aside."""
+    sums: dict[str, int] = {}
+    charged = select(usage_events.c.tenant, func.sum(usage_events.c.charge_pico)).group_by(usage_events.c.tenant)
+    held = select(holds.c.tenant, func.sum(holds.c.amount_pico)).where(holds.c.state == "open").group_by(holds.c.tenant)
+    with snapshot(database) as connection:
+        for query in (charged, held):
+            for tenant, total in connection.execute(query):
+                sums[tenant] = sums.get(tenant, 0) + int(total)
+    return sums

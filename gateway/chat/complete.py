@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,13 @@ from gateway.chat.tab import Bounds, Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
 from gateway.limits.estimate import worst_case
 from gateway.limits.ladder import Ladder, ladder_of
+from gateway.metering.normalise import reports_tokens
+from gateway.money import PICO_PER_USD
 from gateway.providers.base import Completion
 from gateway.routing.ask import Ask, Decision, Score
 from gateway.routing.decide import decide_route
 from gateway.services import Services
+from gateway.types import UNPRICED, UNPRICED_SHEET
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,12 @@ def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> 
     return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
 
 
+def unpriced_hold(caller: Caller, services: Services) -> int | None:
+    """What the caller's policy holds for a call to a model without a price (pico-USD); None when it refuses."""
+    policy = services.catalog.policies[caller.policy]
+    return int(policy.unpriced_hold_usd * PICO_PER_USD) if policy.unpriced == "hold" else None
+
+
 def bound_costs(
     request: ChatRequest,
     caller: Caller,
@@ -75,16 +85,20 @@ def bound_costs(
     """The most a call to each model can be charged: what a cost cap is checked with, and held unless less is agreed.
 
     At the dearest context tier the prompt can reach, and the dearest service tier unless the request names one. A model
-    without a price now is left out; the decision rejects it.
+    without a price now is left out, so that the decision rejects it, or is bounded by what the policy holds for it.
     """
     body, share = request.body, caller.estimating.percentile
-    strict, worst, held = ladder.bounded, {}, {}
+    strict, worst, held, unpriced = ladder.bounded, {}, {}, unpriced_hold(caller, services)
     for model in asked.models:
-        if prices.costs[model.index] is None:
+        if prices.costs[model.index] is None and unpriced is None:
             continue
         dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
         bound = worst_case(body, model, dearest, facts.prompt, strict=strict)
+        if dearest.source == UNPRICED and unpriced is not None:
+            bound = dataclasses.replace(bound, amount=unpriced)
         worst[model.index] = held[model.index] = bound
+        if dearest.source == UNPRICED:
+            continue
         likely = services.outputs.within(model.name, share) if share is not None else None
         if likely is not None:
             held[model.index] = worst_case(body, model, dearest, facts.prompt, strict=strict, likely=likely)
@@ -106,7 +120,7 @@ def decide(
     options, worst = request.options, bounds.worst
     ask = Ask(
         models=asked.models,
-        prices=prices.costs,
+        prices=prices.costs if policy.unpriced == "refuse" else tuple(cost or UNPRICED_SHEET for cost in prices.costs),
         service_tier=facts.service_tier,
         auto=asked.auto,
         mode=asked.mode,
@@ -137,7 +151,7 @@ def decide(
 async def settle_plain(answered: Answered, completion: Completion, tab: Tab) -> Reply:
     """Meter a whole reply; the spool has it before the door sends the first byte."""
     model = answered.candidate.model
-    written, reasoned = (0, 0) if completion.raw_usage is not None else count_characters(completion.payload)
+    written, reasoned = (0, 0) if reports_tokens(completion.raw_usage) else count_characters(completion.payload)
     tab.note(
         model,
         answered.started,

@@ -27,6 +27,12 @@ def decision_headers(tab: Tab, candidate: Candidate) -> dict[str, str]:
 
 def price_headers(tab: Tab, event: UsageEvent) -> dict[str, str]:
     """What is known once the request is metered; a stream sends the same as a comment before `[DONE]`."""
+    if event.reserved:
+        # Nobody knows yet what it costs, and 0 would be a lie.
+        return {
+            "x-penstock-held-usd": format_usd(event.charge + event.reserved),
+            "x-penstock-overhead-ms": f"{event.overhead_seconds * 1000:.3f}",
+        }
     reasoning = sum(attempt.charge.amount("reasoning") for attempt in event.attempts)
     return {
         "x-penstock-cost-usd": format_usd(event.charge),

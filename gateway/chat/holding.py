@@ -203,10 +203,10 @@ class Holding:
 
 
 def _spent(attempts: Sequence[Attempt], of: str | None) -> tuple[int, int]:
-    """Money charged and tokens used, of all attempts or those of one model."""
+    """Money charged or still held, and tokens used, of all attempts or those of one model."""
     money = tokens = 0
     for attempt in attempts:
         if of is None or attempt.model == of:
-            money += attempt.charge.total
+            money += attempt.owed
             tokens += attempt.usage.input_total + attempt.usage.output_total
     return money, tokens

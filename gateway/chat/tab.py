@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gateway.billing.cost import price_usage, rate_usage
 from gateway.billing.prices.book import Prices
 from gateway.callers import Caller
-from gateway.catalog import Model
+from gateway.catalog import BUNDLED, Model
 from gateway.chat.facts import Facts
 from gateway.chat.holding import Holding
 from gateway.chat.request import ChatRequest
@@ -22,15 +22,15 @@ from gateway.errors import PenstockError, ProviderUnreachable
 from gateway.limits.estimate import Estimate, choices_of, limit_to_send
 from gateway.limits.ladder import Ladder
 from gateway.metering.normalise import estimate_usage, normalise
+from gateway.metering.usage.tier import served_tier
 from gateway.routing.ask import Candidate, Decision
 from gateway.routing.explain import explain_decision
 from gateway.services import Services
-from gateway.types import Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
+from gateway.types import UNPRICED, Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
+SELF_HOSTED = frozenset({"engine", BUNDLED})
 HOLD_SECONDS_BEYOND = 60.0
 """A hold outlives the longest its calls may take by this much; afterwards it counts as orphaned."""
-LONGEST_TIER = 64
-"""Characters of a service tier's name; what is longer is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +133,25 @@ class Tab:
         output_characters: int = 0,
         reasoning_characters: int = 0,
     ) -> Attempt:
-        """Keep one upstream call: `started` on the monotonic clock; usage as reported, or estimated when it was cut.
+        """Keep one upstream call: `started` on the monotonic clock; usage as reported, or estimated when it was cut or what
+        was reported counts nothing: an answer is not free because its report cannot be read.
 
         `service_tier` is what the reply says; some providers say it in the usage. It decides the price with the input tokens.
         """
         seconds = time.perf_counter() - started
         usage = Usage()
         if raw_usage is not None:
-            usage = normalise(raw_usage)
-        elif status != "error":
-            usage = estimate_usage(self.facts.prompt_characters, output_characters, reasoning_characters)
-        tier = service_tier or (raw_usage or {}).get("service_tier")
-        tier = tier if isinstance(tier, str) and len(tier) <= LONGEST_TIER else None
+            usage = normalise(raw_usage, model.usage)
+        unread = raw_usage is None or (usage.estimated and not usage.input_total + usage.output_total)
+        if unread and status != "error":
+            guess = estimate_usage(self.facts.prompt_characters, output_characters, reasoning_characters)
+            usage = dataclasses.replace(guess, gpu_seconds=usage.gpu_seconds)
+        tier = served_tier(service_tier, raw_usage)
         cost = self._prices.cost(model).at(usage.input_total, tier)
         charge = self._charged(model).at(usage.input_total, tier)
-        timed = (cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]) and error_code != ProviderUnreachable.code
+        by_time = cost.rates["gpu_seconds"] or charge.rates["gpu_seconds"]
+        by_time = by_time or (cost.source == UNPRICED and model.provider in SELF_HOSTED)
+        timed = by_time and error_code != ProviderUnreachable.code
         if timed and not usage.gpu_seconds:
             usage = dataclasses.replace(usage, gpu_seconds=round(seconds * 1_000_000))
         attempt = Attempt(
@@ -164,6 +168,7 @@ class Tab:
             cost=rate_usage(usage, cost),
             charge=rate_usage(usage, charge),
             service_tier=tier,
+            reserved=self._bounds.held[model.index].amount if charge.source == UNPRICED and usage.quantities() else 0,
         )
         self.attempts.append(attempt)
         if status == "ok" and not usage.estimated:
@@ -184,7 +189,7 @@ class Tab:
 
     def saved(self, event: UsageEvent) -> int:
         """Pico-USD not spent: the same tokens at the dearest deployment that could have answered, less the charge."""
-        if self.request.model.partition(":")[0] != "auto" or not event.attempts:
+        if self.request.model.partition(":")[0] != "auto" or not event.attempts or event.reserved:
             return 0
         last = event.attempts[-1]
         names = {candidate.model.name for candidate in self.decision.candidates}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,6 +37,24 @@ def describe(price: Price) -> dict[str, Any]:
         "source": price.source,
         "source_hash": price.source_hash,
     }
+
+
+def regional_prices(known: list[Price], region: str, factor: str, begins: datetime) -> list[Price]:
+    """The rows of a region from a provider's rows of a model. Raises ValueError without such rows, or without a factor."""
+    from dataclasses import replace
+
+    from gateway.billing.prices.change import BY_HAND, fingerprint
+    from gateway.billing.prices.uplift import in_region
+
+    try:
+        number = Decimal(factor)
+    except ArithmeticError:
+        raise ValueError(f"--factor is {factor!r}, which is not a number: 10 % more is 1.1") from None
+    base = [row for row in known if row.book == "provider" and row.is_valid(begins)]
+    made = in_region([replace(row, valid_from=begins, source=BY_HAND) for row in base], region, number)
+    if not made:
+        raise ValueError("the model has no price for everywhere then; set one first with `penstock prices set`")
+    return [replace(row, source_hash=fingerprint(row)) for row in made]
 
 
 def print_prices(rows: list[dict[str, Any]]) -> None:

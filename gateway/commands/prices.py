@@ -11,6 +11,7 @@ import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.commands.owners import note_change
+from gateway.commands.price_views import rate, show
 from gateway.commands.usage import FORMS
 from gateway.errors import ConfigError, StartupError
 from gateway.settings import Settings
@@ -146,6 +147,52 @@ def set_(model: str, config: Path | None, data_dir: Path | None, as_json: bool, 
         click.echo(
             f"{model}: {given['meter']} costs {given['usd_per_million']} USD from {price.valid_from:%F %T} UTC on."
         )
+
+
+@prices.command()
+@click.argument("model")
+@click.option("--region", required=True, metavar="NAME", help="As in `book: {region: NAME}` of the models there.")
+@click.option("--factor", required=True, metavar="X", help="Times the prices for everywhere: 10 % more is 1.1.")
+@click.option("--from", "valid_from", type=click.DateTime(FORMS), help="First moment, UTC. [default: now]")
+@click.option("--provider", metavar="NAME", help="Who asks it. [default: the one that has the model in the book]")
+@config_option
+@data_dir_option
+@json_option
+def uplift(
+    model: str,
+    region: str,
+    factor: str,
+    valid_from: datetime | None,
+    provider: str | None,
+    config: Path | None,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Add what MODEL costs in a region: every price for everywhere, times a factor."""
+    from gateway.billing.prices.queries import PriceRefused, prices_since, write_prices
+    from gateway.commands.database import open_database
+    from gateway.commands.price_report import describe, regional_prices
+
+    settings = settings_with(config=config, data_dir=data_dir)
+    now = datetime.now(UTC)
+    begins = _utc(valid_from) or now
+    with open_database(settings) as database:
+        _, owner = _owner(settings, database, model, "provider", None, provider)
+        known = [row for row in prices_since(database, begins) if (row.model, row.owner) == (model, owner)]
+        try:
+            added = regional_prices(known, region, factor, begins)
+            write_prices(database, added, [], now)
+        except (PriceRefused, ValueError) as error:
+            raise ConfigError(f"{error}.") from None
+        note_change(database, "prices.uplift", model, after={"region": region, "factor": factor, "prices": len(added)})
+    if as_json:
+        print_json({"prices": [describe(price) for price in added]})
+    else:
+        click.echo(f"{model}: {len(added)} prices in {region}, {factor} times those for everywhere.")
+
+
+prices.add_command(show)
+prices.add_command(rate)
 
 
 def _price(

@@ -20,6 +20,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    or_,
     select,
     type_coerce,
 )
@@ -129,7 +130,8 @@ def sums_of_rows(connection: Connection, since: datetime, until: datetime) -> Se
         .where(usage_events.c.started_at >= since, usage_events.c.started_at < until)
         .subquery()
     )
-    counted = [func.sum(case((rows.c[name] == 1, 1), else_=0)).label(name) for name in REQUESTS]
+    is_request = rows.c.outcome != "corrected"
+    counted = [func.sum(case((and_(rows.c[name] == 1, is_request), 1), else_=0)).label(name) for name in REQUESTS]
     summed = [func.sum(rows.c[name]).label(name) for name in ("attempts", "estimated", *amounts)]
     dimensions = [rows.c.start, *(rows.c[name] for name in DIMENSIONS)]
     return select(*dimensions, *counted, *summed).group_by(*dimensions)
@@ -144,7 +146,11 @@ def sums_of_hours(since: datetime, until: datetime) -> Select[Any]:
             *(usage_hours.c[name] for name in COUNTERS),
         )
         .join(usage_groups, usage_groups.c.id == usage_hours.c.group_id)
-        .where(usage_hours.c.start >= since, usage_hours.c.start < until, usage_hours.c.requests_by_both != 0)
+        .where(
+            usage_hours.c.start >= since,
+            usage_hours.c.start < until,
+            or_(usage_hours.c.requests_by_both != 0, usage_hours.c.attempts != 0),
+        )
     )
 
 

@@ -169,6 +169,8 @@ attempts = Table(
     Column("service_tier", Text),
     Column("cost_source", Text),
     Column("charge_source", Text),
+    # What was served without a price is rare, and looked for every few minutes.
+    Index("attempts_unpriced", "request_id", "number", **_where("cost_source = 'unpriced'")),
     postgresql_partition_by="RANGE (request_started_at)",
 )
 

@@ -1,30 +1,88 @@
-"""What a provider reports becomes disjoint buckets (pure). Malformed reports are clamped by rule and flagged, never raised.
+"""What a provider reports becomes disjoint buckets (pure). Malformed reports are read by rule and marked, never raised.
 
-The rule: a value that is not a whole number from 0 to MAX_TOKENS counts as not reported; a total that is missing is derived
-from the others; a part larger than its total is cut to it. Each of these sets `estimated`. What is reported and consistent
-is never estimated.
+Which convention a report follows is said by the model (`usage:`), follows from the host of its API, or is recognised by the
+names of its fields. What is reported and consistent is never estimated; what contradicts itself sets `estimated` and says why.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from gateway.conventions import Convention
+from gateway.metering.usage.anthropic import read_anthropic
+from gateway.metering.usage.bedrock import read_bedrock
+from gateway.metering.usage.gemini import NATIVE, read_gemini
+from gateway.metering.usage.openai import read_deepseek, read_mistral, read_openai, read_xai
+from gateway.metering.usage.report import MAX_TOKENS, Report
 from gateway.types import Usage
 
-Convention = Literal["openai"]
-"""Who counts how. `openai` covers chat completions and responses of OpenAI, DeepSeek, xAI, Mistral, vLLM and our engine."""
-
-MAX_TOKENS = 50_000_000
-"""More than any context times any `n`; a larger count is a broken counter."""
+__all__ = ["MAX_TOKENS", "Reading", "estimate_usage", "normalise", "read_usage", "recognise", "reports_tokens"]
 
 CHARACTERS_PER_TOKEN = 4
 
+_READERS: dict[Convention, Callable[[Report], Usage]] = {
+    "openai": read_openai,
+    "anthropic": read_anthropic,
+    "gemini": read_gemini,
+    "deepseek": read_deepseek,
+    "xai": read_xai,
+    "mistral": read_mistral,
+    "bedrock": read_bedrock,
+}
+_OPENAI_WORDS = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens")
+_WORDS: dict[Convention, tuple[str, ...]] = {
+    **dict.fromkeys(_READERS, _OPENAI_WORDS),
+    "gemini": (*NATIVE, *_OPENAI_WORDS),
+    "bedrock": ("inputTokens", "outputTokens", *_OPENAI_WORDS),
+}
+"""Fields of which a report of the convention has at least one; another report is recognised by its own."""
 
-def normalise(raw_usage: dict[str, Any] | None, convention: Convention = "openai") -> Usage:
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A report as buckets, the convention it was read by, and what contradicts itself in it."""
+
+    usage: Usage
+    convention: Convention
+    problems: tuple[str, ...] = ()
+
+
+def normalise(raw_usage: dict[str, Any] | None, convention: Convention | None = None) -> Usage:
     """The disjoint buckets of one attempt; all zero and `estimated` when nothing usable was reported."""
+    return read_usage(raw_usage, convention).usage
+
+
+def read_usage(raw_usage: object, convention: Convention | None = None) -> Reading:
+    """The same with its reasons. `convention` is what the model is configured with; None recognises it."""
     if not isinstance(raw_usage, dict):
-        return Usage(estimated=True)
-    return _CONVENTIONS[convention](raw_usage)
+        return Reading(Usage(estimated=True), convention or "openai", ("no usage was reported",))
+    if convention is None or not any(name in raw_usage for name in _WORDS[convention]):
+        convention = recognise(raw_usage)
+    report = Report(raw_usage)
+    usage = _READERS[convention](report)
+    if not report.problems:
+        return Reading(usage, convention)
+    return Reading(_marked(usage), convention, tuple(dict.fromkeys(report.problems)))
+
+
+def recognise(raw_usage: Mapping[str, Any]) -> Convention:
+    """The convention that a report's fields belong to. OpenAI's is also that of everybody who copies its words."""
+    if "prompt_tokens" in raw_usage or "completion_tokens" in raw_usage:
+        return "deepseek" if "prompt_cache_miss_tokens" in raw_usage else "openai"
+    if "inputTokens" in raw_usage or "outputTokens" in raw_usage:
+        return "bedrock"
+    if any(name in raw_usage for name in NATIVE):
+        return "gemini"
+    if "cache_read_input_tokens" in raw_usage or "cache_creation_input_tokens" in raw_usage:
+        return "anthropic"
+    return "openai"
+
+
+def reports_tokens(raw_usage: Mapping[str, Any] | None) -> bool:
+    """Whether a report counts anything at all; without that the text of the answer has to be counted instead."""
+    return raw_usage is not None and any(type(value) is int and value > 0 for value in raw_usage.values())
 
 
 def estimate_usage(prompt_characters: int, output_characters: int, reasoning_characters: int) -> Usage:
@@ -41,127 +99,10 @@ def estimate_usage(prompt_characters: int, output_characters: int, reasoning_cha
     )
 
 
-class _Report:
-    """Reads counts out of a usage object and remembers whether anything was wrong with it."""
-
-    def __init__(self, raw: dict[str, Any]) -> None:
-        self.raw = raw
-        self.malformed = False
-        self._inputs = self._details("prompt_tokens_details", "input_tokens_details")
-        self._outputs = self._details("completion_tokens_details", "output_tokens_details")
-
-    def count(self, *names: str) -> int | None:
-        """The first of `names` that is there; None when absent or not a count."""
-        for name in names:
-            value = self.raw.get(name)
-            if value is not None and (count := self._checked(value)) is not None:
-                return count
-        return None
-
-    def input_detail(self, name: str) -> int:
-        """A count in the details of the prompt; zero when absent."""
-        return self._detail(self._inputs, name)
-
-    def output_detail(self, name: str) -> int:
-        """A count in the details of the completion; zero when absent."""
-        return self._detail(self._outputs, name)
-
-    def _details(self, *names: str) -> dict[str, Any]:
-        """The details object, in the words of either API."""
-        for name in names:
-            value = self.raw.get(name)
-            if isinstance(value, dict):
-                return value
-            self.malformed |= value is not None
-        return {}
-
-    def _detail(self, details: dict[str, Any], name: str) -> int:
-        value = details.get(name)
-        return 0 if value is None else self._checked(value) or 0
-
-    def _checked(self, value: Any) -> int | None:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
-            return value
-        self.malformed = True
-        return None
-
-    def cut(self, part: int, room: int) -> int:
-        """The part, or what is left for it."""
-        if part > room:
-            self.malformed = True
-            return room
-        return part
-
-
-def _openai(raw: dict[str, Any]) -> Usage:
-    """OpenAI: the input total includes cache reads and writes and every modality, the output total includes reasoning."""
-    report = _Report(raw)
-    cached = report.input_detail("cached_tokens") or report.count("prompt_cache_hit_tokens") or 0
-    written = report.input_detail("cache_write_tokens")
-    audio, image = report.input_detail("audio_tokens"), report.input_detail("image_tokens")
-    reasoning, audio_out = report.output_detail("reasoning_tokens"), report.output_detail("audio_tokens")
-    total_in, total_out = _totals(report, max(cached + written, audio + image), reasoning + audio_out)
-    cached = report.cut(cached, total_in)
-    written = report.cut(written, total_in - cached)
-    audio = report.cut(audio, total_in)
-    image = report.cut(image, total_in - audio)
-    # Cached tokens may themselves be audio or images; nobody reports which, so they count as cache reads only.
-    rest = total_in - cached - written
-    audio = min(audio, rest)
-    image = min(image, rest - audio)
-    audio_out = report.cut(audio_out, total_out)
-    reasoning = report.cut(reasoning, total_out - audio_out)
-    return Usage(
-        input=rest - audio - image,
-        cache_read=cached,
-        cache_write_5m=written,
-        audio_input=audio,
-        image_input=image,
-        output=total_out - audio_out - reasoning,
-        reasoning=reasoning,
-        audio_output=audio_out,
-        gpu_seconds=_gpu_microseconds(report),
-        estimated=report.malformed,
-    )
-
-
-def _totals(report: _Report, least_in: int, details_out: int) -> tuple[int, int]:
-    """Input and output totals, reasoning included, whatever of prompt, completion and total was reported."""
-    total_in = report.count("prompt_tokens", "input_tokens")
-    total_out = report.count("completion_tokens", "output_tokens")
-    total = report.count("total_tokens")
-    if total_in is None and total_out is None:
-        report.malformed = True
-        return max(least_in, total or 0), details_out
-    if total_in is None:
-        report.malformed = True
-        total_in = max(least_in, (total or 0) - (total_out or 0))
-    if total_out is None:
-        # Embeddings have no completion_tokens, which is not an error.
-        report.malformed |= details_out > 0 or total is None or total < total_in
-        total_out = max(details_out, (total or 0) - total_in)
-    reasoning = report.output_detail("reasoning_tokens")
-    if reasoning and total is not None and total == total_in + total_out + reasoning:
-        total_out += reasoning  # xAI and some servers keep reasoning outside of completion_tokens; their total tells
-    elif reasoning > total_out:
-        report.malformed = True
-        total_out += reasoning
-    return total_in, total_out
-
-
-def _gpu_microseconds(report: _Report) -> int:
-    """Engine time, which self-hosted servers may report in seconds as `gpu_seconds`."""
-    value = report.raw.get("gpu_seconds")
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 86_400:
-        return round(value * 1_000_000)
-    report.malformed |= value is not None
-    return 0
+def _marked(usage: Usage) -> Usage:
+    """A reader may find a contradiction after it has cut the buckets."""
+    return usage if usage.estimated else replace(usage, estimated=True)
 
 
 def _tokens(characters: int) -> int:
     return -(-max(0, characters) // CHARACTERS_PER_TOKEN)
-
-
-_CONVENTIONS = {"openai": _openai}

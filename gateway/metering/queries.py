@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, select, update
@@ -26,9 +26,10 @@ from gateway.db.tables import (
 from gateway.metering.interrupted import interrupted_event
 from gateway.metering.rows import ATTEMPT, SETTLED_HOLD, USAGE, attempt_rows, settled_hold_row, usage_row
 from gateway.metering.sums import sums_of
-from gateway.types import PROCESS_DIED, Hold, HoldState, UsageEvent
+from gateway.types import PROCESS_DIED, UNPRICED, Hold, HoldState, UsageEvent
 
 A_MOMENT = timedelta(seconds=1)
+NO_END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 REFUSED = (DataError, IntegrityError, ValueError, OverflowError, TypeError)
 """What is wrong with a record itself. A table or a right that is missing is not: it would bury every record there is."""
 DatabaseError = SQLAlchemyError
@@ -89,7 +90,8 @@ def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> N
     changes = ("amount_pico", "expires_at", "claims")
 
     def still_open(new: Any) -> ColumnElement[bool]:
-        return and_(holds.c.state == "open", new.amount_pico >= holds.c.amount_pico)
+        # What waits for a price is held by nobody's process; a record that comes again must not give it an end.
+        return and_(holds.c.state == "open", holds.c.writer != UNPRICED, new.amount_pico >= holds.c.amount_pico)
 
     insert_or_update(connection, holds, rows, changes, still_open)
 
@@ -98,9 +100,11 @@ def settle_holds(
     connection: Connection, settled: Sequence[tuple[str, UsageEvent]], held: Collection[str], now: float
 ) -> None:
     """Close the holds of finished requests. `held` are those that SQL has; the others are added as closed, so that a hold
-    that arrives later finds itself settled.
+    that arrives later finds itself settled. What a request without a price still owes stays held, see `_keep_held`.
     """
     closed_at = moment(now)
+    _keep_held(connection, [event for _, event in settled if event.reserved])
+    settled = [(writer, event) for writer, event in settled if not event.reserved]
     changes = [
         {"request_id": event.request_id, "state": "settled", "amount_pico": event.hold, "closed_at": closed_at}
         for _, event in settled
@@ -113,6 +117,32 @@ def settle_holds(
         SETTLED_HOLD,
         [settled_hold_row(writer, event, closed_at) for writer, event in settled if event.request_id not in held],
     )
+
+
+def _keep_held(connection: Connection, events: Sequence[UsageEvent]) -> None:
+    """What these owe stays held, by nobody's process and without an end: until it is rated."""
+    rows = [
+        _hold_row(
+            UNPRICED,
+            Hold(
+                event.request_id,
+                event.tenant,
+                event.key_id,
+                event.reserved,
+                event.started_at,
+                NO_END,
+                event.key_name,
+                event.requested_model,
+                event.project,
+                event.end_user,
+            ),
+            "open",
+            None,
+        )
+        for event in events
+    ]
+    changes = ("state", "closed_at", "amount_pico", "writer", "expires_at", "created_at")
+    insert_or_update(connection, holds, rows, changes)
 
 
 def lock_holds(connection: Connection, request_ids: Sequence[str]) -> dict[str, tuple[HoldState, Hold]]:

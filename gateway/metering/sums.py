@@ -18,7 +18,7 @@ def sums_of(events: Iterable[UsageEvent], sign: int = 1) -> dict[tuple[datetime,
     """Numbers in the order of COUNTERS, by hour and group; `sign` -1 takes the events back.
 
     Requests are counted at the first attempt in each way of telling attempts apart; one without attempts has a group
-    without model and provider.
+    without model and provider, and a correction is no request.
     """
     sums: dict[tuple[datetime, Group], list[int]] = {}
     for event in events:
@@ -31,6 +31,7 @@ def sums_of(events: Iterable[UsageEvent], sign: int = 1) -> dict[tuple[datetime,
             for place in range(4):
                 row[place] += sign
             continue
+        counted = 0 if event.outcome == "corrected" else sign
         models: set[str] = set()
         providers: set[str] = set()
         both: set[tuple[str, str]] = set()
@@ -41,10 +42,10 @@ def sums_of(events: Iterable[UsageEvent], sign: int = 1) -> dict[tuple[datetime,
             if found is None:
                 found = sums[key] = [0] * _WIDTH
             usage = attempt.usage
-            found[0] += sign * (not both)
-            found[1] += sign * (attempt.model not in models)
-            found[2] += sign * (attempt.provider not in providers)
-            found[3] += sign * (call not in both)
+            found[0] += counted * (not both)
+            found[1] += counted * (attempt.model not in models)
+            found[2] += counted * (attempt.provider not in providers)
+            found[3] += counted * (call not in both)
             found[4] += sign
             found[5] += sign * usage.estimated
             for place, bucket in enumerate(_BUCKETS, 6):

@@ -36,7 +36,8 @@ class Script:
     tool_call: Mapping[str, str] | None = None
     """`name` and `arguments` of a tool call that takes the answer's place."""
     tokens: Tokens = field(default_factory=Tokens)
-    usage: Literal["report", "omit"] = "report"
+    usage: Literal["report", "omit"] | Mapping[str, Any] = "report"
+    """Report the tokens as OpenAI does, or nothing, or this object as it stands, as another provider would."""
     service_tier: str | None = None
     """What the reply says about the tier it was served in."""
     framing: Literal["length", "chunked"] = "length"
@@ -74,7 +75,8 @@ def read_script(document: object, where: str) -> Script:
     if "tokens" in values:
         values["tokens"] = _tokens(values["tokens"], f"{where}.tokens")
     _one_of(values, "behaviour", get_args(Behaviour), where)
-    _one_of(values, "usage", ("report", "omit"), where)
+    if not isinstance(values.get("usage"), dict):
+        _one_of(values, "usage", ("report", "omit"), where)
     _one_of(values, "framing", ("length", "chunked"), where)
     for name in ("first_token_seconds", "per_token_seconds", "retry_after"):
         _number(values, name, (int, float), where)

@@ -105,6 +105,7 @@ class _Answer:
     finish_reason: str
     choices: int
     delivered: Delivered
+    usage: Mapping[str, Any]
     include_usage: bool
 
     @classmethod
@@ -142,8 +143,9 @@ class _Answer:
         head = {"id": f"chatcmpl-scripted-{call_number}", "created": CREATED, "model": body.get("model")}
         if script.service_tier is not None:
             head["service_tier"] = script.service_tier
-        wanted = isinstance(options, dict) and bool(options.get("include_usage")) and script.usage == "report"
-        return cls(head, message, tuple(deltas), finish, choices or 1, delivered, wanted)
+        wanted = isinstance(options, dict) and bool(options.get("include_usage")) and script.usage != "omit"
+        usage = script.usage if isinstance(script.usage, Mapping) else delivered.usage()
+        return cls(head, message, tuple(deltas), finish, choices or 1, delivered, usage, wanted)
 
     def chunk(self, choices: list[dict[str, Any]], **extra: Any) -> bytes:
         """One event of the stream."""
@@ -183,8 +185,8 @@ def _plain_actions(script: Script, answer: _Answer, key: str) -> Iterator[Action
         {"index": i, "message": answer.message, "finish_reason": answer.finish_reason} for i in range(answer.choices)
     ]
     payload: dict[str, Any] = {**answer.head, "object": "chat.completion", "choices": choices}
-    if script.usage == "report":
-        payload["usage"] = answer.delivered.usage()
+    if script.usage != "omit":
+        payload["usage"] = answer.usage
     if script.behaviour == "error_event":
         payload = _error_payload(f"scripted failure; you came with {key}", "server_error", "scripted_failure")
     data = orjson.dumps(payload)
@@ -224,7 +226,7 @@ def _stream_actions(script: Script, answer: _Answer, key: str) -> Iterator[Actio
         yield Send(b"x" * 2**16, repeat=script.huge_bytes // 2**16)
     else:
         if answer.include_usage:
-            yield Send(answer.chunk([], usage=answer.delivered.usage()))
+            yield Send(answer.chunk([], usage=answer.usage))
         yield Send(b"data: [DONE]\n\n")
 
 

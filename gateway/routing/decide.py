@@ -12,7 +12,7 @@ import dataclasses
 from gateway.catalog import Model
 from gateway.money import amount_for
 from gateway.routing.ask import Ask, Candidate, Decision, Rejected, Score
-from gateway.types import TIERS, PriceList, PriceSheet
+from gateway.types import TIERS, UNPRICED_SHEET, PriceList, PriceSheet
 
 DEFAULT_OUTPUT_TOKENS = 256
 """Expected answer length where no router model has an opinion."""
@@ -94,7 +94,10 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
     return Candidate(
         model=model,
         quality=quality,
-        expected_cost=_price(likely, ask.input_tokens, min(round(expected), most) * ask.choices),
+        # What has no price may cost all that is held for it.
+        expected_cost=worst_cost
+        if sheet is UNPRICED_SHEET
+        else _price(likely, ask.input_tokens, min(round(expected), most) * ask.choices),
         worst_cost=worst_cost,
     )
 

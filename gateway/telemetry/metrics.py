@@ -32,6 +32,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("penstock_limit_refusals_total", "counter", ("scope", "what"), "Refusals by kind of owner and of limit."),
     Metric("penstock_attempts_total", "counter", ("model", "provider", "status"), "Calls to upstreams, failed ones too."),
     Metric("penstock_tokens_total", "counter", ("model", "meter"), "Tokens by disjoint bucket."),
+    Metric(
+        "penstock_estimated_usage_total", "counter", ("model", "provider"),
+        "Calls whose usage was not reported, or contradicts itself.",
+    ),
     Metric("penstock_cost_usd_total", "counter", ("model", "provider"), "What providers ask (USD, for dashboards only)."),
     Metric("penstock_charge_usd_total", "counter", ("model",), "What tenants pay (USD, for dashboards only)."),
     Metric("penstock_request_seconds", "histogram", ("model", "streamed"), "From request to last byte."),
@@ -77,6 +81,8 @@ class Metrics:
             self.add("penstock_attempts_total", (attempt.model, attempt.provider, attempt.status))
             for meter, quantity in attempt.usage.quantities():
                 self.add("penstock_tokens_total", (attempt.model, meter), quantity)
+            if attempt.usage.estimated:
+                self.add("penstock_estimated_usage_total", (attempt.model, attempt.provider))
             if attempt.cost.total:
                 self.add(
                     "penstock_cost_usd_total", (attempt.model, attempt.provider), attempt.cost.total / PICO_PER_USD

@@ -55,7 +55,10 @@ LAYERS = (
         "what the parts stand on",
     ),
     Layer(
-        "words", ("types", "callers", "money", "errors", "settings"), True, "what everybody says; it depends on nothing"
+        "words",
+        ("types", "callers", "conventions", "money", "errors", "settings"),
+        True,
+        "what everybody says; it depends on nothing",
     ),
 )
 

@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from gateway.api.admin.access import TenantName, may, services_of, tenant_for
 from gateway.errors import InvalidValue, NotFound
 from gateway.keys.roles import Actor
+from gateway.metering.normalise import read_usage
 from gateway.reports.requests.queries import RequestFilter, page_of_requests, request_detail
 from gateway.reports.usage.report import usage_report
 
@@ -68,12 +69,18 @@ async def requests(
 
 @routes.get("/requests/{request_id}")
 async def one_request(request: Request, actor: RequestReader, request_id: str) -> Any:
-    """One request: decision, attempts, token buckets and the cost arithmetic."""
-    detail = await run_in_threadpool(request_detail, services_of(request).database, request_id, actor.tenant)
+    """One request: decision, attempts, token buckets and the cost arithmetic; what contradicts itself in a report, and how."""
+    services = services_of(request)
+    detail = await run_in_threadpool(request_detail, services.database, request_id, actor.tenant)
     if detail is None:
         raise NotFound(
             f"No metered request has the id {request_id!r}. It may take a second to arrive after its answer."
         )
+    conventions = {model.name: model.usage for model in services.catalog.models}
+    for attempt in detail["attempts"]:
+        # The report is kept as it came, so why its usage is marked can be told at any time.
+        raw = attempt["raw_usage"]
+        attempt["usage_problems"] = list(read_usage(raw, conventions.get(attempt["model"])).problems) if raw else []
     if actor.tenant is not None:
         mine = f"tenant:{actor.tenant}:"
         detail["ledger"] = [entry for entry in detail["ledger"] if entry["account"].startswith(mine)]

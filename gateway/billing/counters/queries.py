@@ -17,7 +17,7 @@ from gateway.db.connect import Database
 from gateway.db.tables import TO_GIVE_BACK, attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
 from gateway.store.windows import CounterName, Window, named_window, parse_counter
-from gateway.types import usage_fields
+from gateway.types import UNPRICED, usage_fields
 
 Quantity = Literal["money", "requests", "tokens"]
 _TOKENS = tuple(name for name in usage_fields() if name != "gpu_seconds")
@@ -62,7 +62,8 @@ def _spent(database: Database, kind: ScopeKind, tenant: str, owner: str, quantit
     table = attempts if kind == "model" else usage_events
     sums: dict[Quantity, ColumnElement[Any]] = {
         "money": func.coalesce(func.sum(table.c.charge_pico), 0),
-        "requests": func.count(usage_events.c.request_id.distinct()),
+        # A correction has a row of its own and is no request.
+        "requests": func.count(usage_events.c.request_id.distinct()).filter(usage_events.c.outcome != "corrected"),
         "tokens": func.coalesce(func.sum(_tokens(table.c)), 0),
     }
     query = select(sums[quantity]).where(usage_events.c.tenant == tenant)
@@ -87,11 +88,15 @@ def _held(
 ) -> int:
     """What open holds have set aside. There are few of them, so their claims are looked through here."""
     known = kind == "tenant" or kind in _COLUMN_OF
-    query = select(holds.c.amount_pico, holds.c.claims).where(holds.c.state == "open", holds.c.tenant == tenant)
+    query = select(holds.c.amount_pico, holds.c.claims, holds.c.writer).where(
+        holds.c.state == "open", holds.c.tenant == tenant
+    )
     if kind in _COLUMN_OF:
         query = query.where(holds.c[_COLUMN_OF[kind]] == owner)
     total = 0
-    for amount, claims in connection.execute(_within(query, holds.c.created_at, span)):
+    for amount, claims, writer in connection.execute(_within(query, holds.c.created_at, span)):
+        if writer == UNPRICED and quantity != "money":
+            continue  # the request is over, and its usage is counted; only its money is still held
         if quantity == "money" and known:
             total += amount
         elif quantity == "requests":
@@ -115,13 +120,15 @@ def _of_session(
     quantity = {"money": usage_events.c.charge_pico, "tokens": _tokens(usage_events.c), "steps": literal(1)}[
         name.part or ""
     ]
-    rows = connection.execute(
+    query = (
         select(usage_events.c.started_at, quantity.label("quantity"))
         .where(usage_events.c.tenant == tenant, usage_events.c.session_id == session)
         .order_by(usage_events.c.started_at.desc())
     )
+    if name.part == "steps":
+        query = query.where(usage_events.c.outcome != "corrected")
     after = now
-    for started_at, amount in rows:
+    for started_at, amount in connection.execute(query):
         started = started_at.timestamp()
         if after - started > idle:
             break

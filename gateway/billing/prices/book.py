@@ -21,7 +21,7 @@ from gateway.catalog import BookEntry, Catalog, Model
 from gateway.db.connect import Database
 from gateway.db.tables import moment
 from gateway.errors import ConfigError
-from gateway.types import PriceSheet
+from gateway.types import UNPRICED_SHEET, PriceSheet
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,12 @@ class Prices:
     charges: dict[str, tuple[PriceSheet | None, ...]]
 
     def cost(self, model: Model) -> PriceSheet:
-        """What the provider asks. A model without a price is rejected by the decision, so asking for it is an error."""
-        return _priced(self.costs[model.index], model)
+        """What the provider asks. A model without a price is asked only where the policy holds a maximum instead."""
+        return self.costs[model.index] or UNPRICED_SHEET
 
     def charge(self, tenant: str, model: Model) -> PriceSheet:
         """What a tenant pays; a tenant that the configuration does not know pays as `default`."""
-        return _priced((self.charges.get(tenant) or self.charges["default"])[model.index], model)
+        return (self.charges.get(tenant) or self.charges["default"])[model.index] or UNPRICED_SHEET
 
 
 class PriceBook:
@@ -61,9 +61,16 @@ class PriceBook:
         self._task: asyncio.Task[None] | None = None
 
     def load(self) -> None:
-        """Read the book and resolve every model. Raises ConfigError for models without a price, Unavailable."""
+        """Read the book and resolve every model. Raises ConfigError for models without a price, Unavailable.
+
+        Where some policy holds a maximum for models without a price, they are a warning.
+        """
         self.renew()
-        if unpriced := self.unpriced():
+        unpriced = self.unpriced()
+        if unpriced and any(policy.unpriced == "hold" for policy in self._catalog.policies.values()):
+            for message in unpriced:
+                logger.warning("%s", message)
+        elif unpriced:
             raise ConfigError("\n".join(unpriced))
 
     def unpriced(self) -> list[str]:
@@ -195,9 +202,3 @@ class PriceBook:
                 await self.refresh()
             except Exception as error:  # the known prices stay in force; the next round tries again
                 logger.warning("prices could not be refreshed: %s", type(error).__name__)
-
-
-def _priced(sheet: PriceSheet | None, model: Model) -> PriceSheet:
-    if sheet is None:
-        raise LookupError(f"model {model.name!r} has no price, and was asked all the same")
-    return sheet

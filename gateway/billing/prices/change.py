@@ -84,10 +84,12 @@ def compare(book: Mapping[Key, Price], seed: Sequence[Price]) -> Comparison:
             added.append(Difference(None, new))
         elif old.rate == new.rate:
             unchanged += 1
-        elif old.source == BY_HAND:
+        elif old.source.startswith(BY_HAND):
             kept.append(Difference(old, new))
         else:
             changed.append(Difference(old, dataclasses.replace(new, id=None)))
     names = {new.key for new in seed}
-    removed = [Difference(old, None) for key, old in book.items() if key not in names and old.source != BY_HAND]
+    removed = [
+        Difference(old, None) for key, old in book.items() if key not in names and not old.source.startswith(BY_HAND)
+    ]
     return Comparison(tuple(added), tuple(changed), tuple(removed), tuple(kept), unchanged)

@@ -10,12 +10,14 @@ from typing import Literal
 from gateway.billing.prices.book import PriceBook
 from gateway.billing.prices.choose import Price, resolve
 from gateway.billing.prices.queries import find_overlapping, odd_rows, prices_of, prices_since
+from gateway.billing.prices.uplift import outdated
+from gateway.billing.unpriced.queries import count_waiting
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
-from gateway.money import implausible
+from gateway.money import format_usd, implausible
 from gateway.types import BOOKS, METERS, SERVICE_TIERS
 
-Kind = Literal["unpriced", "implausible", "overlapping", "unreadable", "incomplete"]
+Kind = Literal["unpriced", "waiting", "implausible", "overlapping", "unreadable", "incomplete", "outdated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,17 @@ def check_book(database: Database, catalog: Catalog | None, now: datetime) -> li
         Problem("unreadable", f"row {row['id']}: {row['rate']} pico-{row['currency']} per {row['unit']} units")
         for row in odd_rows(database)
     ]
-    for price in prices_since(database, now):
+    known = prices_since(database, now)
+    for price, right in outdated([price for price in known if price.is_valid(now)]):
+        problems.append(
+            Problem(
+                "outdated",
+                f"row {price.id} ({price.model} by {price.owner} in {price.region!r}, {price.meter}) is "
+                f"{format_usd(price.rate)} and would be {format_usd(right)} by its factor: the price for everywhere has "
+                f"changed since. Run `penstock prices uplift {price.model} --region {price.region} --factor X` again.",
+            )
+        )
+    for price in known:
         if price.book not in BOOKS or price.meter not in METERS or price.service_tier not in SERVICE_TIERS:
             what = f"book {price.book!r}, meter {price.meter!r}, service tier {price.service_tier!r}"
             problems.append(Problem("unreadable", f"row {price.id} ({price.model}): {what} is not known"))
@@ -41,6 +53,13 @@ def check_book(database: Database, catalog: Catalog | None, now: datetime) -> li
             problems.append(Problem("implausible", f"row {price.id} ({price.model} by {price.owner}): {reason}"))
     if catalog is not None:
         problems += _unpriced(database, catalog, now)
+        problems += [
+            Problem(
+                "waiting",
+                f"{count} calls to {model!r} wait for a price; `penstock prices rate` rates them once it is there",
+            )
+            for model, count in sorted(count_waiting(database).items())
+        ]
         problems += _incomplete(database, catalog, now)
     return problems
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, bindparam, or_, select, update
@@ -22,6 +22,10 @@ from gateway.money import UNITS_PER_PRICE
 from gateway.types import Book
 
 _LOCK = 0x70726963  # one writer of prices at a time in PostgreSQL; SQLite has one writer anyway
+
+
+FURTHEST = timedelta(days=3660)
+"""A price that begins later than ten years from now is a year typed wrong."""
 
 
 class PriceRefused(ValueError):
@@ -71,13 +75,18 @@ def model_names(database: Database) -> list[str]:
 def write_prices(database: Database, added: Sequence[Price], ended: Sequence[Price], now: datetime) -> int:
     """Add prices, each ending the row that is valid when it begins, and end others now. Returns the rows added.
 
-    Raises PriceRefused for a price that would begin in the past, or if any two rows overlapped afterwards.
+    Raises PriceRefused for a price that would begin in the past or in ten years, or if any two rows overlapped afterwards.
     """
     for price in added:
         if price.valid_from < now:
             raise PriceRefused(
                 f"a price of {price.model!r} from {price.valid_from.isoformat()} on is refused: what has been billed "
-                "keeps its price. Let it begin now or later."
+                "keeps its price. Let it begin now or later"
+            )
+        if price.valid_from > now + FURTHEST:
+            raise PriceRefused(
+                f"a price of {price.model!r} from {price.valid_from.isoformat()} on is refused: it would begin more than ten "
+                "years from now. Check the year"
             )
     with transaction(database) as connection:
         if not database.is_sqlite:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.billing.prices.choose import Price
+from gateway.billing.prices.uplift import in_region
 from gateway.errors import ConfigError
 from gateway.money import UNITS_PER_PRICE, implausible, parse_price
 from gateway.types import Meter, ServiceTier
@@ -49,6 +50,11 @@ _KEY = re.compile(
     r"(?:_(?P<tier>[a-z]+))?"
 )
 _MONEY = re.compile(r"cost|pricing|multiplier")
+_UPLIFT = re.compile(r"regional_(?:processing|endpoint)_uplift_multiplier(?:_(?P<region>[a-z]+))?")
+ANY_REGION = "regional"
+"""The region of an uplift that holds at every regional endpoint of a provider (Vertex AI)."""
+_SPECIFIC = "provider_specific_entry"
+_GEOGRAPHIES = frozenset({"us", "eu"})
 _FIFTEEN_DIGITS = Context(prec=15)
 """Prices per token have passed through binary floats: what lies beyond 15 significant digits is noise."""
 
@@ -142,13 +148,36 @@ def _read_entry(seed: Seed, model: str, entry: Mapping[str, Any], valid_from: da
         least = threshold + (threshold > 0 and provider not in INCLUSIVE)
         found.setdefault((what.meter, least, what.service_tier), rate)
     seed.models += bool(found)
-    seed.prices += [
+    prices = [
         Price(
             "provider", provider, model, meter, rate, valid_from,
             least_tokens=least, service_tier=tier, source=seed.source, source_hash=seed.source_hash,
         )
         for (meter, least, tier), rate in found.items()
     ]  # fmt: skip
+    seed.prices += prices
+    for key, region, factor in _uplifts(entry):
+        try:
+            seed.prices += in_region(prices, region, _factor(factor))
+        except ValueError as error:
+            seed.refused.append(f"{model}: {key}: {error}")
+
+
+def _uplifts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Key, region and factor of everything that makes a region dearer."""
+    for key, value in entry.items():
+        if match := _UPLIFT.fullmatch(key):
+            yield key, match["region"] or ANY_REGION, value
+    specific = entry.get(_SPECIFIC)
+    for name, value in specific.items() if isinstance(specific, dict) else ():
+        if name in _GEOGRAPHIES:  # Anthropic: inference that stays in a geography
+            yield f"{_SPECIFIC}.{name}", name, value
+
+
+def _factor(value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError(f"{value!r} is not a number")
+    return _FIFTEEN_DIGITS.create_decimal(value)
 
 
 def _prices_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any, int | None]]:
@@ -158,7 +187,7 @@ def _prices_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, Any, int | None]
     cache reads comes after the newer one.
     """
     for key in sorted(entry, key=lambda key: key.endswith("_cache_hit")):
-        if key != "tiered_pricing" and _MONEY.search(key):
+        if key != "tiered_pricing" and _MONEY.search(key) and not _UPLIFT.fullmatch(key):
             yield key, entry[key], 0
     ranges = entry.get("tiered_pricing")
     for each in ranges if isinstance(ranges, list) else ():

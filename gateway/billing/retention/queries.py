@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from gateway.billing.periods import queries as periods
 from gateway.billing.periods.month import Month
+from gateway.billing.unpriced.queries import waiting_in
 from gateway.db.insert import insert_or_add, insert_or_update
 from gateway.db.invoice_tables import billing_periods, late_events
 from gateway.db.rollup_tables import MONEY, PICO_PER_MILL, removed_months, removed_sums, usage_days
@@ -59,6 +60,8 @@ def unfinished(connection: Connection, month: Month) -> Iterator[str]:
         late.where(tuple_(late_events.c.tenant, late_events.c.period).not_in(closed)).distinct()
     ):
         yield f"{period} of {tenant}, which bills late requests of {month}, is not closed"
+    if waiting := waiting_in(connection, month.start, month.end):
+        yield f"{waiting} calls of {month} wait for a price"
 
 
 def tenants_of(connection: Connection, month: Month) -> list[str]:

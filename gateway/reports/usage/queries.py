@@ -108,7 +108,9 @@ def _of_rows(part: Part, groups: Sequence[ColumnElement[Any]], of_attempts: bool
     named = [group.label(f"group_{index}") for index, group in enumerate(groups)]
     query = select(
         *named,
-        func.count(usage_events.c.request_id.distinct()).label("requests"),
+        func.count(usage_events.c.request_id.distinct())
+        .filter(usage_events.c.outcome != "corrected")
+        .label("requests"),
         func.coalesce(func.max(cast(table.c.estimated, Integer)), 0).label("estimated"),
         *(func.coalesce(func.sum(table.c[name]), 0).label(name) for name in SUMS[2:]),
     )

@@ -20,6 +20,8 @@ MAP: dict[str, dict[str, Any]] = {
     "draw-x": {"litellm_provider": "openai", "output_cost_per_image": 0.04},
 }
 
+NEXT_YEAR = datetime.now(UTC).year + 1
+
 
 class Prices:
     """`penstock prices` on one data folder, with a price map and a configuration beside it."""
@@ -110,10 +112,10 @@ def test_a_price_set_by_hand_survives_a_sync(prices: Prices) -> None:
 
 def test_a_scheduled_price_is_listed_as_of_its_time(prices: Prices) -> None:
     prices.sync("--apply")
-    prices.json("set", "gpt-x", "--meter", "output", "--usd-per-million", "8", "--from", "2100-01-01")
+    prices.json("set", "gpt-x", "--meter", "output", "--usd-per-million", "8", "--from", f"{NEXT_YEAR}-01-01")
     assert prices.listed("--model", "gpt")["gpt-x output"] == "10"
-    assert prices.listed("--as-of", "2099-12-31T23:59:59")["gpt-x output"] == "10"
-    assert prices.listed("--as-of", "2100-01-01")["gpt-x output"] == "8"
+    assert prices.listed("--as-of", f"{NEXT_YEAR - 1}-12-31T23:59:59")["gpt-x output"] == "10"
+    assert prices.listed("--as-of", f"{NEXT_YEAR}-01-01")["gpt-x output"] == "8"
     assert prices.listed("--model", "nothing like it") == {}
 
 
@@ -146,7 +148,15 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--usd-per-million", "0.0000025"), "a price per token is a million times smaller"),
     (("--usd-per-million", "25000"), "not plausible"),
     (("--usd-per-million", "2500000"), "not plausible"),
+    (("--usd-per-million", "-0.00000000001"), "must not be negative"),
+    (("--usd-per-million", "-Infinity"), "must be finite"),
+    (("--usd-per-million", "sNaN"), "must be finite"),
+    (("--usd-per-million", "2,50"), "must be a decimal number of USD"),
+    (("--usd-per-million", ""), "must be a decimal number of USD"),
+    (("--usd-per-million", "$2.5"), "must be a decimal number of USD"),
     (("--usd-per-million", "1", "--from", "2020-01-01"), "what has been billed keeps its price"),
+    (("--usd-per-million", "1", "--from", "2206-01-01"), "more than ten years from now. Check the year"),
+    (("--usd-per-million", "1", "--from", "9999-12-31"), "more than ten years from now. Check the year"),
     (("--usd-per-million", "1", "--book", "tenant"), "give --tenant"),
     (("--usd-per-million", "1", "--book", "provider", "--tenant", "acme"), "leave out --tenant"),
 ]
@@ -188,3 +198,67 @@ def test_people_are_told_the_same_in_tables(prices: Prices) -> None:
     assert "2.5" in listed
     checked = penstock("prices", "check", "--config", str(prices.config), environment=prices.environment)
     assert checked.stdout == "The prices are right.\n"
+
+
+BAD_UPLIFTS = [
+    (("--region", "eu", "--factor", "0"), "must be above 0"),
+    (("--region", "eu", "--factor", "-1.1"), "must be above 0"),
+    (("--region", "eu", "--factor", "10%"), "is not a number: 10 % more is 1.1"),
+    (("--region", "eu", "--factor", "110"), "at most 10: 10 % more is 1.1"),
+    (("--region", "eu", "--factor", "NaN"), "must be above 0"),
+    (("--region", " ", "--factor", "1.1"), "name it as the models' `book: {region: ...}` does"),
+    (("--region", "eu", "--factor", "1.1", "--from", "2020-01-01"), "no price for everywhere then"),
+    (("--region", "eu", "--factor", "1.1", "--provider", "nobody"), "no price for everywhere then"),
+]
+
+
+def test_a_region_is_a_factor_dearer_until_its_prices_change_and_check_then_says_so(prices: Prices) -> None:
+    prices.sync("--apply")
+    for arguments, message in BAD_UPLIFTS:
+        code, said = prices.refused("uplift", "gpt-x", *arguments)
+        assert (code, message in said) == (2, True), said
+    made = prices.json("uplift", "gpt-x", "--region", "eu", "--factor", "1.1")["prices"]
+    assert {row["meter"]: row["usd_per_million"] for row in made} == {"input": "2.75", "output": "11"}
+    assert {(row["region"], row["source"]) for row in made} == {("eu", "penstock prices set x1.1")}
+    assert prices.json("check") == {"ok": True, "problems": []}
+    assert prices.sync()["removed"] == [], "what a person made is kept"
+    prices.json("set", "gpt-x", "--meter", "input", "--usd-per-million", "4")
+    [problem] = prices.json("check", code=1)["problems"]
+    assert problem["kind"] == "outdated"
+    assert "is 2.75 and would be 4.4 by its factor" in problem["message"]
+    prices.json("uplift", "gpt-x", "--region", "eu", "--factor", "1.1")
+    assert prices.json("check")["ok"]
+
+
+def test_what_a_tenant_pays_is_shown_before_anybody_pays_it(prices: Prices) -> None:
+    shown = prices.json("show", "chat", "--tenant", "acme", "--config", str(prices.config))
+    assert shown["deployments"] == [{"provider": "scripted", "upstream_model": "gpt-x", "priced": False, "rates": []}]
+    prices.sync("--apply")
+    prices.json("set", "gpt-x", "--meter", "input", "--usd-per-million", "5", "--service-tier", "priority")
+    example = (
+        "--input",
+        "1000",
+        "--cached",
+        "500",
+        "--output",
+        "10",
+        "--reasoning",
+        "90",
+        "--service-tier",
+        "priority",
+    )
+    [shown] = prices.json("show", "chat", "--tenant", "acme", *example, "--config", str(prices.config))["deployments"]
+    rates = {
+        (row["service_tier"], row["meter"]): (row["cost_usd_per_million"], row["charge_usd_per_million"])
+        for row in shown["rates"]
+    }
+    assert rates["default", "input"] == rates["default", "cache_read"] == ("2.5", "2.5")
+    assert rates["priority", "input"] == ("5", "5")
+    assert rates["priority", "reasoning"] == ("10", "10")
+    # 1000 x 5, 500 x 5 (cached costs what input does), 100 x 10 per million
+    assert (shown["example"]["cost_usd"], shown["example"]["charge_usd"]) == ("0.0085", "0.0085")
+    assert [line["meter"] for line in shown["example"]["lines"]] == ["input", "cache_read", "output", "reasoning"]
+    code, said = prices.refused("show", "chat", "--tenant", "nobody", "--config", str(prices.config))
+    assert (code, "nobody" in said) == (2, True)
+    code, said = prices.refused("show", "chat")
+    assert (code, "give one with --config or PENSTOCK_CONFIG" in said) == (2, True)

@@ -184,10 +184,12 @@ def test_the_real_map_is_read_and_every_key_with_money_in_it_is_accounted_for(re
         for entry in document.values()
         for part in (entry, *(each for each in entry.get("tiered_pricing", ()) if isinstance(each, dict)))
         for key in part
-        if entry.get("litellm_provider") and re.search("cost|pricing|multiplier", key) and key != "tiered_pricing"
+        if entry.get("litellm_provider") and re.search("cost|pricing|multiplier", key)
+        if key != "tiered_pricing" and "uplift" not in key
     )
     nameless = real.skipped["entry without a provider"]
-    found = len(real.prices) + len(real.refused) + sum(real.skipped.values()) - nameless
+    everywhere = [row for row in real.prices if not row.region]
+    found = len(everywhere) + len(real.refused) + sum(real.skipped.values()) - nameless
     same = keys.total() - found
     assert 0 <= same < 300, "two names of one price are one row; nothing else may be lost"
     assert real.models > 3500
@@ -200,8 +202,8 @@ def test_the_real_map_has_no_two_prices_of_the_same_thing(real: Seed) -> None:
 
 
 def test_prices_of_the_real_map_are_those_that_providers_publish(real: Seed) -> None:
-    def usd(model: str, meter: str, tokens: int = 0, tier: str | None = None) -> Decimal:
-        sheet = resolve([row for row in real.prices if row.model == model], START)
+    def usd(model: str, meter: str, tokens: int = 0, tier: str | None = None, region: str = "") -> Decimal:
+        sheet = resolve([row for row in real.prices if row.model == model], START, region)
         assert sheet is not None
         return Decimal(sheet.at(tokens, tier).rates[meter]) / 10**12  # type: ignore[index]
 
@@ -212,3 +214,42 @@ def test_prices_of_the_real_map_are_those_that_providers_publish(real: Seed) -> 
     assert usd("claude-sonnet-4-5", "cache_write_1h") == Decimal(6)
     assert usd("gemini-2.5-pro", "output", 200_000) == Decimal(10)
     assert usd("gemini-2.5-pro", "output", 200_001) == Decimal(15)
+    assert usd("claude-sonnet-4-6", "input", region="us") == Decimal("3.3")
+    assert usd("claude-sonnet-4-6", "input", region="eu") == usd("claude-sonnet-4-6", "input") == Decimal(3)
+
+
+def test_regional_uplifts_become_rows_of_their_region_with_their_source(tmp_path: Path) -> None:
+    entry = {"input_cost_per_token": 2.5e-6, "output_cost_per_token": 1e-5, "input_cost_per_token_batches": 1.25e-6}
+    seed = seed_of(
+        tmp_path,
+        {
+            "gpt": {"litellm_provider": "openai", **entry, "regional_processing_uplift_multiplier_eu": 1.1},
+            "claude": {"litellm_provider": "anthropic", **entry, "provider_specific_entry": {"us": 1.1, "fast": 6}},
+            "gemini": {"litellm_provider": "vertex_ai", **entry, "regional_endpoint_uplift_multiplier": 1.1},
+        },
+    )
+    regional = [row for row in seed.prices if row.region]
+    assert {(row.model, row.region) for row in regional} == {("gpt", "eu"), ("claude", "us"), ("gemini", "regional")}
+    assert {row.source for row in regional} == {"a map x1.1"}
+    for name, region in (("gpt", "eu"), ("claude", "us"), ("gemini", "regional")):
+        sheet = resolve([row for row in seed.prices if row.model == name], START, region)
+        assert sheet is not None
+        assert format_usd(sheet.at(0).rates["input"]) == "2.75"
+        assert format_usd(sheet.at(0, "batch").rates["input"]) == "1.375"
+        assert format_usd(sheet.at(0).rates["reasoning"]) == "11"
+
+
+@pytest.mark.parametrize(
+    ("factor", "reason"),
+    [(0, "above 0"), (-1.1, "above 0"), (110, "10 % more is 1.1"), ("1.1", "is not a number"), (True, "is not a number"),
+     (float("nan"), "above 0"), (float("inf"), "above 0")],
+)  # fmt: skip
+def test_an_uplift_that_is_no_factor_is_refused_by_name_and_the_prices_stay(
+    tmp_path: Path, factor: Any, reason: str
+) -> None:
+    entry = {"litellm_provider": "openai", "input_cost_per_token": 1e-6}
+    seed = seed_of(tmp_path, {"m": {**entry, "regional_processing_uplift_multiplier_us": factor}})
+    assert [row.region for row in seed.prices] == [""]
+    [refused] = seed.refused
+    assert refused.startswith("m: regional_processing_uplift_multiplier_us: ")
+    assert reason in refused

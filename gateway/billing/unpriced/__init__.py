@@ -1,0 +1,1 @@
+"""What was served before its price was known: found, and rated once there is one."""
