@@ -91,6 +91,7 @@ class Store(Protocol):
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
+        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
     ) -> None:
@@ -98,7 +99,8 @@ class Store(Protocol):
 
         For each pair the counter changes by `actual - claim.amount` (never below zero; a counter that has expired is
         left alone), and a lease is released. With `once`, a name for this correction, repeating the call changes nothing:
-        after Unavailable nobody knows whether it was done, and only a named correction may be tried again.
+        after Unavailable nobody knows whether it was done, and only a named correction may be tried again. The name is
+        remembered for `remember` seconds.
         `epoch` is the store's when the claims were taken, `late` that it did not answer when they should have been
         corrected. If it has lost its data since, a kept counter was restored while the request was open, with its hold, or,
         when this is late, after it had ended, with its charge: then nothing is left to correct. On other counters nothing

@@ -82,6 +82,7 @@ class MemoryStore:
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
+        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
     ) -> None:
@@ -92,7 +93,7 @@ class MemoryStore:
             if self._value(done, now):
                 return
             self._values[done] = 1
-            self._expire(done, now + ONCE_SECONDS)
+            self._expire(done, now + remember)
         for claim, actual in claims:
             if claim.lease is not None:
                 leases = self._leases.get(claim.counter)

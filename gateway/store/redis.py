@@ -95,6 +95,7 @@ class RedisStore:
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
+        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
     ) -> None:
@@ -106,7 +107,7 @@ class RedisStore:
         arguments = [epoch or "", ""]
         if once is not None:
             keys.append(f"{PREFIX}done/{once}")
-            arguments[1] = str(int(ONCE_SECONDS))
+            arguments[1] = str(int(remember))
         for claim, actual in claims:
             difference = actual - claim.amount
             when_lost = (0 if late else difference) if claim.kept else actual
