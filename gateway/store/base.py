@@ -91,6 +91,7 @@ class Store(Protocol):
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
+        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
         remember: float = ONCE_SECONDS,

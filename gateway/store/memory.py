@@ -82,6 +82,7 @@ class MemoryStore:
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
+        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
         remember: float = ONCE_SECONDS,

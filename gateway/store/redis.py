@@ -95,6 +95,7 @@ class RedisStore:
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
+        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
         remember: float = ONCE_SECONDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway.chat.complete import Reply, complete_chat
 from gateway.config import check_config
 from gateway.db.connect import connect
 from gateway.db.migrate import migrate
+from gateway.metering.deliver import Deliverer
 from gateway.metering.records import decode
 from gateway.middleware import new_request_id
 from gateway.services import Services, close_services, open_services
@@ -51,9 +53,17 @@ async def services(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncItera
     database = connect(settings.database(None))
     migrate(database)
     database.close()
+    stop, delivering = threading.Event(), connect(settings.database(None))
+    deliverer = Deliverer(settings.spool, delivering)
+    thread = threading.Thread(target=deliverer.run, args=(stop,), kwargs={"poll_seconds": 0.05})
+    thread.start()
     opened = await open_services(settings, build_catalog(check_config(config, "test"), "test"), None)
     yield opened
     await close_services(opened)
+    stop.set()
+    thread.join()
+    deliverer.close()
+    delivering.close()
 
 
 @pytest.fixture

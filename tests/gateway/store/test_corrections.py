@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.errors import Unavailable
-from gateway.store.base import Claim
+from gateway.store.base import ONCE_SECONDS, Claim
 from gateway.store.corrections import Corrections
 from gateway.store.memory import MemoryStore
 
@@ -29,12 +29,13 @@ class FarStore(MemoryStore):
         claims: Sequence[tuple[Claim, int]],
         *,
         once: str | None = None,
+        remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
     ) -> None:
         if self.away:
             raise Unavailable("away")
-        await super().adjust(claims, once=once)
+        await super().adjust(claims, once=once, remember=remember, epoch=epoch, late=late)
         if self.losing:
             raise Unavailable("the answer was lost")
 
