@@ -12,7 +12,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from gateway.billing.queries import usage_report
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -34,6 +33,7 @@ from gateway.db.transaction import snapshot
 from gateway.errors import Conflict
 from gateway.jobs.rate_unpriced import rate_unpriced
 from gateway.money import PICO_PER_CENT, divide_rounding, percent_of
+from gateway.reports.usage.report import usage_report
 from gateway.types import METERS, UNPRICED_SHEET, PriceSheet, Usage, UsageEvent
 from tests.builders import catalog, model
 from tests.invoicing import deliver, parties, price

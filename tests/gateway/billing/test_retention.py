@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from gateway.billing.queries import spent_and_held
 from sqlalchemy import func, select, text
 
+from gateway.billing.counters.queries import used
 from gateway.billing.exports import BillingMonth, Order, export
 from gateway.billing.invoices.issue import close_period, void_invoice
 from gateway.billing.invoices.show import line_requests
@@ -91,14 +91,16 @@ def test_what_is_removed_still_counts_everywhere(
     close_october(database)
     groups = ("tenant", "model", "day")
     report = usage_report(database, None, None, groups)
-    spent = [spent_and_held(database, owner, None, None) for owner in ("tenant", "key")]  # type: ignore[arg-type]
+    counters = [f"budget-lifetime/ever/{scope}" for scope in ("tenant:acme", "key:key_1")]
+    spent = [used(database, counter, "acme", LATER.timestamp()) for counter in counters]
+    assert all(spent)
     totals = verify(database, tmp_path)
     remove.apply(database, Retention(requests_days=60), LATER)
     assert rows(database) == (1, 1, 2)
     assert_books_right(database, tmp_path)
     assert verify(database, tmp_path).charge_pico == totals.charge_pico
     assert usage_report(database, None, None, groups) == report
-    assert [spent_and_held(database, owner, None, None) for owner in ("tenant", "key")] == spent  # type: ignore[arg-type]
+    assert [used(database, counter, "acme", LATER.timestamp()) for counter in counters] == spent
     if not database.is_sqlite:
         with snapshot(database) as connection:
             assert connection.scalar(text("SELECT to_regclass('rated_lines_2026_09')")) is None

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.billing.queries import request_detail, usage_report
 
 from gateway.billing.cost import rate_usage
 from gateway.billing.exports import BillingMonth, Order, export
@@ -23,6 +22,8 @@ from gateway.db.connect import Database
 from gateway.jobs.rate_unpriced import Rated, rate_unpriced
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
+from gateway.reports.requests.queries import request_detail
+from gateway.reports.usage.report import usage_report
 from gateway.types import UNPRICED_SHEET, Attempt, PriceList, Usage, UsageEvent
 from tests.builders import catalog, model
 from tests.invoicing import day, deliver, parties, price
