@@ -94,7 +94,6 @@ class Store(Protocol):
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
-        remember: float = ONCE_SECONDS,
     ) -> None:
         """Correct taken claims to what was really used, atomically.
 

@@ -85,7 +85,6 @@ class MemoryStore:
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
-        remember: float = ONCE_SECONDS,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()

@@ -98,7 +98,6 @@ class RedisStore:
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
-        remember: float = ONCE_SECONDS,
     ) -> None:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, text
 
-from gateway.billing.counters.queries import used
+from gateway.billing.counters import queries as counters_in_sql
 from gateway.billing.exports import BillingMonth, Order, export
 from gateway.billing.invoices.issue import close_period, void_invoice
 from gateway.billing.invoices.show import line_requests
@@ -92,7 +92,7 @@ def test_what_is_removed_still_counts_everywhere(
     groups = ("tenant", "model", "day")
     report = usage_report(database, None, None, groups)
     counters = [f"budget-lifetime/ever/{scope}" for scope in ("tenant:acme", "key:key_1")]
-    spent = [used(database, counter, "acme", LATER.timestamp()) for counter in counters]
+    spent = [counters_in_sql.used(database, counter, "acme", LATER.timestamp()) for counter in counters]
     assert all(spent)
     totals = verify(database, tmp_path)
     remove.apply(database, Retention(requests_days=60), LATER)
@@ -100,7 +100,7 @@ def test_what_is_removed_still_counts_everywhere(
     assert_books_right(database, tmp_path)
     assert verify(database, tmp_path).charge_pico == totals.charge_pico
     assert usage_report(database, None, None, groups) == report
-    assert [used(database, counter, "acme", LATER.timestamp()) for counter in counters] == spent
+    assert [counters_in_sql.used(database, counter, "acme", LATER.timestamp()) for counter in counters] == spent
     if not database.is_sqlite:
         with snapshot(database) as connection:
             assert connection.scalar(text("SELECT to_regclass('rated_lines_2026_09')")) is None
