@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from gateway.billing.counters import queries as counters_in_sql
-from gateway.billing.exports import BillingMonth, Order, export
+from gateway.billing.exports import Order, export
 from gateway.billing.invoices.issue import close_period, void_invoice
 from gateway.billing.invoices.show import line_requests
 from gateway.billing.ledger import verify
@@ -174,7 +174,7 @@ def test_what_a_removed_month_can_no_longer_show_is_said(
         line_requests(database, "INV-000001", 1)
     for month in ("2026-09", "2026-10"):
         with pytest.raises(ConfigError, match=f"2026-09 have been removed by retention, so {month} can no longer"):
-            export(database, Order("usage", BillingMonth.parse(month), "csv"), tmp_path / "out")
+            export(database, Order("usage", Month.parse(month), "csv"), tmp_path / "out")
     with pytest.raises(ValueError, match="the requests of 2026-09 have been removed"):
         usage_report(database, day("2026-09-05"), day("2026-10-02"), ("session",))
     with pytest.raises(ValueError, match="the requests of 2026-09 have been removed"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.billing.cost import rate_usage
-from gateway.billing.exports import BillingMonth, Order, export
+from gateway.billing.exports import Order, export
 from gateway.billing.invoices.issue import close_period
 from gateway.billing.ledger import verify
 from gateway.billing.periods.month import Month
@@ -177,7 +177,7 @@ def test_exports_of_the_month_have_the_corrected_money_and_agree_with_the_ledger
     priced(database, 3, 15, NOON + timedelta(hours=1))
     rate(database, NOON + timedelta(hours=2))
     for what in ("focus", "usage", "journal"):
-        order = Order(what, BillingMonth.parse("2026-10"), "csv")  # type: ignore[arg-type]
+        order = Order(what, Month.parse("2026-10"), "csv")  # type: ignore[arg-type]
         done = export(database, order, tmp_path / "exports")
         totals = {name: value for file in done.as_dict()["files"] for name, value in file["totals"].items()}
         expected = {"focus": "BilledCost", "usage": "charge_usd", "journal": "debit_usd"}[what]

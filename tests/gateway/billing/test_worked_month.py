@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.billing.cost import rate_usage
-from gateway.billing.exports import BillingMonth, Order, export
+from gateway.billing.exports import Order, export
 from gateway.billing.invoices.issue import close_period
 from gateway.billing.ledger import verify
 from gateway.billing.periods.month import Month
@@ -65,7 +65,7 @@ def test_late_requests_are_lines_of_the_next_invoice(database: Database, tmp_pat
 
 def test_the_export_has_the_row_of_the_page(database: Database, tmp_path: Path) -> None:
     deliver(database, tmp_path, many(TIMES, "2026-10-05"))
-    done = export(database, Order("focus", BillingMonth.parse("2026-10"), "csv"), tmp_path / "out")
+    done = export(database, Order("focus", Month.parse("2026-10"), "csv"), tmp_path / "out")
     with (done.folder / done.files[0].name).open(newline="", encoding="utf-8") as file:
         [row] = [row for row in csv.DictReader(file) if row["SkuMeter"] == "Reasoning Tokens"]
     for name in ("SkuMeter", "ConsumedQuantity", "ConsumedUnit", "PricingQuantity", "PricingUnit", "ContractedUnitPrice",
