@@ -57,7 +57,7 @@ def in_rollups(group_by: Sequence[str]) -> bool:
 def sums(
     connection: Connection, part: Part, group_by: Sequence[str], tenant: str | None = None
 ) -> Iterator[tuple[tuple[str | None, ...], list[int]]]:
-    """Groups and their SUMS, of everybody or of one tenant."""
+    """Groups and their SUMS, of everybody or of one tenant; from roll-ups with the number of all requests behind them."""
     sqlite = connection.dialect.name == "sqlite"
     if part.source == "rows":
         of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
@@ -85,10 +85,17 @@ def sums(
         yield tuple(groups), _numbers(row[width:], part)
 
 
-def total(connection: Connection, part: Part, tenant: str | None = None) -> list[int]:
-    """The SUMS of everything."""
-    [(_, numbers)] = sums(connection, part, (), tenant)
-    return numbers
+def sums_and_total(
+    connection: Connection, part: Part, group_by: Sequence[str], tenant: str | None = None
+) -> tuple[list[tuple[tuple[str | None, ...], list[int]]], list[int]]:
+    """Groups and their SUMS, and the SUMS of everything. Roll-ups give both in one query, as they count requests both ways."""
+    found = list(sums(connection, part, group_by, tenant))
+    if part.source == "rows":
+        [(_, everything)] = sums(connection, part, (), tenant)
+        return found, everything
+    columns = list(zip(*(numbers for _, numbers in found), strict=True))
+    everything = [sum(column) for column in columns] if columns else [0] * (len(SUMS) + 1)
+    return [(groups, numbers[:-1]) for groups, numbers in found], [everything[-1], *everything[1:-1]]
 
 
 def removed_month(connection: Connection, since: datetime | None, until: datetime | None) -> str | None:
@@ -132,9 +139,10 @@ def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None) -> Sele
     named = [column.label(f"group_{index}") for index, column in enumerate(columns_of)]
     counted = _COUNTED[_OF_ATTEMPTS.intersection(group_by)]
     columns = [counted, "estimated", *usage_fields(), *_PARTS]
+    everything = cast(func.coalesce(func.sum(table.c.requests), 0), BigInteger).label("everything")
     # PostgreSQL sums into decimals, which are slow to read; a sum that does not fit is an error.
     summed = [cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(f"sum_{name}") for name in columns]
-    query = select(*named, *summed)
+    query = select(*named, *summed, everything)
     if group_by or tenant is not None:
         query = query.select_from(table.join(usage_groups, usage_groups.c.id == table.c.group_id))
     if tenant is not None:
@@ -145,8 +153,8 @@ def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None) -> Sele
 def _numbers(values: Row[Any] | Sequence[Any], part: Part) -> list[int]:
     if part.source == "rows":
         return [int(value) for value in values]
-    cost, charge = (values[place] * PICO_PER_MILL + values[place + 1] for place in (-4, -2))
-    return [*values[:-4], cost, charge]
+    cost, charge = (values[place] * PICO_PER_MILL + values[place + 1] for place in (-5, -3))
+    return [*values[:-5], cost, charge, values[-1]]
 
 
 def _row_group(name: str, sqlite: bool) -> ColumnElement[Any]:

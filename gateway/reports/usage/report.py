@@ -109,14 +109,15 @@ def sum_up(
                     f"the requests of {gone} have been removed by retention, their sums by hour and day are kept: "
                     "ask for whole hours, and not by session, user or requested model"
                 )
-            for groups, numbers in queries.sums(connection, piece, group_by, tenant):
+            found, everything = queries.sums_and_total(connection, piece, group_by, tenant)
+            for groups, numbers in found:
                 known = rows.setdefault(groups, numbers)
                 if known is not numbers:
                     _add(known, numbers)
-            _add(total, queries.total(connection, piece, tenant))
-    found = [_row(groups, numbers) for groups, numbers in rows.items() if numbers[0]]
-    found.sort(key=lambda row: [(value is not None, value or "") for value in row.groups])
-    return UsageReport(since, until, tuple(group_by), tuple(found), _row((), total))
+            _add(total, everything)
+    shown = [_row(groups, numbers) for groups, numbers in rows.items() if numbers[0]]
+    shown.sort(key=lambda row: [(value is not None, value or "") for value in row.groups])
+    return UsageReport(since, until, tuple(group_by), tuple(shown), _row((), total))
 
 
 def _add(known: list[int], numbers: Sequence[int]) -> None:
