@@ -45,8 +45,11 @@ def plant_tier(rows: list[Row]) -> int:
 
 
 def plant_cache_split(rows: list[Row]) -> int:
-    cached = [row for row in rows if row.meter == "cache_read"][-1]
-    [fresh] = [row for row in rows if (row.day, row.model, row.meter) == (cached.day, cached.model, "input")]
+    def inputs(cached: Row) -> list[Row]:
+        return [row for row in rows if (row.day, row.model, row.meter) == (cached.day, cached.model, "input")]
+
+    cached = [row for row in rows if row.meter == "cache_read" and row.quantity > 40 and len(inputs(row)) == 1][-1]
+    [fresh] = inputs(cached)
     before = cached.amount + fresh.amount
     cached.quantity -= 40
     fresh.quantity += 40
