@@ -107,7 +107,7 @@ def running_postgres() -> Iterator[PostgresServer]:
             check=True, stdout=subprocess.DEVNULL, cwd=folder, **run_as,
         )  # fmt: skip
         settings = {
-            "listen_addresses": "", "unix_socket_directories": folder, "fsync": "off", "max_connections": "50",
+            "listen_addresses": "", "unix_socket_directories": folder, "fsync": "off", "max_connections": "200",
             "shared_buffers": "64MB", "log_min_messages": "fatal",
         }  # fmt: skip
         command = [
