@@ -14,7 +14,7 @@ TOKENS = USED.input_total + USED.output_total
 
 
 def counted(database: Database, what: str) -> int:
-    return used(database, f"{what}-day/2026-10-05/tenant:acme", "acme", NOON.timestamp(), True)
+    return used(database, f"{what}-day/2026-10-05/tenant:acme", "acme", NOON.timestamp(), shared=True)
 
 
 def test_what_waits_counts_its_maximum_and_its_tokens_and_its_request_once(database: Database, tmp_path: Path) -> None:
