@@ -32,7 +32,7 @@ def test_exports_are_listed_and_started_by_the_admin_api(tmp_path: Path) -> None
 
         asked = httpx.post(f"{base}/days/runs", params={"period": "2026-09-01"}, headers=key)
         assert (asked.status_code, asked.json()["period"], asked.json()["asked_by"]) == (202, "2026-09-01", "api")
-        twice = httpx.post(f"{base}/finance/runs", headers=key)
+        twice = httpx.post(f"{base}/finance/runs", params={"period": "2026-01"}, headers=key)
         assert twice.status_code == 202
         unknown = httpx.post(f"{base}/nobody/runs", headers=key)
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
