@@ -1,4 +1,7 @@
-"""Whatever fails and comes back in whatever order: the allowance is never exceeded, and in the end counters are the charges."""
+"""Whatever fails and comes back in whatever order: the allowance is never exceeded, and counters end as what was charged.
+
+Where the store lost its data in between they may be above it, never below.
+"""
 
 from __future__ import annotations
 
@@ -74,12 +77,11 @@ async def run(plan: list[Any], world: World, redis_url: str) -> None:
     await last.hold()
     await last.settle(1)
     assert world.in_sql() == charged + 1
-    return await compare(world, charged + 1)
-
-
-async def compare(world: World, charged: int) -> None:
-    """The counter is what was charged."""
-    assert await world.counter() == charged
+    if ("lose", "data") in plan:
+        # A hold of before the loss that was summed and could not be corrected at its end stays counted: Store.adjust.
+        assert await world.counter() >= charged + 1
+    else:
+        assert await world.counter() == charged + 1
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
