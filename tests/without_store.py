@@ -138,7 +138,9 @@ class World:
 
     async def counter(self) -> int:
         """What the budget's counter stands at, in million tokens."""
-        [value] = await self.store.read([budget_counter(f"tenant:{self.tenant}", "day", window("day", time.time()).label)])
+        [value] = await self.store.read(
+            [budget_counter(f"tenant:{self.tenant}", "day", window("day", time.time()).label)]
+        )
         return value // TOKEN
 
     def in_sql(self) -> int:

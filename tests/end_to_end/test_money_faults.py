@@ -245,8 +245,10 @@ def check_what_went_on(installation: Installation, answers: list[httpx.Response]
     installation.wait(lambda: installation.charged() == before + one * (len(served) + 1), "not charged once each")
     assert one * len(served) <= ALLOWANCE
     installation.wait(
-        lambda: "x-penstock-held-without-store" not in (answer := installation.ask(key=LENIENT)).headers
-        and answer.status_code == 200,
+        lambda: (
+            "x-penstock-held-without-store" not in (answer := installation.ask(key=LENIENT)).headers
+            and answer.status_code == 200
+        ),
         "the allowance is still used although the counters answer",
     )
     installation.wait(installation.agrees, "the counters are not what was charged")

@@ -50,6 +50,7 @@ def test_everything_a_tenant_can_say_is_understood() -> None:
     assert tenant.named.models["m"].limits == (RateLimit("model:acme/m", "parallel", 1),)
     assert tenant.named.sessions == SessionLimits(USD // 10, 5, 6, 7, 8, 9)
     assert (tenant.estimating.percentile, tenant.overdraft) == (0.95, USD // 100)
+    assert tenant.estimating.without_store == 5 * USD
     [declared] = built.keys
     assert declared.project == "web / ünï:1"
     assert [(budget.limit, budget.period) for budget in declared.allowance.budgets] == [

@@ -121,8 +121,8 @@ async def test_a_counter_that_sql_cannot_sum_yet_keeps_the_allowance_taken_until
     world.store.away = True
     await served(world, 1, 20, 10)
     world.sql_away, world.store.away = True, False
+    await asyncio.sleep(0.05)
     with pytest.raises(Unavailable):
-        await asyncio.sleep(0.05)
         await served(world, 2, 45)
     assert world.used() == 10, "without its counter a charge must not be forgotten"
     await served(world, 3, 40, 30)
