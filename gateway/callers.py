@@ -97,10 +97,12 @@ class Named:
 @dataclass(frozen=True, slots=True)
 class Estimating:
     """How much a request holds. `percentile` None: the most it can cost. Else what that share of the model's recent
-    replies stayed within (0 < percentile < 1), once enough of them are known.
+    replies stayed within (0 < percentile < 1), once enough of them are known. `without_store` (pico-USD) is what may be
+    held or charged at once, in each gateway process, while the counters cannot be asked; 0 refuses.
     """
 
     percentile: float | None = None
+    without_store: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,10 @@ def _tenant(entry: shape.Tenant, label: str) -> Tenant:
         allowance=of("tenant", entry),
         projects=projects,
         named=named,
-        estimating=Estimating(entry.estimate.percentile),
+        estimating=Estimating(
+            entry.estimate.percentile,
+            _usd(entry.estimate.without_store_usd, f"{label}: estimate.without_store_usd"),
+        ),
         overdraft=overdraft,
     )
 

@@ -90,6 +90,10 @@ class Estimate(Section):
     overdraft_usd: Usd = Field(
         Decimal(0), description="How far hard budgets of the tenant and below may be overdrawn, USD."
     )
+    without_store_usd: Usd = Field(
+        Decimal(0),
+        description="What each gateway process may serve while counters cannot be asked, USD; 0 refuses.",
+    )
 
 
 class PricePlan(Section):

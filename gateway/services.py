@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.billing.away import Away
 from gateway.billing.budgets import CounterRebuild
 from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
@@ -46,6 +47,7 @@ class Services:
     spool: Spool
     corrections: Corrections
     rebuild: CounterRebuild
+    away: Away
     outputs: Outputs
     keys: KeyRing
     prices: PriceBook
@@ -75,6 +77,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await providers.open()
     for warning in catalog.warnings:
         logger.warning(warning)
+    rebuild = _rebuild(settings, store, connect(url, deadline_seconds=SUM_SECONDS))
     return Services(
         settings=settings,
         catalog=catalog,
@@ -82,7 +85,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         store=store,
         spool=spool,
         corrections=Corrections(store, partial(metrics.set, "penstock_uncorrected_holds")),
-        rebuild=_rebuild(settings, store, connect(url, deadline_seconds=SUM_SECONDS)),
+        rebuild=rebuild,
+        away=Away(store, rebuild, partial(metrics.add, "penstock_held_without_store_total")),
         outputs=Outputs(),
         keys=keys,
         prices=prices,
@@ -99,8 +103,9 @@ def _rebuild(settings: Settings, store: Store, database: Database) -> CounterReb
 
 async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
-    parts = (services.keys, services.prices, services.providers, services.rebuild, services.corrections, services.store)
-    for part in parts:  # the corrections before the store that they still need
+    # Each before what it still needs to bring counters up to date.
+    counting = (services.away, services.rebuild, services.corrections, services.store)
+    for part in (services.keys, services.prices, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:

@@ -73,6 +73,9 @@ class CounterRebuild:
         self._clock = clock
         self._patience = patience
         self._pause = pause
+        self.sums: dict[str, tuple[float, float]] | None = None
+        """Set while requests are served without counters (gateway.billing.away): of each counter that is restored, when
+        its sum was begun and made (monotonic). Every sum then waits for the delivery of what was spent before."""
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="counters")
         self._running: dict[str, asyncio.Task[None]] = {}
         self._ended: dict[str, tuple[float, Unavailable | None]] = {}
@@ -119,7 +122,7 @@ class CounterRebuild:
         return task
 
     async def _rebuild(self, claim: Claim, tenant: str) -> None:
-        loop = asyncio.get_running_loop()
+        loop, began = asyncio.get_running_loop(), time.monotonic()
         try:
             await self._catch_up(loop)
             read = partial(used, shared=self._store.loses_answers)
@@ -131,12 +134,14 @@ class CounterRebuild:
             raise Unavailable(
                 "what a budget or limit has used cannot be read from the database, so nothing was reserved. Try again."
             ) from error
-        await self._store.restore(claim.counter, value, claim.expires_at)
+        made = time.monotonic()
+        if await self._store.restore(claim.counter, value, claim.expires_at) and self.sums is not None:
+            self.sums[claim.counter] = (began, made)
 
     async def _catch_up(self, loop: asyncio.AbstractEventLoop) -> None:
-        """When the store has just lost its data: let SQL know what was held and spent before."""
+        """When the store has just lost its data or was done without: let SQL know what was held and spent before."""
         age = self._store.age()
-        if age < YOUNG_SECONDS and self._delivered is not None:
+        if (age < YOUNG_SECONDS or self.sums is not None) and self._delivered is not None:
             await asyncio.sleep(max(0.0, CATCH_UP_SECONDS - age))
             await loop.run_in_executor(self._threads, self._delivered)
 

@@ -20,6 +20,8 @@ def decision_headers(tab: Tab, candidate: Candidate) -> dict[str, str]:
         "x-penstock-cache": "miss",
         "x-penstock-attempts": str(max(1, len(tab.attempts) + tab.request.stream)),
     }
+    if tab.held_without_store:
+        headers["x-penstock-held-without-store"] = "true"
     if score is not None:
         headers["x-penstock-difficulty"] = f"{score.difficulty:.4f}"
     return headers

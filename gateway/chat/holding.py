@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from gateway.billing.away import Served
 from gateway.billing.budgets import NO_LIMIT, budget_claims
 from gateway.callers import Allowance, Caller, RateLimit
 from gateway.errors import Unavailable
@@ -64,6 +65,7 @@ class Holding:
         """By counter, with the amount taken so far."""
         self._standings: dict[str, tuple[RateLimit, int, str | None]] = {}
         self._epoch: str | None = None
+        self._served: Served | None = None
 
     async def take(self, model: str, estimate: Estimate, attempts: Sequence[Attempt]) -> bool:
         """Claim the most a call to `model` may take on top of the calls before it. Returns whether more is held now.
@@ -76,7 +78,7 @@ class Holding:
         if of_model is not NOTHING:
             claimed[model] = self._want(wanted, model, of_model, estimate, attempts)
         if wanted:
-            wanted = await self._reserve(wanted)
+            wanted = await self._reserve_or_go_on(wanted, claimed[None][0] - self.amount)
         self._claimed.update(claimed)
         for each in wanted:
             claim = each.claim
@@ -87,6 +89,11 @@ class Holding:
         grew = claimed[None][0] > self.amount or any(each.what != "once" for each in wanted)
         self.amount = claimed[None][0]
         return grew
+
+    @property
+    def without_store(self) -> bool:
+        """Whether counters could not be asked, and the tenant's allowance has (part of) this hold."""
+        return self._served is not None
 
     def corrections(self, attempts: Sequence[Attempt]) -> list[tuple[Claim, int]]:
         """What every claim turned out to be: money as charged, tokens as used, slots given back."""
@@ -102,7 +109,9 @@ class Holding:
     async def correct(self, attempts: Sequence[Attempt]) -> None:
         """Give back what was held beyond these attempts, now or as soon as the store answers."""
         changes = self.corrections(attempts)
-        if changes:
+        if self._served is not None:
+            self._services.away.end(self._served, self.amount, _spent(attempts, None)[0], changes)
+        elif changes:
             await self._services.corrections.apply(self._request_id, changes, self._epoch)
 
     def claims(self) -> tuple[tuple[str, int], ...]:
@@ -157,6 +166,22 @@ class Holding:
                 elif first:
                     wanted.append(_Wanted(claim, part, "once", of))
         return money, tokens
+
+    async def _reserve_or_go_on(self, wanted: list[_Wanted], amount: int) -> list[_Wanted]:
+        """Reserve, or go on without counters where the tenant may: then they have nothing yet, and get the charge later."""
+        most = self._caller.estimating.without_store
+        if not most:
+            return await self._reserve(wanted)
+        served = self._served or Served(self._request_id, self._caller.tenant, epoch=self._epoch or "")
+        taken = await self._services.away.reserve(served, amount, most, lambda: self._reserve(wanted))
+        if taken is not None:
+            return taken
+        self._served = served
+        return [
+            each._replace(claim=each.claim._replace(amount=0))
+            for each in wanted
+            if each.claim.kept and each.what != "once"
+        ]
 
     async def _reserve(self, wanted: list[_Wanted]) -> list[_Wanted]:
         """Take all of them; returns those that were taken. A soft budget is left out when nobody knows what it has used."""

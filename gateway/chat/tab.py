@@ -104,6 +104,11 @@ class Tab:
             )
             self._services.spool.hold(hold)
 
+    @property
+    def held_without_store(self) -> bool:
+        """Whether the hold is in the tenant's allowance, because counters could not be asked."""
+        return self._holding.without_store
+
     def held_for(self, candidate: Candidate) -> int:
         """Pico-USD that a call to this candidate would hold."""
         return self._bounds.held[candidate.model.index].amount
@@ -223,7 +228,7 @@ class Tab:
             difficulty=score.difficulty if score else None,
             artifact=score.artifact if score else None,
             decision=decision.reason,
-            explanation=explain_decision(decision),
+            explanation=explain_decision(decision) | ({"held_without_store": True} if self.held_without_store else {}),
             outcome=outcome,
             error_code=error.code if error else None,
             streamed=request.stream,

@@ -112,8 +112,8 @@ class Store(Protocol):
         """Current values; zero for a counter that does not exist."""
         ...
 
-    async def restore(self, counter: str, value: int, expires_at: float | None) -> None:
-        """Set a counter to `value` if it does not exist (rebuilt from what the database knows)."""
+    async def restore(self, counter: str, value: int, expires_at: float | None) -> bool:
+        """Set a counter to `value` if it does not exist (rebuilt from what the database knows). Whether this call did."""
         ...
 
     async def close(self) -> None:

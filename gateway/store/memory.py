@@ -116,12 +116,14 @@ class MemoryStore:
             for counter in counters
         ]
 
-    async def restore(self, counter: str, value: int, expires_at: float | None) -> None:
+    async def restore(self, counter: str, value: int, expires_at: float | None) -> bool:
         """Set a counter that does not exist; see Store.restore."""
         now = self._clock()
-        if self._value(counter, now) == 0 and counter not in self._values and (expires_at is None or expires_at > now):
-            self._values[counter] = value
-            self._expire(counter, expires_at)
+        if self._value(counter, now) or counter in self._values or (expires_at is not None and expires_at <= now):
+            return False
+        self._values[counter] = value
+        self._expire(counter, expires_at)
+        return True
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -125,12 +125,12 @@ class RedisStore:
         values = await self._ask(lambda: self._read(keys=[PREFIX + counter for counter in counters]))
         return [int(value) for value in values]
 
-    async def restore(self, counter: str, value: int, expires_at: float | None) -> None:
+    async def restore(self, counter: str, value: int, expires_at: float | None) -> bool:
         """Set a counter that does not exist; see Store.restore."""
         ends = None if expires_at is None else int(expires_at * 1000)
         if ends is not None and ends <= time.time() * 1000:
-            return
-        await self._ask(lambda: self._redis.set(PREFIX + counter, value, nx=True, pxat=ends))
+            return False
+        return bool(await self._ask(lambda: self._redis.set(PREFIX + counter, value, nx=True, pxat=ends)))
 
     async def close(self) -> None:
         """Close all connections."""

@@ -43,6 +43,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("penstock_overhead_seconds", "histogram", (), "Penstock's own share of a request.", OVERHEAD_BUCKETS),
     Metric("penstock_requests_in_flight", "gauge", (), "Requests being answered now."),
     Metric("penstock_disconnected_total", "counter", ("model",), "Clients that left before the end; metered all the same."),
+    Metric("penstock_held_without_store_total", "counter", (), "Requests that went on while counters could not be asked."),
     Metric("penstock_uncorrected_holds", "gauge", (), "Holds whose correction waits for the store to answer again."),
 )  # fmt: skip
 

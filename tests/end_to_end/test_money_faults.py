@@ -25,6 +25,10 @@ SCRIPTS: dict[str, Any] = {
     "quick": {"reply": "hello there"},
     "slow": {"behaviour": "slow", "reply": "one two three four", "first_token_seconds": 0.05, "per_token_seconds": 0.7},
 }
+LENIENT = "sk-lenient-0123456789abcdef"
+"""The key of a tenant whose requests may go on for a while without their counters."""
+ALLOWANCE = 500_000_000_000
+"""Pico-USD it may hold or be charged at once then: a few requests, as one holds more than a tenth of it."""
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 Fault = Callable[[], AbstractContextManager[None]]
 
@@ -38,10 +42,10 @@ class Installation:
     postgres: PostgresServer
     redis: RedisServer
 
-    def ask(self, name: str = "quick", **options: Any) -> httpx.Response:
+    def ask(self, name: str = "quick", key: str = KEY, **options: Any) -> httpx.Response:
         """One plain request, as it comes over the wire."""
         body = {"model": name, "messages": MESSAGES, "max_completion_tokens": 20, **options}
-        headers = {"authorization": f"Bearer {KEY}"}
+        headers = {"authorization": f"Bearer {key}"}
         return httpx.post(f"{self.gateway.base_url}/chat/completions", json=body, headers=headers, timeout=30)
 
     @contextmanager
@@ -64,6 +68,14 @@ class Installation:
             row = connection.execute("SELECT coalesce(sum(charge_pico), 0) FROM usage_events").fetchone()
             assert row is not None
             return int(row[0])
+
+    def ask_until_refused(self) -> list[httpx.Response]:
+        """What the lenient tenant is answered until it is refused for the first time, and that refusal."""
+        answers: list[httpx.Response] = []
+        while not answers or answers[-1].status_code == 200:
+            answers.append(self.ask(key=LENIENT))
+            assert len(answers) < 200, "nothing bounds what goes on without counters"
+        return answers
 
     def calls(self) -> int:
         """Calls that reached the upstream."""
@@ -91,10 +103,17 @@ def installation(tmp_path: Path) -> Iterator[Installation]:
         migrated = connect(url)
         migrate(migrated)
         migrated.close()
+        budget = {"limit_usd": 1000, "period": "lifetime"}
         config = {
             "models": [model(name, "economy", up.url, price={"input": 1000, "output": 2000}) for name in SCRIPTS],
-            "tenants": [{"name": "acme", "budget": {"limit_usd": 1000, "period": "lifetime"}}],
-            "keys": [{"key": KEY, "name": "app", "tenant": "acme"}],
+            "tenants": [
+                {"name": "acme", "budget": budget},
+                {"name": "lenient", "budget": budget, "estimate": {"without_store_usd": ALLOWANCE / 10**12}},
+            ],
+            "keys": [
+                {"key": KEY, "name": "app", "tenant": "acme"},
+                {"key": LENIENT, "name": "app", "tenant": "lenient"},
+            ],
         }
         with gateway(tmp_path, config, DATABASE_URL=url, REDIS_URL=store.url) as running:
             yield Installation(running, up, postgres, store)
@@ -209,3 +228,59 @@ def test_a_budget_without_a_counter_fails_closed_while_postgresql_is_away(
         assert int(refused.headers["retry-after"]) >= 1
     installation.wait(lambda: installation.ask().status_code == 200, "requests are refused although SQL is back")
     installation.wait(installation.agrees, "the counter was not rebuilt from SQL")
+
+
+def check_what_went_on(installation: Installation, answers: list[httpx.Response], before: int) -> None:
+    """Once the fault is over: bounded, charged once, and in the counters."""
+    *served, refused = answers
+    assert len(served) >= 2
+    assert all(answer.headers["x-penstock-held-without-store"] == "true" for answer in served)
+    assert refused.json()["error"]["code"] == "unavailable"
+    assert int(refused.headers["retry-after"]) >= 1
+    metrics = httpx.get(installation.gateway.base_url.removesuffix("/v1") + "/metrics").text
+    assert f"penstock_held_without_store_total {float(len(served))}" in metrics
+    one = before // 2
+    # The other tenant's counter is rebuilt as well, so that counters and charges can be compared.
+    installation.wait(lambda: installation.ask().status_code == 200, "requests are refused although all is well")
+    installation.wait(lambda: installation.charged() == before + one * (len(served) + 1), "not charged once each")
+    assert one * len(served) <= ALLOWANCE
+    installation.wait(
+        lambda: (
+            "x-penstock-held-without-store" not in (answer := installation.ask(key=LENIENT)).headers
+            and answer.status_code == 200
+        ),
+        "the allowance is still used although the counters answer",
+    )
+    installation.wait(installation.agrees, "the counters are not what was charged")
+    time.sleep(1.5)  # nothing is brought to the counters a second time
+    assert installation.agrees()
+    assert installation.gateway.json("ledger", "verify")["ok"]
+
+
+def test_a_tenant_with_an_allowance_is_served_up_to_it_without_redis(
+    installation: Installation, redis_fault: Fault
+) -> None:
+    assert [installation.ask(key=key).status_code for key in (KEY, LENIENT)] == [200, 200]
+    installation.wait(installation.agrees, "the first requests never settled")
+    before = installation.charged()
+    with redis_fault():
+        started = time.monotonic()
+        answers = installation.ask_until_refused()
+        assert time.monotonic() - started < 0.5 * len(answers) + 3, "every request waited for Redis"
+        assert "Redis" in answers[-1].json()["error"]["message"]
+        assert installation.ask().status_code == 503, "a tenant without an allowance was served"
+    check_what_went_on(installation, answers, before)
+
+
+def test_a_tenant_with_an_allowance_is_served_up_to_it_while_its_counter_cannot_be_rebuilt(
+    installation: Installation, postgres_fault: Fault
+) -> None:
+    assert [installation.ask(key=key).status_code for key in (KEY, LENIENT)] == [200, 200]
+    installation.wait(installation.agrees, "the first requests never settled")
+    before = installation.charged()
+    with redis.Redis.from_url(installation.redis.url) as client:
+        client.flushall()
+    with postgres_fault():
+        answers = installation.ask_until_refused()
+        assert installation.ask().status_code == 503, "a tenant without an allowance was served"
+    check_what_went_on(installation, answers, before)

@@ -37,7 +37,7 @@ def test_everything_a_tenant_can_say_is_understood() -> None:
                 "tags": {"batch": {"limits": {"requests_per_day": 3}}},
                 "models": {"m": {"limits": {"parallel": 1}}},
                 "sessions": {"limit_usd": 0.1, "tokens": 5, "steps": 6, "seconds": 7, "repeats": 8, "idle_seconds": 9},
-                "estimate": {"percentile": 0.95, "overdraft_usd": "0.01"},
+                "estimate": {"percentile": 0.95, "overdraft_usd": "0.01", "without_store_usd": 5},
             }
         ],
         keys=[key(project="web / ünï:1", budget=[{"limit_usd": 2}, {"limit_usd": 1, "period": "lifetime"}])],
@@ -50,6 +50,7 @@ def test_everything_a_tenant_can_say_is_understood() -> None:
     assert tenant.named.models["m"].limits == (RateLimit("model:acme/m", "parallel", 1),)
     assert tenant.named.sessions == SessionLimits(USD // 10, 5, 6, 7, 8, 9)
     assert (tenant.estimating.percentile, tenant.overdraft) == (0.95, USD // 100)
+    assert tenant.estimating.without_store == 5 * USD
     [declared] = built.keys
     assert declared.project == "web / ünï:1"
     assert [(budget.limit, budget.period) for budget in declared.allowance.budgets] == [
