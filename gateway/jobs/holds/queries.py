@@ -47,6 +47,12 @@ def mark_given_back(connection: Connection, request_ids: Sequence[str], now: flo
     connection.execute(changed)
 
 
+def forget_claims(connection: Connection, request_ids: Sequence[str]) -> None:
+    """The counters have the charges of these released holds already, so nothing is given back, now or later."""
+    changed = update(holds).where(holds.c.request_id.in_(request_ids), holds.c.state == "released")
+    connection.execute(changed.values(claims=None))
+
+
 def unmark(connection: Connection, request_ids: Sequence[str]) -> None:
     """The counters have the charges of these now, as if they had never been released."""
     connection.execute(update(holds).where(holds.c.request_id.in_(request_ids)).values(given_back_at=None))

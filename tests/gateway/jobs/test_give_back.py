@@ -206,6 +206,19 @@ async def test_a_settlement_before_the_release_is_noticed_leaves_the_counters_al
     assert value(counters) == asked.charge
 
 
+async def test_a_settlement_that_reaches_the_store_before_the_job_and_sql_after_it_counts_once(
+    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    await take(redis_url, HELD)
+    abandon(tmp_path, database, asked := event(hold=HELD))
+    await settle_in_store(redis_url, asked)
+    run_job(context_of(database, redis_url))
+    assert value(counters) == asked.charge
+    settle_in_spool(tmp_path, database, asked)
+    run_job(context_of(database, redis_url))
+    assert value(counters) == asked.charge
+
+
 async def test_counters_that_are_gone_stay_gone(
     database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
