@@ -9,6 +9,11 @@ from typing import Literal, NamedTuple, Protocol, get_args
 ONCE_SECONDS = 300.0
 """How long a store remembers the name of a correction."""
 
+KEPT_SECONDS = 6 * 3600.0
+"""The same for corrections of kept counters, whose holds a job may come upon later. Nobody touches a hold of a request that is
+older than this without a name: the request may have been corrected, and correcting twice would let a budget be overspent.
+It costs the store one small key for each request with budgets, for so long."""
+
 Maker = Literal["request", "job"]
 """Who corrects the claims of a request: its own process when it settles, or the job that gives back what nobody settled."""
 MAKERS: tuple[Maker, ...] = get_args(Maker)

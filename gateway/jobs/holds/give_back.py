@@ -9,19 +9,24 @@ store remembers the names for longer than any counter but those of lifetime budg
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 
 from gateway.db.transaction import snapshot, transaction
 from gateway.jobs.holds import queries
 from gateway.jobs.holds.queries import Taken
 from gateway.jobs.runner import Context
-from gateway.store.base import Claim, Maker, Store
+from gateway.store.base import KEPT_SECONDS, Claim, Maker, Store
 from gateway.store.open import open_store
 
 BATCH = 500
 REMEMBER_SECONDS = 40 * 86_400.0
+MARGIN_SECONDS = 300.0
+"""How far the clocks of a gateway and of this job may be apart."""
 LATE = "late/"
 """Before the name of a request whose charge is added after its hold was given back."""
+
+logger = logging.getLogger(__name__)
 
 
 def give_back_holds(context: Context) -> str | None:
@@ -44,7 +49,7 @@ async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
         while not context.stop.is_set():
             with snapshot(database) as connection:
                 released = queries.to_give_back(connection, BATCH)
-            made_by = {hold.request_id: await _give_back(store, hold) for hold in released}
+            made_by = {hold.request_id: await _give_back(store, hold, context.now()) for hold in released}
             if released:
                 with transaction(database) as connection:
                     queries.mark_given_back(connection, _names(made_by, "job"), context.now())
@@ -65,10 +70,14 @@ async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
     return given, charged
 
 
-async def _give_back(store: Store | None, hold: Taken) -> Maker:
+async def _give_back(store: Store | None, hold: Taken, now: float) -> Maker:
     """Take its claims off the counters unless that is done. By whom, this job (perhaps before a crash) or the request."""
     if store is None:
         return "job"
+    if now - hold.created_at > KEPT_SECONDS - MARGIN_SECONDS:
+        # The store may have forgotten that the request was corrected; so it counts as that.
+        logger.error("the hold of %s is too old to be given back safely; its budgets count too much", hold.request_id)
+        return "request"
     claims = [(Claim(counter, amount, 0), 0) for counter, amount in hold.claims.items()]
     return await store.adjust(claims, once=hold.request_id, remember=REMEMBER_SECONDS, by="job")
 
