@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 ONCE_SECONDS = 300.0
 """How long a store remembers the name of a correction."""
+
+KEPT_SECONDS = 6 * 3600.0
+"""The same for corrections of kept counters, whose holds a job may come upon later. Nobody touches a hold of a request that is
+older than this without a name: the request may have been corrected, and correcting twice would let a budget be overspent.
+It costs the store one small key for each request with budgets, for so long."""
+
+Maker = Literal["request", "job"]
+"""Who corrects the claims of a request: its own process when it settles, or the job that gives back what nobody settled."""
+MAKERS: tuple[Maker, ...] = get_args(Maker)
 
 
 class Claim(NamedTuple):
@@ -94,13 +103,14 @@ class Store(Protocol):
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
-    ) -> None:
+        by: Maker = "request",
+    ) -> Maker:
         """Correct taken claims to what was really used, atomically.
 
         For each pair the counter changes by `actual - claim.amount` (never below zero; a counter that has expired is
         left alone), and a lease is released. With `once`, a name for this correction, repeating the call changes nothing:
         after Unavailable nobody knows whether it was done, and only a named correction may be tried again. The name is
-        remembered for `remember` seconds.
+        remembered for `remember` seconds, with who made the correction; the answer says who that was, `by` if it was this call.
         `epoch` is the store's when the claims were taken, `late` that it did not answer when they should have been
         corrected. If it has lost its data since, a kept counter was restored while the request was open, with its hold, or,
         when this is late, after it had ended, with its charge: then nothing is left to correct. On other counters nothing

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gateway.errors import Unavailable
-from gateway.store.base import ONCE_SECONDS, Claim, Store
+from gateway.store.base import KEPT_SECONDS, ONCE_SECONDS, Claim, Store
 
 logger = logging.getLogger(__name__)
 MOST_WAITING = 100_000
@@ -53,7 +53,7 @@ class Corrections:
         """
         correction = Correction(request_id if self._store.loses_answers else None, changes, self._clock(), epoch)
         try:
-            await self._store.adjust(changes, once=correction.name, epoch=epoch)
+            await self._store.adjust(changes, once=correction.name, remember=_remember(changes), epoch=epoch)
         except Unavailable:
             if len(self._waiting) == MOST_WAITING:
                 logger.error("a correction is given up: %d wait already; its budget counts too much", MOST_WAITING)
@@ -85,9 +85,19 @@ class Corrections:
         while self._waiting:
             correction = self._waiting[0]
             if self._clock() - correction.since < ONCE_SECONDS:
-                await self._store.adjust(correction.changes, once=correction.name, epoch=correction.epoch, late=True)
+                await self._store.adjust(
+                    correction.changes,
+                    once=correction.name,
+                    remember=_remember(correction.changes),
+                    epoch=correction.epoch,
+                    late=True,
+                )
             else:
                 # The store may have forgotten the name by now, and correcting twice would let a budget be overspent.
                 logger.error("a correction is too old to be made safely; its budget counts too much")
             self._waiting.popleft()
             self._waiting_changed(len(self._waiting))
+
+
+def _remember(changes: Sequence[tuple[Claim, int]]) -> float:
+    return KEPT_SECONDS if any(claim.kept for claim, _ in changes) else ONCE_SECONDS

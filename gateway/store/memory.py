@@ -9,7 +9,7 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 
-from gateway.store.base import ONCE_SECONDS, Claim, Missing, Refused, Taken
+from gateway.store.base import MAKERS, ONCE_SECONDS, Claim, Maker, Missing, Refused, Taken
 
 SWEEP_AT_MOST = 16
 """Expired counters dropped per reserve: more than a request can create, so memory stays bounded without a sweep task."""
@@ -85,14 +85,15 @@ class MemoryStore:
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
-    ) -> None:
+        by: Maker = "request",
+    ) -> Maker:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         now = self._clock()
         if once is not None:
             done = f"done/{once}"
-            if self._value(done, now):
-                return
-            self._values[done] = 1
+            if made := self._value(done, now):
+                return MAKERS[made - 1]
+            self._values[done] = MAKERS.index(by) + 1
             self._expire(done, now + remember)
         for claim, actual in claims:
             if claim.lease is not None:
@@ -101,6 +102,7 @@ class MemoryStore:
                     del self._leases[claim.counter]
             elif claim.counter in self._values and self._ends.get(claim.counter, now + 1) > now:
                 self._values[claim.counter] = max(0, self._values[claim.counter] + actual - claim.amount)
+        return by
 
     def age(self) -> float:
         """See Store.age: the data is never lost while the process lives."""

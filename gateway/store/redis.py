@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from gateway.errors import ConfigError, Unavailable
-from gateway.store.base import ONCE_SECONDS, Claim, Missing, Refused, Taken
+from gateway.store.base import MAKERS, ONCE_SECONDS, Claim, Maker, Missing, Refused, Taken
 
 DEADLINE_SECONDS = 1.0
 """How long Redis may take. It is counted in steps of a tenth, and only those whose end was noticed in time: a process that
@@ -98,13 +98,14 @@ class RedisStore:
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
-    ) -> None:
+        by: Maker = "request",
+    ) -> Maker:
         """Correct claims to their actual amounts and release leases; see Store.adjust."""
         if not claims:
-            return
+            return by
         keys = [PREFIX + claim.counter for claim, _ in claims]
         keys.append(EPOCH)
-        arguments = [epoch or "", ""]
+        arguments = [epoch or "", "", str(MAKERS.index(by) + 1)]
         if once is not None:
             keys.append(f"{PREFIX}done/{once}")
             arguments[1] = str(int(remember))
@@ -112,7 +113,7 @@ class RedisStore:
             difference = actual - claim.amount
             when_lost = (0 if late else difference) if claim.kept else actual
             arguments += (str(difference), str(when_lost), claim.lease or "")
-        await self._ask(lambda: self._adjust(keys=keys, args=arguments))
+        return MAKERS[int(await self._ask(lambda: self._adjust(keys=keys, args=arguments))) - 1]
 
     def age(self) -> float:
         """See Store.age; by Redis's clock."""

@@ -70,9 +70,10 @@ async def test_a_named_correction_is_done_once_however_often_it_is_sent(store: S
     claim = Claim("budget", 100, 1000, soon())
     await store.reserve([claim])
     await store.reserve([claim])
-    for _ in range(3):
-        await store.adjust([(claim, 10)], once="request-1")
+    for by in ("job", "request", "job"):
+        assert await store.adjust([(claim, 10)], once="request-1", by=by) == "job", "who made it is remembered"  # type: ignore[arg-type]
     assert await store.read(["budget"]) == [110]
+    assert await store.adjust([(claim, 100)]) == "request"
     await store.adjust([(claim, 10)], once="request-2")
     assert await store.read(["budget"]) == [20]
 

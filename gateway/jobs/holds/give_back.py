@@ -1,26 +1,32 @@
 """Gives what orphaned holds took back to the shared counters, so that a killed process does not cost a budget its period.
 
 The deliverer closes such holds in SQL without a charge. Here their claims are taken off the counters under the name of the
-request, which a late settlement by a process that only seemed gone uses as well: whoever comes second changes nothing. Should
-its usage reach SQL after that, its charge is added to the counters, once. Whatever fails is done again at the next run; the
+request, which a late settlement by a process that only seemed gone uses as well: whoever comes second changes nothing, and the
+store says who was first. Should its usage reach SQL after this job was first, its charge is added to the counters, once. Whatever fails is done again at the next run; the
 store remembers the names for longer than any counter but those of lifetime budgets lives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Mapping
 
 from gateway.db.transaction import snapshot, transaction
 from gateway.jobs.holds import queries
 from gateway.jobs.holds.queries import Taken
 from gateway.jobs.runner import Context
-from gateway.store.base import Claim, Store
+from gateway.store.base import KEPT_SECONDS, Claim, Maker, Store
 from gateway.store.open import open_store
 
 BATCH = 500
 REMEMBER_SECONDS = 40 * 86_400.0
+MARGIN_SECONDS = 300.0
+"""How far the clocks of a gateway and of this job may be apart."""
 LATE = "late/"
 """Before the name of a request whose charge is added after its hold was given back."""
+
+logger = logging.getLogger(__name__)
 
 
 def give_back_holds(context: Context) -> str | None:
@@ -43,11 +49,11 @@ async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
         while not context.stop.is_set():
             with snapshot(database) as connection:
                 released = queries.to_give_back(connection, BATCH)
-            for hold in released:
-                await _give_back(store, hold)
+            made_by = {hold.request_id: await _give_back(store, hold, context.now()) for hold in released}
             if released:
                 with transaction(database) as connection:
-                    queries.mark_given_back(connection, [hold.request_id for hold in released], context.now())
+                    queries.mark_given_back(connection, _names(made_by, "job"), context.now())
+                    queries.forget_claims(connection, _names(made_by, "request"))
             with snapshot(database) as connection:
                 late = queries.settled_late(connection, BATCH)
             for hold in late:
@@ -64,10 +70,20 @@ async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
     return given, charged
 
 
-async def _give_back(store: Store | None, hold: Taken) -> None:
-    if store is not None:
-        claims = [(Claim(counter, amount, 0), 0) for counter, amount in hold.claims.items()]
-        await store.adjust(claims, once=hold.request_id, remember=REMEMBER_SECONDS)
+async def _give_back(store: Store | None, hold: Taken, now: float) -> Maker:
+    """Take its claims off the counters unless that is done. By whom, this job (perhaps before a crash) or the request."""
+    if store is None:
+        return "job"
+    if now - hold.created_at > KEPT_SECONDS - MARGIN_SECONDS:
+        # The store may have forgotten that the request was corrected; so it counts as that.
+        logger.error("the hold of %s is too old to be given back safely; its budgets count too much", hold.request_id)
+        return "request"
+    claims = [(Claim(counter, amount, 0), 0) for counter, amount in hold.claims.items()]
+    return await store.adjust(claims, once=hold.request_id, remember=REMEMBER_SECONDS, by="job")
+
+
+def _names(made_by: Mapping[str, Maker], maker: Maker) -> list[str]:
+    return [request_id for request_id, by in made_by.items() if by == maker]
 
 
 def late_amount(counter: str, hold: Taken) -> int:

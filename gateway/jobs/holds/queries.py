@@ -20,13 +20,14 @@ class Taken:
     claims: dict[str, int]
     charge: int = 0
     tokens: int = 0
+    created_at: float = 0.0
 
 
 def to_give_back(connection: Connection, at_most: int) -> list[Taken]:
     """Released holds whose claims the shared counters still have, oldest first."""
-    query = select(holds.c.request_id, holds.c.claims).where(text(TO_GIVE_BACK))
+    query = select(holds.c.request_id, holds.c.claims, holds.c.created_at).where(text(TO_GIVE_BACK))
     rows = connection.execute(query.order_by(holds.c.closed_at).limit(at_most))
-    return [Taken(row.request_id, _by_counter(row.claims)) for row in rows]
+    return [Taken(row.request_id, _by_counter(row.claims), created_at=row.created_at.timestamp()) for row in rows]
 
 
 def settled_late(connection: Connection, at_most: int) -> list[Taken]:
@@ -45,6 +46,12 @@ def mark_given_back(connection: Connection, request_ids: Sequence[str], now: flo
     """The counters no longer have these. One that was settled meanwhile is marked as well: its charge is then added."""
     changed = update(holds).where(holds.c.request_id.in_(request_ids)).values(given_back_at=moment(now))
     connection.execute(changed)
+
+
+def forget_claims(connection: Connection, request_ids: Sequence[str]) -> None:
+    """The counters have, or may have, the charges of these released holds: nothing is given back, now or later."""
+    changed = update(holds).where(holds.c.request_id.in_(request_ids), holds.c.state == "released")
+    connection.execute(changed.values(claims=None))
 
 
 def unmark(connection: Connection, request_ids: Sequence[str]) -> None:

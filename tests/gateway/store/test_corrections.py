@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.errors import Unavailable
-from gateway.store.base import ONCE_SECONDS, Claim
+from gateway.store.base import ONCE_SECONDS, Claim, Maker
 from gateway.store.corrections import Corrections
 from gateway.store.memory import MemoryStore
 
@@ -32,12 +32,14 @@ class FarStore(MemoryStore):
         remember: float = ONCE_SECONDS,
         epoch: str | None = None,
         late: bool = False,
-    ) -> None:
+        by: Maker = "request",
+    ) -> Maker:
         if self.away:
             raise Unavailable("away")
-        await super().adjust(claims, once=once, remember=remember, epoch=epoch, late=late)
+        made = await super().adjust(claims, once=once, remember=remember, epoch=epoch, late=late, by=by)
         if self.losing:
             raise Unavailable("the answer was lost")
+        return made
 
 
 async def claimed(store: MemoryStore, count: int) -> list[Claim]:
