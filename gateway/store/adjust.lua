@@ -4,8 +4,9 @@
 -- ('' = none).
 -- A counter that is gone stays gone: its window is over. INCRBY is exact over 64 bits; only the sign is looked at here.
 local claims = (#ARGV - 2) / 3
+local epoch = life(KEYS[claims + 1], redis.call('TIME'))
 if ARGV[2] ~= '' and not redis.call('SET', KEYS[#KEYS], '1', 'NX', 'EX', ARGV[2]) then return 0 end
-local lost = ARGV[1] ~= '' and redis.call('GET', KEYS[claims + 1]) ~= ARGV[1]
+local lost = ARGV[1] ~= '' and epoch ~= ARGV[1]
 for index = 1, claims do
   local key, at = KEYS[index], 3 * index
   if ARGV[at + 2] ~= '' then
