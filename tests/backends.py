@@ -132,15 +132,15 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 
 @contextmanager
-def running_redis(port: int | None = None) -> Iterator[RedisServer]:
-    """A Redis of its own, on a free port unless one is named."""
+def running_redis(port: int | None = None, folder: Path | None = None) -> Iterator[RedisServer]:
+    """A Redis of its own, on a free port unless one is named; it loads a snapshot that lies in the folder, if one is named."""
     binary = shutil.which("redis-server")
     if binary is None:
         missing("Redis", "apt-get install redis-server (or brew install redis)")
-    with tempfile.TemporaryDirectory(prefix="penstock-redis-") as folder:
+    with tempfile.TemporaryDirectory(prefix="penstock-redis-") as own_folder:
         port = port or free_port()
         process = subprocess.Popen(
-            [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder],
+            [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder or own_folder],
             stdout=subprocess.DEVNULL,
         )
         server = RedisServer(port, process)

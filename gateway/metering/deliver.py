@@ -174,10 +174,10 @@ class Deliverer:
             else:
                 counts.known += 1
         with transaction(self._database) as connection:
+            queries.write_holds(connection, [pair for name, pair in holds.items() if name not in events])
             if events:
                 counts.events = self._write_events(connection, events, now)
                 counts.known += len(events) - counts.events
-            queries.write_holds(connection, [pair for name, pair in holds.items() if name not in events])
             for segment, line, reason in corrupt:
                 queries.bury(connection, segment.name, line.position, line.text, reason, now)
             queries.write_checkpoints(connection, batch.delivered, now)
@@ -195,8 +195,8 @@ class Deliverer:
         if self._publish:
             send_later(connection, USAGE, [metered(event) for _, event in new], now)
         # The roll-ups come last: every deliverer waits for their rows.
-        queries.take_back_interruptions(connection, released)
-        queries.insert_usage(connection, [event for _, event in new])
+        taken_back = queries.take_back_interruptions(connection, released)
+        queries.insert_usage(connection, [event for _, event in new], taken_back)
         return len(new)
 
     def _close_abandoned(self, dead: set[str], done: Delivered) -> None:

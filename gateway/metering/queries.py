@@ -49,21 +49,28 @@ def open_months(connection: Connection, starts: Iterable[float]) -> None:
     partitions.open_months(connection, [moment(start) for start in starts])
 
 
-def insert_usage(connection: Connection, events: Sequence[UsageEvent]) -> None:
-    """Usage rows, attempts and roll-ups of requests that have none yet."""
+def insert_usage(connection: Connection, events: Sequence[UsageEvent], taken_back: Sequence[UsageEvent] = ()) -> None:
+    """Usage rows, attempts and roll-ups of requests that have none yet; `taken_back` is taken out of the roll-ups.
+
+    Both in one step, because roll-ups are locked in one order per step: two steps would wait for each other in a circle.
+    """
     open_months(connection, {event.started_at for event in events})
     copy_rows(connection, usage_events, USAGE, [usage_row(event) for event in events])
     copy_rows(connection, attempts, ATTEMPT, [row for event in events for row in attempt_rows(event)])
-    add_sums(connection, sums_of(events))
+    sums = sums_of(events)
+    for key, numbers in sums_of(taken_back, -1).items():
+        known = sums.get(key)
+        sums[key] = [a + b for a, b in zip(known, numbers, strict=True)] if known else numbers
+    add_sums(connection, sums)
 
 
-def take_back_interruptions(connection: Connection, holds_of: Sequence[Hold]) -> None:
+def take_back_interruptions(connection: Connection, holds_of: Sequence[Hold]) -> list[UsageEvent]:
     """Remove the rows that were made from these holds alone, because the real record has turned up.
 
-    A row that retention has removed with its month is still in the roll-ups, so it is taken out of them all the same.
+    Returns what the roll-ups still count of them: also rows that retention has removed with their month.
     """
     if not holds_of:
-        return
+        return []
     starts = [moment(hold.created_at) for hold in holds_of]
     interrupted = and_(
         among(connection, usage_events.c.request_id, [hold.request_id for hold in holds_of]),
@@ -74,12 +81,11 @@ def take_back_interruptions(connection: Connection, holds_of: Sequence[Hold]) ->
     found = set(connection.scalars(select(usage_events.c.request_id).where(interrupted)))
     connection.execute(delete(usage_events).where(interrupted))
     gone = set(connection.scalars(select(removed_months.c.month).where(removed_months.c.requests_at.is_not(None))))
-    counted = [
+    return [
         interrupted_event(hold, hold.created_at)
         for hold, start in zip(holds_of, starts, strict=True)
         if hold.request_id in found or f"{start:%Y-%m}" in gone
     ]
-    add_sums(connection, sums_of(counted, -1))
 
 
 def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> None:

@@ -1,5 +1,6 @@
 """Counters shared by all gateway processes in Redis (7.0 or newer): one Lua call, one round trip, per reserve and adjust.
 
+Counters live as long as the Redis process: one that comes back with a snapshot, or a replica in its place, begins anew.
 When Redis does not answer within the deadline every method raises Unavailable and the request is refused. A reserve that
 Redis reads only after its caller has given up does nothing (the script compares a deadline with Redis's own clock).
 """
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from gateway.errors import ConfigError, Unavailable
 from gateway.store.base import MAKERS, ONCE_SECONDS, Claim, Maker, Missing, Refused, Taken
@@ -35,7 +36,10 @@ EPOCH = f"{PREFIX}epoch"
 
 LATE, OTHER_EPOCH, MISSING, TOLD = 0, -1, -2, -3
 """First number of a reply of reserve.lua; a positive one is the claim that was refused."""
-_LUA = {name: (Path(__file__).parent / f"{name}.lua").read_text("utf-8") for name in ("reserve", "adjust", "read")}
+TRIES_WHEN_RESTARTED = 3
+_LUA = {
+    name: (Path(__file__).parent / f"{name}.lua").read_text("utf-8") for name in ("life", "reserve", "adjust", "read")
+}
 _Answer = TypeVar("_Answer")
 
 
@@ -59,7 +63,10 @@ class RedisStore:
             raise ConfigError(f"the Redis URL is not valid: {error}. Write it as redis://host:6379/0.") from None
         self._deadline = deadline
         self._redis: Redis = Redis.from_pool(pool)
-        self._reserve, self._adjust, self._read = (self._redis.register_script(_LUA[name]) for name in _LUA)
+        self._read = self._redis.register_script(_LUA["read"])
+        # The names of scripts in the Redis process that was last spoken to.
+        self._scripts: dict[str, str] = {}
+        self._loading = asyncio.Lock()
         self.epoch = ""
         # Redis's clock minus ours, seconds; measured at the first call and again whenever something went wrong.
         self._clock_difference: float | None = None
@@ -113,11 +120,11 @@ class RedisStore:
             difference = actual - claim.amount
             when_lost = (0 if late else difference) if claim.kept else actual
             arguments += (str(difference), str(when_lost), claim.lease or "")
-        return MAKERS[int(await self._ask(lambda: self._adjust(keys=keys, args=arguments))) - 1]
+        return MAKERS[int(await self._ask(lambda: self._run("adjust", keys, arguments))) - 1]
 
     def age(self) -> float:
         """See Store.age; by Redis's clock."""
-        return time.time() + (self._clock_difference or 0.0) - float(self.epoch or 0)
+        return time.time() + (self._clock_difference or 0.0) - float(self.epoch.partition("/")[0] or 0)
 
     async def read(self, counters: Sequence[str]) -> list[int]:
         """Current values; see Store.read."""
@@ -148,13 +155,35 @@ class RedisStore:
                 self._clock_difference = seconds + microseconds / 1e6 - time.time()
                 measured = True
             last_moment = int((gives_up_at + self._clock_difference) * 1000)
-            reply = await self._reserve(keys=keys, args=[last_moment, self.epoch, *arguments])
+            reply = await self._run("reserve", keys, [str(last_moment), self.epoch, *arguments])
             if reply and int(reply[0]) == OTHER_EPOCH:
                 self.epoch = reply[1].decode()
             elif not measured and reply and int(reply[0]) == LATE:
                 self._clock_difference = None
             else:
                 return reply
+
+    async def _run(self, name: str, keys: list[str], arguments: list[str]) -> Any:
+        """Call a script; load them again when this is another Redis process than before. Raises RedisError."""
+        for _ in range(TRIES_WHEN_RESTARTED):
+            known = self._scripts
+            try:
+                if known:
+                    return await self._redis.evalsha(known[name], len(keys), *keys, *arguments)
+            except NoScriptError:
+                pass
+            async with self._loading:
+                if self._scripts is known:
+                    await self._load()
+        raise RedisError("it forgets scripts as soon as they are loaded")
+
+    async def _load(self) -> None:
+        # Over one connection, so that it is the process with this id that gets the scripts.
+        async with self._redis.client() as connection:
+            run = f"local run = '{(await connection.info('server'))['run_id']}'\n"
+            self._scripts = {
+                name: await connection.script_load(run + _LUA["life"] + _LUA[name]) for name in ("reserve", "adjust")
+            }
 
     async def _ask(self, question: Callable[[], Awaitable[_Answer]]) -> _Answer:
         loop = asyncio.get_running_loop()

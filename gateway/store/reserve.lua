@@ -25,11 +25,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if now > tonumber(ARGV[1]) then return {0} end
 
-local epoch = redis.call('GET', KEYS[#KEYS])
-if not epoch then
-  epoch = time[1] .. '.' .. time[2]
-  redis.call('SET', KEYS[#KEYS], epoch)
-end
+local epoch = life(KEYS[#KEYS], time)
 if epoch ~= ARGV[2] then return {-1, epoch} end
 
 local refused

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from gateway.billing.retention.queries import removed_money
 from gateway.callers import ScopeKind
 from gateway.db.connect import Database
+from gateway.db.partitions import of_request
 from gateway.db.tables import TO_GIVE_BACK, attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
 from gateway.store.windows import CounterName, Window, named_window, parse_counter
@@ -46,6 +47,8 @@ def used(database: Database, counter: str, tenant: str, now: float, *, shared: b
         quantity: Quantity = "money" if name.what == "budget" else "requests" if name.what == "requests" else "tokens"
         span = named_window(name.period or "day", name.label)
         spent = _spent(database, kind, tenant, owner, quantity)
+        if kind == "model":
+            spent = _within(spent, attempts.c.request_started_at, span)  # partitions are chosen by it
         total = connection.execute(_within(spent, usage_events.c.started_at, span)).scalar_one()
         if span.starts_at is None:  # shorter windows lie in months that retention keeps
             total += removed_money(connection, kind, "charge").get((tenant, owner), 0)  # type: ignore[arg-type]
@@ -68,7 +71,7 @@ def _spent(database: Database, kind: ScopeKind, tenant: str, owner: str, quantit
     }
     query = select(sums[quantity]).where(usage_events.c.tenant == tenant)
     if kind == "model":
-        query = query.join_from(usage_events, attempts, attempts.c.request_id == usage_events.c.request_id)
+        query = query.join_from(usage_events, attempts, of_request(attempts))
         return query.where(attempts.c.model == owner)
     if kind == "tag":
         return query.where(_has_tag(owner, database.is_sqlite))

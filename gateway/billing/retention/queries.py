@@ -76,11 +76,19 @@ def request_count(connection: Connection, month: Month) -> int:
     return int(connection.scalar(query) or 0)
 
 
+def has_requests(connection: Connection, month: Month) -> bool:
+    """Whether a month has usage rows."""
+    query = select(literal(1)).where(*_within(_STARTED, month.start, month.end)).limit(1)
+    return connection.scalar(query) is not None
+
+
 def stamp(connection: Connection, month: Month) -> tuple[Any, ...]:
-    """What differs when usage of a month was added or replaced, because roll-ups change in the same transaction."""
+    """What differs when usage of a month was added or replaced, because roll-ups change in the same transaction, or removed."""
     names = ("requests", "attempts", *usage_fields(), *MONEY)
     query = select(*(func.sum(usage_days.c[name]) for name in names))
-    return tuple(connection.execute(query.where(*_within(usage_days.c.start, month.start, month.end))).one())
+    added = connection.execute(query.where(*_within(usage_days.c.start, month.start, month.end))).one()
+    removed_at = connection.scalar(select(removed_months.c.requests_at).where(removed_months.c.month == str(month)))
+    return (removed_at, *added)
 
 
 def span(connection: Connection, month: Month) -> tuple[datetime, datetime] | None:

@@ -98,9 +98,11 @@ def _drop(database: Database, month: Month, now: datetime) -> tuple[str, ...]:
         sums = [queries.sums_of(connection, day, day + _DAY) for day in days]
     with transaction(database) as connection:
         partitions.close_months(connection, PATIENCE_MS)
+        if not queries.has_requests(connection, month):
+            return ()  # somebody else has just removed and remembered them
         needed = _still_needed(connection, month)
         if not needed and queries.stamp(connection, month) != stamp:
-            needed = (f"requests of {month} arrived just now; run it again",)
+            needed = (f"requests of {month} arrived or were removed just now; run it again",)
         if needed:
             return needed
         for one in sums:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, insert, select, update
 
 from gateway.db.job_tables import outbox, outbox_messages
 from gateway.db.tables import moment
@@ -42,9 +42,8 @@ def destinations(connection: Connection) -> list[str]:
 
 
 def make_messages(connection: Connection, destination: str, most_events: int, now: float, gives_up_at: float) -> None:
-    """One message for each tenant that has events and no message under way."""
-    alive = (outbox_messages.c.destination == destination, outbox_messages.c.dead_at.is_(None))
-    busy = set(connection.scalars(select(outbox_messages.c.tenant).where(*alive)))
+    """One message for each tenant that has events and no message under way; senders beside each other make it once."""
+    busy = set(connection.scalars(select(outbox_messages.c.tenant).where(*_under_way(destination))))
     tenant: str | None = connection.scalar(_next_tenant(destination, None))
     while tenant is not None:
         if tenant not in busy:
@@ -121,9 +120,14 @@ def _make_message(
 ) -> None:
     mine = (outbox.c.destination == destination, outbox.c.tenant == tenant, outbox.c.message_id.is_(None))
     query = select(outbox.c.id, func.length(outbox.c.document)).where(*mine).order_by(outbox.c.id).limit(most_events)
+    # Another sender that is making a message of these is waited for; then what it made is seen.
+    found = connection.execute(query.with_for_update()).all()
+    busy = select(outbox_messages.c.id).where(*_under_way(destination), outbox_messages.c.tenant == tenant).limit(1)
+    if not found or connection.scalar(busy) is not None:
+        return
     chosen: list[int] = []
     size = 0
-    for row_id, length in connection.execute(query):
+    for row_id, length in found:
         size += length
         if chosen and size > MESSAGE_BYTES:
             break
@@ -139,6 +143,10 @@ def _make_message(
     }
     connection.execute(insert(outbox_messages).values(message))
     connection.execute(update(outbox).where(outbox.c.id.in_(chosen)).values(message_id=message["id"]))
+
+
+def _under_way(destination: str) -> tuple[ColumnElement[bool], ...]:
+    return (outbox_messages.c.destination == destination, outbox_messages.c.dead_at.is_(None))
 
 
 def _next_lane(column: Any, after: str) -> Any:

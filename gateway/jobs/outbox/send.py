@@ -48,7 +48,10 @@ class Sent:
 
 
 def send_outbox(context: Context, deadline: float = DEADLINE_SECONDS) -> str | None:
-    """Send what is due, to every destination at the same time; a receiver has `deadline` seconds. Raises Unavailable."""
+    """Send what is due, to every destination at the same time; a receiver has `deadline` seconds. Raises Unavailable.
+
+    What goes wrong with one destination is raised when the others are done.
+    """
     with snapshot(context.database) as connection:
         names = queries.destinations(connection)
     if not names:
@@ -74,7 +77,13 @@ async def _send_all(context: Context, names: list[str], sent: Sent, deadline: fl
         async with Poster(deadline) as poster:
             await _send_to(context, poster, name, sent)
 
-    await asyncio.gather(*(send(name) for name in names))
+    results = await asyncio.gather(*(send(name) for name in names), return_exceptions=True)
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, BaseException):
+            logger.error("sending to %s has failed: %s", name, result)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def _send_to(context: Context, poster: Poster, name: str, sent: Sent) -> None:
@@ -91,6 +100,10 @@ async def _send_to(context: Context, poster: Poster, name: str, sent: Sent) -> N
         for message in messages:
             if context.stop.is_set():
                 return
+            if not message.documents:  # another sender's, and taken
+                with transaction(context.database) as connection:
+                    queries.forget(connection, message.id)
+                continue
             try:
                 await _deliver(context, poster, message)
             except NotTaken as failure:

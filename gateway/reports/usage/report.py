@@ -115,7 +115,7 @@ def sum_up(
                 if known is not numbers:
                     _add(known, numbers)
             _add(total, everything)
-    shown = [_row(groups, numbers) for groups, numbers in rows.items() if numbers[0]]
+    shown = [_row(groups, numbers) for groups, numbers in rows.items() if any(numbers)]
     shown.sort(key=lambda row: [(value is not None, value or "") for value in row.groups])
     return UsageReport(since, until, tuple(group_by), tuple(shown), _row((), total))
 

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from gateway.billing.counters.queries import used
-from gateway.db.connect import Database
+from gateway.db.connect import Database, connect
+from gateway.db.transaction import transaction
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.types import Hold, UsageEvent
@@ -76,6 +78,19 @@ def test_a_model_counts_its_own_attempts(database: Database, tmp_path: Path) -> 
     assert used(database, counter.format("requests-day", "small"), "acme", NOW) == 2
     assert used(database, counter.format("tokens-day", "large"), "acme", NOW) == TOKENS
     assert used(database, counter.format("tokens-day", "none"), "acme", NOW) == 0
+
+
+def test_a_model_is_summed_from_the_partitions_of_its_window_alone(postgres_url: str, tmp_path: Path) -> None:
+    """Another month's partitions are locked against everybody here; who wanted to read them would wait."""
+    database, other = connect(postgres_url, deadline_seconds=2), connect(postgres_url)
+    asked = event(attempt(1, model="small"), started_at=NOW)
+    deliver(database, tmp_path, asked, event(attempt(1, model="small"), started_at=NOW - 40 * DAY))
+    with transaction(other) as connection:
+        connection.execute(text("LOCK TABLE usage_events_2026_10, attempts_2026_10 IN ACCESS EXCLUSIVE MODE"))
+        for what in ("budget-month/2026-11", "budget-day/2026-11-21"):
+            assert used(database, f"{what}/model:acme/small", "acme", NOW) == asked.charge
+    database.close()
+    other.close()
 
 
 def test_open_holds_count_for_the_owners_they_know_and_for_the_counters_they_name(

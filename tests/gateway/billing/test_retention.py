@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from gateway.billing.periods.month import Month
 from gateway.billing.retention import remove
 from gateway.billing.retention.queries import removed_money
 from gateway.config import Retention
-from gateway.db.connect import Database
+from gateway.db.connect import Database, connect
 from gateway.db.tables import attempts, rated_lines, usage_events
 from gateway.db.transaction import snapshot, transaction
 from gateway.errors import ConfigError, Conflict
 from gateway.metering.rebuild import rebuild_month
 from gateway.reports.usage.report import usage_report
 from gateway.types import Usage, UsageEvent
+from tests.blocked import wait_for_blocked
 from tests.invoicing import day, deliver, parties, used
 from tests.usage import hold_of
 
@@ -213,6 +215,32 @@ def test_removal_that_was_cut_short_goes_on(
     assert rows(database) == (1, 1, 2)
     assert_books_right(database, tmp_path)
     assert usage_report(database, None, None, ("tenant", "day")) == report
+
+
+def test_two_removals_beside_each_other_remember_a_month_once(postgres_url: str, tmp_path: Path) -> None:
+    database, other = connect(postgres_url), connect(postgres_url)
+    deliver(database, tmp_path, *september())
+    close_period(database, "acme", SEPTEMBER, parties(), day("2026-10-02"))
+    counter = "budget-lifetime/ever/tenant:acme"
+    spent = counters_in_sql.used(database, counter, "acme", LATER.timestamp())
+    done: list[remove.Plan] = []
+    runs = [
+        threading.Thread(target=lambda base=base, at=at: done.append(remove.apply(base, RULES, at)))
+        for base, at in ((database, LATER), (other, LATER + timedelta(minutes=1)))
+    ]
+    with transaction(database) as connection:
+        connection.execute(text("LOCK TABLE usage_events IN ROW EXCLUSIVE MODE"))  # as a deliverer has it
+        for run in runs:
+            run.start()
+        wait_for_blocked(other, 2)  # both have their sums and want the month for themselves
+    for run in runs:
+        run.join(30)
+    assert [each.requests[0].needed for each in done] == [(), ()]
+    assert rows(database) == (0, 0, 0)
+    assert counters_in_sql.used(database, counter, "acme", LATER.timestamp()) == spent
+    assert_books_right(database, tmp_path)
+    database.close()
+    other.close()
 
 
 def test_every_rule_has_a_month_at_least() -> None:

@@ -107,6 +107,10 @@ def test_it_is_rated_with_the_first_price_there_was_by_a_correction_and_its_hold
     assert (done.calls, done.cost_pico, done.charge_pico, done.waiting) == (1, COST, CHARGE, {})
     report = usage_report(database, None, None, ()).total
     assert (report.requests, report.cost_pico, report.charge_pico) == (1, COST, CHARGE)
+    by_outcome = usage_report(database, None, None, ("outcome",)).rows
+    assert [(row.groups[0], row.requests, row.charge_pico) for row in by_outcome] == [
+        ("completed", 1, 0), ("corrected", 0, CHARGE),
+    ], "no money is hidden"  # fmt: skip
     assert report.usage == USED, "a correction adds money and no tokens"
     assert owed(database) == {"acme": CHARGE}
     correction = request_detail(database, f"{original.request_id}~1")

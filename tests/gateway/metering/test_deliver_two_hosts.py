@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 
 from gateway.billing.ledger import verify
 from gateway.db.connect import Database, connect
+from gateway.db.roll_up import add_sums
 from gateway.db.tables import dead_letters
 from gateway.db.transaction import snapshot, transaction
 from gateway.metering import queries
 from gateway.metering.deliver import Delivered, Deliverer
 from gateway.metering.interrupted import interrupted_event
 from gateway.metering.spool import Spool
+from gateway.metering.sums import sums_of
+from tests.blocked import wait_for_blocked
 from tests.gateway.metering.test_deliver import hold_states, outcomes, write
 from tests.usage import event, hold_of
 
@@ -120,7 +123,7 @@ def test_a_settle_that_meets_an_interruption_by_another_host_waits_and_replaces_
         queries.insert_usage(connection, [interrupted_event(hold, now) for hold in found])
         queries.release_holds(connection, [hold.request_id for hold in found], now)
         delivering.start()
-        _wait_for_a_blocked_statement(other_host)
+        wait_for_blocked(other_host)
     delivering.join(10)
     deliverer.close()
     spool.close()
@@ -131,11 +134,43 @@ def test_a_settle_that_meets_an_interruption_by_another_host_waits_and_replaces_
     assert checked.ok, checked.problems
 
 
-def _wait_for_a_blocked_statement(database: Database) -> None:
-    waiting = select(func.count()).select_from(text("pg_stat_activity")).where(text("wait_event_type = 'Lock'"))
-    for _ in range(400):
-        with snapshot(database) as connection:
-            if connection.scalar(waiting):
-                return
-        time.sleep(0.01)
-    pytest.fail("nothing waited")
+def test_a_settle_that_replaces_an_interruption_locks_rollups_in_the_order_of_everybody(
+    postgres: Database, other_host: Database, tmp_path: Path
+) -> None:
+    """Two steps, one for what is taken back and one for what is added, waited for another deliverer in a circle."""
+    late = event()
+    interruption = interrupted_event(hold_of(late), late.started_at)
+    write(tmp_path, event())  # its group is the first, that of interruptions comes after it
+    spool = Spool.open(tmp_path)
+    spool.hold(hold_of(late, expires_at=time.time() - 300))
+    deliverer = Deliverer(tmp_path, postgres)
+    assert deliverer.deliver_once().interrupted == 1
+    spool.settle(late)
+    failures: list[Exception] = []
+
+    def deliver() -> None:
+        try:
+            deliverer.deliver_once()
+        except Exception as error:
+            failures.append(error)
+
+    def add() -> None:
+        try:
+            with transaction(other_host) as connection:
+                add_sums(connection, sums_of([event(), interruption]))
+        except Exception as error:
+            failures.append(error)
+
+    delivering, adding = threading.Thread(target=deliver), threading.Thread(target=add)
+    with transaction(postgres) as connection:
+        connection.execute(text("LOCK TABLE attempts IN EXCLUSIVE MODE"))
+        delivering.start()
+        wait_for_blocked(other_host)
+        adding.start()
+        wait_for_blocked(postgres, 2, or_end_of=adding)
+    delivering.join(10)
+    adding.join(10)
+    deliverer.close()
+    spool.close()
+    assert failures == []
+    assert outcomes(postgres)[late.request_id] == "completed"

@@ -7,12 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import redis.asyncio as redis_client
 
 from gateway.errors import ConfigError, Unavailable
-from gateway.store.base import Claim
+from gateway.store.base import Claim, Missing
 from gateway.store.memory import MemoryStore
 from gateway.store.open import open_store
 from gateway.store.redis import RedisStore
@@ -112,6 +114,44 @@ async def test_a_redis_that_restarts_is_used_again() -> None:
         assert await store.reserve([CLAIM]) is None
         assert await store.read(["budget"]) == [10]
     await store.close()
+
+
+async def test_a_redis_that_comes_back_with_an_old_snapshot_has_lost_its_counters(tmp_path: Path) -> None:
+    """What was spent after the snapshot would be free again; a correction is made against what is restored."""
+    budget, minute = Claim("budget", 60, 100, kept=True), Claim("tokens", 60, 100, time.time() + 60)
+    with running_redis(folder=tmp_path) as first:
+        store, other = RedisStore(first.url), RedisStore(first.url)
+        for each in (store, other):  # both know the process and its scripts
+            assert isinstance(await each.reserve([budget]), Missing)
+        await store.restore("budget", 0, None)
+        async with redis_client.from_url(first.url) as client:
+            await client.save()
+        assert await store.reserve([budget, minute]) is None
+        taken_in = store.epoch
+        first.process.kill()
+        first.process.wait()
+    for correction_first in (True, False):
+        with running_redis(first.port, folder=tmp_path) as again:
+            async with redis_client.from_url(again.url) as client:
+                assert await client.get("{penstock}:budget") == b"0", "the snapshot was loaded"
+            for each in (store, other):
+                with suppress(Unavailable):  # its connection may be to the dead one
+                    await each.read(["budget"])
+            if correction_first:
+                await other.adjust([(budget, 50), (minute, 50)], once="name", epoch=taken_in)
+                assert await other.read(["budget", "tokens"]) == [0, 0]
+            assert await store.reserve([budget]) == Missing((budget,))
+            assert store.epoch != taken_in
+            assert store.age() < 30
+            await other.restore("budget", 60, None)
+            assert (await other.reserve([budget])) is not None, "60 and 60 are more than 100"
+            assert other.epoch == store.epoch
+            await store.adjust([(budget, 50)], once="name" if not correction_first else "late", epoch=taken_in)
+            assert await other.read(["budget"]) == [50]
+            again.process.kill()
+            again.process.wait()
+    for each in (store, other):
+        await each.close()
 
 
 async def test_claims_of_before_the_data_was_lost_are_corrected_by_what_was_restored(redis_url: str) -> None:
