@@ -16,7 +16,7 @@ from gateway.callers import ScopeKind
 from gateway.db.connect import Database
 from gateway.db.tables import TO_GIVE_BACK, attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
-from gateway.store.windows import CounterName, Window, named_window, parse_counter
+from gateway.store.windows import CounterName, Window, corrected_as, named_window, parse_counter
 from gateway.types import UNPRICED, usage_fields
 
 Quantity = Literal["money", "requests", "tokens"]
@@ -99,8 +99,8 @@ def _held(
             continue  # the request is over, and its usage is counted; only its money is still held
         if quantity == "money" and known:
             total += amount
-        elif quantity == "requests":
-            total += known
+        elif quantity == "requests" and known:
+            total += 1
         else:
             total += sum(taken for name, taken in claims or () if name == counter)
     return total
@@ -108,6 +108,8 @@ def _held(
 
 def _to_give_back(connection: Connection, counter: str, tenant: str) -> int:
     """What released holds still take from a counter. There are seldom any."""
+    if corrected_as(counter) is None:
+        return 0
     query = select(holds.c.claims).where(text(TO_GIVE_BACK), holds.c.tenant == tenant)
     return sum(taken for claims in connection.scalars(query) for name, taken in claims if name == counter)
 

@@ -25,8 +25,7 @@ from gateway.jobs.runner import Context
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.settings import read_settings
-from gateway.store.base import KEPT_SECONDS, ONCE_SECONDS, Claim, Missing
-from gateway.store.corrections import Corrections
+from gateway.store.base import Claim, Missing
 from gateway.store.redis import PREFIX, RedisStore
 from gateway.store.windows import budget_counter, limit_counter
 from gateway.types import UsageEvent
@@ -96,10 +95,16 @@ async def settle_in_store(redis_url: str, asked: UsageEvent) -> None:
     await store.close()
 
 
-def abandon(folder: Path, database: Database, asked: UsageEvent, ago: float = 4000.0) -> None:
+def abandon(
+    folder: Path,
+    database: Database,
+    asked: UsageEvent,
+    ago: float = 4000.0,
+    claims: tuple[tuple[str, int], ...] = ((COUNTER, HELD),),
+) -> None:
     """A hold that is long overdue, closed by the deliverer; its writer lives or not, that is all the same then."""
     spool, now = Spool.open(folder), time.time()
-    spool.hold(hold_of(asked, claims=((COUNTER, HELD),), created_at=now - ago, expires_at=now - 3600))
+    spool.hold(hold_of(asked, claims=claims, created_at=now - ago, expires_at=now - 3600))
     spool.close()
     deliver(folder, database)
 
@@ -205,47 +210,6 @@ async def test_a_settlement_before_the_release_is_noticed_leaves_the_counters_al
     settle_in_spool(tmp_path, database, asked)
     run_job(context_of(database, redis_url))
     assert value(counters) == asked.charge
-
-
-async def test_a_settlement_that_reaches_the_store_before_the_job_and_sql_after_it_counts_once(
-    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
-) -> None:
-    await take(redis_url, HELD)
-    abandon(tmp_path, database, asked := event(hold=HELD))
-    await settle_in_store(redis_url, asked)
-    run_job(context_of(database, redis_url))
-    assert value(counters) == asked.charge
-    settle_in_spool(tmp_path, database, asked)
-    run_job(context_of(database, redis_url))
-    assert value(counters) == asked.charge
-
-
-async def test_a_hold_whose_request_the_store_may_have_forgotten_is_not_given_back(
-    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its settlement is not delivered for longer than its name is remembered: too much is counted, never too little."""
-    await take(redis_url, HELD * 3)
-    await settle_in_store(redis_url, asked := event(hold=HELD))
-    assert counters.delete(f"{PREFIX}done/{asked.request_id}") == 1
-    abandon(tmp_path, database, asked, ago=KEPT_SECONDS)
-    run_job(context_of(database, redis_url))
-    assert value(counters) == HELD * 2 + asked.charge
-    assert asked.request_id in caplog.text
-    settle_in_spool(tmp_path, database, asked)
-    run_job(context_of(database, redis_url))
-    assert value(counters) == HELD * 2 + asked.charge
-
-
-async def test_the_store_remembers_a_settled_request_until_the_job_takes_it_for_too_old(
-    counters: redis.Redis, redis_url: str
-) -> None:
-    store = RedisStore(redis_url)
-    corrections = Corrections(store, lambda _: None)
-    await corrections.apply("budgeted", [(Claim(COUNTER, HELD, 0, kept=True), 1)])
-    await corrections.apply("limited", [(Claim("tokens/2026-11-22T10:00/key:k", 9, 0), 1)])
-    await store.close()
-    assert KEPT_SECONDS - 60 < counters.ttl(f"{PREFIX}done/budgeted") <= KEPT_SECONDS
-    assert counters.ttl(f"{PREFIX}done/limited") <= ONCE_SECONDS, "no job looks for it"
 
 
 async def test_counters_that_are_gone_stay_gone(
