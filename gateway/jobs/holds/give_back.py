@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from gateway.billing.counters.queries import LateCharge, late_charges
 from gateway.db.transaction import snapshot, transaction
 from gateway.jobs.holds import queries
 from gateway.jobs.holds.queries import Taken
@@ -57,7 +58,7 @@ async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
                     queries.mark_given_back(connection, _names(made_by, "job"), context.now())
                     queries.forget_claims(connection, _names(made_by, "request"))
             with snapshot(database) as connection:
-                late = queries.settled_late(connection, BATCH)
+                late = late_charges(connection, at_most=BATCH)
             for hold in late:
                 await _charge(store, hold)
             if late:
@@ -88,12 +89,7 @@ def _names(made_by: Mapping[str, Maker], maker: Maker) -> list[str]:
     return [request_id for request_id, by in made_by.items() if by == maker]
 
 
-def late_amount(counter: str, hold: Taken) -> int:
-    """What a request that was settled late adds to one of its counters (pure): what that one counts, by its name."""
-    return {"money": hold.charge, "tokens": hold.tokens, None: 0}[corrected_as(counter)]
-
-
-async def _charge(store: Store | None, hold: Taken) -> None:
+async def _charge(store: Store | None, hold: LateCharge) -> None:
     if store is not None:
-        claims = [(Claim(counter, 0, 0), late_amount(counter, hold)) for counter in hold.claims]
+        claims = [(Claim(counter, 0, 0), hold.amount(counter)) for counter in hold.counters]
         await store.adjust(claims, once=LATE + hold.request_id, remember=REMEMBER_SECONDS)

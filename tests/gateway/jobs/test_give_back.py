@@ -14,13 +14,12 @@ import pytest
 import redis
 
 from gateway.billing.budgets import CounterRebuild
-from gateway.billing.counters.queries import used
+from gateway.billing.counters.queries import LateCharge, used
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import Unavailable
 from gateway.jobs.holds import queries
-from gateway.jobs.holds.give_back import give_back_holds, late_amount
-from gateway.jobs.holds.queries import Taken
+from gateway.jobs.holds.give_back import give_back_holds
 from gateway.jobs.runner import Context
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
@@ -92,6 +91,13 @@ async def settle_in_store(redis_url: str, asked: UsageEvent) -> None:
     """What the process of a request does to the counters when it settles."""
     store = RedisStore(redis_url)
     await store.adjust([(Claim(COUNTER, HELD, 0), asked.charge)], once=asked.request_id)
+    await store.close()
+
+
+async def rebuild(redis_url: str, database: Database) -> None:
+    """What the first request does that finds its counter missing."""
+    store = RedisStore(redis_url)
+    await CounterRebuild(store, database).restore(Missing((Claim(COUNTER, 1, 10**18, kept=True),)), "acme")
     await store.close()
 
 
@@ -181,7 +187,7 @@ async def test_a_settlement_after_the_release_counts_its_charge_once(
 
 
 def test_a_late_settlement_adds_to_each_counter_what_it_counts() -> None:
-    late = Taken("req_1", {}, charge=7, tokens=3)
+    late = LateCharge("req_1", frozenset(), owed=7, tokens=3)
     names = {
         budget_counter("key:k", "day", "2026-11-22"): 7,
         limit_counter("key:k", "tokens", "2026-11-22", "day"): 3,
@@ -189,7 +195,7 @@ def test_a_late_settlement_adds_to_each_counter_what_it_counts() -> None:
         "session-tokens/3600/session:acme/run": 3,
         limit_counter("key:k", "requests", "2026-11-22"): 0,
     }
-    assert {name: late_amount(name, late) for name in names} == names
+    assert {name: late.amount(name) for name in names} == names
 
 
 async def test_the_name_of_a_hold_that_was_given_back_outlives_any_settlement(
@@ -226,10 +232,7 @@ async def test_counters_that_were_rebuilt_before_the_job_ran_still_end_at_what_w
     """A machine with Redis and gateway goes down: the rebuilt counter has what the job takes off it afterwards."""
     abandon(tmp_path, database, event(hold=HELD))
     settle_in_spool(tmp_path, database, paid := event())
-    store = RedisStore(redis_url)
-    rebuild = CounterRebuild(store, database)
-    await rebuild.restore(Missing((Claim(COUNTER, 1, 10**18, kept=True),)), "acme")
-    await store.close()
+    await rebuild(redis_url, database)
     assert value(counters) == HELD + paid.charge
     run_job(context_of(database, redis_url))
     assert value(counters) == paid.charge
