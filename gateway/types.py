@@ -220,7 +220,8 @@ class Hold:
     project: str | None = None
     end_user: str | None = None
     claims: tuple[tuple[str, int], ...] = ()
-    """Counters of budgets, and how much of each is taken: what a job gives back when the process is gone."""
+    """Counters that are rebuilt from SQL, and how much of each is taken. When the process is gone, a job gives money and tokens
+    back; requests and steps were made."""
 
 
 @dataclass(frozen=True, slots=True)

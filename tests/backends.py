@@ -140,7 +140,19 @@ def running_redis(port: int | None = None, folder: Path | None = None) -> Iterat
     with tempfile.TemporaryDirectory(prefix="penstock-redis-") as own_folder:
         port = port or free_port()
         process = subprocess.Popen(
-            [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder or own_folder],
+            [
+                binary,
+                "--port",
+                str(port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+                folder or own_folder,
+            ],
             stdout=subprocess.DEVNULL,
         )
         server = RedisServer(port, process)

@@ -86,7 +86,7 @@ class Holding:
             if held is not None:
                 each = each._replace(claim=claim._replace(amount=held.claim.amount + claim.amount))
             self._held[claim.counter] = each
-        grew = claimed[None][0] > self.amount or any(each.what != "once" for each in wanted)
+        grew = claimed[None][0] > self.amount or any(each.what != "once" or each.claim.kept for each in wanted)
         self.amount = claimed[None][0]
         return grew
 
@@ -115,12 +115,8 @@ class Holding:
             await self._services.corrections.apply(self._request_id, changes, self._epoch)
 
     def claims(self) -> tuple[tuple[str, int], ...]:
-        """The counters that have to be given back should this process die, and how much of each."""
-        return tuple(
-            (counter, held.claim.amount)
-            for counter, held in self._held.items()
-            if held.claim.kept and held.what != "once"
-        )
+        """What SQL has to know of counters that are rebuilt from it, and that are given back should this process die."""
+        return tuple((counter, held.claim.amount) for counter, held in self._held.items() if held.claim.kept)
 
     def limit_headers(self, attempts: Sequence[Attempt] | None) -> dict[str, str]:
         """`x-ratelimit-*` of the tightest limits; given the attempts of a finished request, with what it really used."""

@@ -194,6 +194,9 @@ TO_GIVE_BACK = "state = 'released' AND given_back_at IS NULL AND claims IS NOT N
 SETTLED_LATE = "state = 'settled' AND given_back_at IS NOT NULL"
 """Holds whose claims were given back before their settlement turned up, so that the counters lack the charge."""
 
+UNPRICED_LATE = "state = 'open' AND given_back_at IS NOT NULL"
+"""The same for requests whose price is not known yet, so that the counters lack what stays held."""
+
 holds = Table(
     "holds",
     metadata,

@@ -83,6 +83,12 @@ def session_counter(scope: str, part: SessionPart, idle_seconds: int, request: s
     return f"session-{part}/{idle_seconds}{f'.{request}' if request else ''}/{scope}"
 
 
+def corrected_as(counter: str) -> Literal["money", "tokens"] | None:
+    """What a claim on a counter is corrected to after its request; None where it stands: requests and steps were made."""
+    what = counter.partition("/")[0].split("-")
+    return "tokens" if "tokens" in what else "money" if what[0] == "budget" or "money" in what else None
+
+
 @dataclass(frozen=True, slots=True)
 class CounterName:
     """A counter name taken apart. `period` is set for budgets, `per` for requests and tokens, `part` for sessions."""

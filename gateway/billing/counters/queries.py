@@ -5,6 +5,7 @@ Raises Unavailable when the database does not answer.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -15,9 +16,9 @@ from gateway.billing.retention.queries import removed_money
 from gateway.callers import ScopeKind
 from gateway.db.connect import Database
 from gateway.db.partitions import of_request
-from gateway.db.tables import TO_GIVE_BACK, attempts, holds, moment, usage_events
+from gateway.db.tables import SETTLED_LATE, TO_GIVE_BACK, UNPRICED_LATE, attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
-from gateway.store.windows import CounterName, Window, named_window, parse_counter
+from gateway.store.windows import CounterName, Window, corrected_as, named_window, parse_counter
 from gateway.types import UNPRICED, usage_fields
 
 Quantity = Literal["money", "requests", "tokens"]
@@ -26,19 +27,70 @@ _COLUMN_OF: dict[str, str] = {"project": "project", "key": "key_id", "user": "en
 """Owners that holds know, too; what other owners have set aside stands in the claims of a hold."""
 
 
+@dataclass(frozen=True, slots=True)
+class LateCharge:
+    """A request that was settled after its hold was given back, so that its shared counters lack it until a job adds it.
+
+    `owed` is its charge and what stays held until its price is known (pico-USD).
+    """
+
+    request_id: str
+    counters: frozenset[str]
+    owed: int
+    tokens: int
+
+    def amount(self, counter: str) -> int:
+        """What it adds to one of its counters: what that one counts, by its name."""
+        return {"money": self.owed, "tokens": self.tokens, None: 0}[corrected_as(counter)]
+
+
+def late_charges(connection: Connection, tenant: str | None = None, at_most: int | None = None) -> list[LateCharge]:
+    """The oldest of these, of all tenants or of one. There are seldom any."""
+    found = []
+    for late in (SETTLED_LATE, UNPRICED_LATE):
+        query = (
+            select(
+                holds,
+                usage_events.c.charge_pico,
+                usage_events.c.attempt_count,
+                usage_events.c.started_at,
+                _tokens(usage_events.c).label("tokens"),
+            )
+            .join(usage_events, usage_events.c.request_id == holds.c.request_id)
+            .where(text(late))
+        )
+        if tenant is not None:
+            query = query.where(holds.c.tenant == tenant)
+        for row in connection.execute(query.order_by(holds.c.closed_at).limit(at_most)):
+            counters = frozenset(name for name, _ in row.claims or ())
+            owed = row.charge_pico + (row.amount_pico if row.state == "open" else 0)
+            owed += _corrected(connection, row.request_id, row.attempt_count, row.started_at)
+            found.append(LateCharge(row.request_id, counters, owed, row.tokens))
+    return found[:at_most]
+
+
+def _corrected(connection: Connection, request_id: str, attempts: int, started_at: datetime) -> int:
+    """What a request was charged by corrections, once a price was known. They add no tokens."""
+    names = [f"{request_id}~{number + 1}" for number in range(attempts)]
+    query = select(func.coalesce(func.sum(usage_events.c.charge_pico), 0))
+    query = query.where(usage_events.c.request_id.in_(names), usage_events.c.started_at == started_at)
+    return int(connection.execute(query).scalar_one())
+
+
 def used(database: Database, counter: str, tenant: str, now: float, *, shared: bool = False) -> int:
     """What a kept counter has to stand at: pico-USD, requests or tokens. `tenant` is whose the scope is.
 
     What a hold has set aside counts for money, its claims count for tokens, and the hold itself for requests. For `shared`
-    counters, claims of released holds count until a job has given them back: it will take them off.
+    counters, claims of released holds count until a job has given them back, and late charges do not until it has added them:
+    it will do so after this.
     """
     name = parse_counter(counter)
     kind, owner = _owner(name.scope, tenant)
     with snapshot(database) as connection:
-        to_give_back = _to_give_back(connection, counter, tenant) if shared else 0
+        by_job = _left_to_the_job(connection, counter, tenant) if shared else 0
         if name.what == "session":
             return (
-                to_give_back
+                by_job
                 + _of_session(connection, database, name, tenant, owner, now)
                 + _held(
                     connection, counter, "session", tenant, owner, "money" if name.part == "money" else "tokens", None
@@ -52,7 +104,7 @@ def used(database: Database, counter: str, tenant: str, now: float, *, shared: b
         total = connection.execute(_within(spent, usage_events.c.started_at, span)).scalar_one()
         if span.starts_at is None:  # shorter windows lie in months that retention keeps
             total += removed_money(connection, kind, "charge").get((tenant, owner), 0)  # type: ignore[arg-type]
-        return to_give_back + int(total) + _held(connection, counter, kind, tenant, owner, quantity, span)
+        return by_job + int(total) + _held(connection, counter, kind, tenant, owner, quantity, span)
 
 
 def _owner(scope: str, tenant: str) -> tuple[ScopeKind, str]:
@@ -102,17 +154,21 @@ def _held(
             continue  # the request is over, and its usage is counted; only its money is still held
         if quantity == "money" and known:
             total += amount
-        elif quantity == "requests":
-            total += known
+        elif quantity == "requests" and known:
+            total += 1
         else:
             total += sum(taken for name, taken in claims or () if name == counter)
     return total
 
 
-def _to_give_back(connection: Connection, counter: str, tenant: str) -> int:
-    """What released holds still take from a counter. There are seldom any."""
+def _left_to_the_job(connection: Connection, counter: str, tenant: str) -> int:
+    """What released holds still take from a counter, less the late charges that it lacks. There are seldom any."""
+    if corrected_as(counter) is None:
+        return 0
     query = select(holds.c.claims).where(text(TO_GIVE_BACK), holds.c.tenant == tenant)
-    return sum(taken for claims in connection.scalars(query) for name, taken in claims if name == counter)
+    taken = sum(taken for claims in connection.scalars(query) for name, taken in claims if name == counter)
+    late = (charge for charge in late_charges(connection, tenant) if counter in charge.counters)
+    return taken - sum(charge.amount(counter) for charge in late)
 
 
 def _of_session(

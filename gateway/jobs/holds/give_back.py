@@ -2,8 +2,9 @@
 
 The deliverer closes such holds in SQL without a charge. Here their claims are taken off the counters under the name of the
 request, which a late settlement by a process that only seemed gone uses as well: whoever comes second changes nothing, and the
-store says who was first. Should its usage reach SQL after this job was first, its charge is added to the counters, once. Whatever fails is done again at the next run; the
-store remembers the names for longer than any counter but those of lifetime budgets lives.
+store says who was first. Should its usage reach SQL after this job was first, its charge is added to the counters, once.
+Whatever fails is done again at the next run; the store remembers the names for longer than any counter but those of lifetime
+budgets lives.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from gateway.billing.counters.queries import LateCharge, late_charges
 from gateway.db.transaction import snapshot, transaction
 from gateway.jobs.holds import queries
 from gateway.jobs.holds.queries import Taken
 from gateway.jobs.runner import Context
 from gateway.store.base import KEPT_SECONDS, Claim, Maker, Store
 from gateway.store.open import open_store
+from gateway.store.windows import corrected_as
 
 BATCH = 500
 REMEMBER_SECONDS = 40 * 86_400.0
@@ -55,7 +58,7 @@ async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
                     queries.mark_given_back(connection, _names(made_by, "job"), context.now())
                     queries.forget_claims(connection, _names(made_by, "request"))
             with snapshot(database) as connection:
-                late = queries.settled_late(connection, BATCH)
+                late = late_charges(connection, at_most=BATCH)
             for hold in late:
                 await _charge(store, hold)
             if late:
@@ -78,7 +81,7 @@ async def _give_back(store: Store | None, hold: Taken, now: float) -> Maker:
         # The store may have forgotten that the request was corrected; so it counts as that.
         logger.error("the hold of %s is too old to be given back safely; its budgets count too much", hold.request_id)
         return "request"
-    claims = [(Claim(counter, amount, 0), 0) for counter, amount in hold.claims.items()]
+    claims = [(Claim(counter, amount, 0), 0) for counter, amount in hold.claims.items() if corrected_as(counter)]
     return await store.adjust(claims, once=hold.request_id, remember=REMEMBER_SECONDS, by="job")
 
 
@@ -86,13 +89,7 @@ def _names(made_by: Mapping[str, Maker], maker: Maker) -> list[str]:
     return [request_id for request_id, by in made_by.items() if by == maker]
 
 
-def late_amount(counter: str, hold: Taken) -> int:
-    """What a request that was settled late adds to one of its counters (pure): what that one counts, by its name."""
-    what = counter.partition("/")[0].split("-")
-    return hold.tokens if "tokens" in what else hold.charge if what[0] == "budget" or "money" in what else 0
-
-
-async def _charge(store: Store | None, hold: Taken) -> None:
+async def _charge(store: Store | None, hold: LateCharge) -> None:
     if store is not None:
-        claims = [(Claim(counter, 0, 0), late_amount(counter, hold)) for counter in hold.claims]
+        claims = [(Claim(counter, 0, 0), hold.amount(counter)) for counter in hold.counters]
         await store.adjust(claims, once=LATE + hold.request_id, remember=REMEMBER_SECONDS)

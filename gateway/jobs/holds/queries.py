@@ -1,4 +1,4 @@
-"""The SQL of giving holds back: which released ones still count in the shared store, and which were settled after all."""
+"""The SQL of giving holds back: which released ones still count in the shared store, and what became of them."""
 
 from __future__ import annotations
 
@@ -6,40 +6,25 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, literal, select, text, update
+from sqlalchemy import Connection, select, text, update
 
-from gateway.db.tables import SETTLED_LATE, TO_GIVE_BACK, holds, moment, usage_events
-from gateway.types import usage_fields
+from gateway.db.tables import TO_GIVE_BACK, holds, moment
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one request took from which counters, and what it was charged (pico-USD) and used (tokens) in the end."""
+    """What one request took from which counters, and when it began (seconds since the epoch)."""
 
     request_id: str
     claims: dict[str, int]
-    charge: int = 0
-    tokens: int = 0
-    created_at: float = 0.0
+    created_at: float
 
 
 def to_give_back(connection: Connection, at_most: int) -> list[Taken]:
     """Released holds whose claims the shared counters still have, oldest first."""
     query = select(holds.c.request_id, holds.c.claims, holds.c.created_at).where(text(TO_GIVE_BACK))
     rows = connection.execute(query.order_by(holds.c.closed_at).limit(at_most))
-    return [Taken(row.request_id, _by_counter(row.claims), created_at=row.created_at.timestamp()) for row in rows]
-
-
-def settled_late(connection: Connection, at_most: int) -> list[Taken]:
-    """Holds that were given back and then settled, with their charge and tokens, which no counter has."""
-    tokens = sum((usage_events.c[name] for name in usage_fields() if name != "gpu_seconds"), literal(0))
-    query = (
-        select(holds.c.request_id, holds.c.claims, usage_events.c.charge_pico, tokens.label("tokens"))
-        .join(usage_events, usage_events.c.request_id == holds.c.request_id)
-        .where(text(SETTLED_LATE))
-    )
-    rows = connection.execute(query.order_by(holds.c.closed_at).limit(at_most))
-    return [Taken(row.request_id, _by_counter(row.claims), row.charge_pico, row.tokens) for row in rows]
+    return [Taken(row.request_id, _by_counter(row.claims), row.created_at.timestamp()) for row in rows]
 
 
 def mark_given_back(connection: Connection, request_ids: Sequence[str], now: float) -> None:

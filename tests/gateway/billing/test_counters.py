@@ -110,6 +110,17 @@ def test_open_holds_count_for_the_owners_they_know_and_for_the_counters_they_nam
     assert used(database, "budget-day/2026-11-21/user:acme/eve", "acme", NOW) == 0
 
 
+def test_requests_of_a_model_and_steps_of_a_run_count_while_they_are_in_flight(
+    database: Database, tmp_path: Path
+) -> None:
+    model, steps = "requests-day/2026-11-21/model:acme/small", "session-steps/3600/session:acme/run"
+    claims = ((model, 1), (steps, 1), ("requests-day/2026-11-21/tenant:acme", 1))
+    deliver(database, tmp_path, *(open_hold(request_id=f"req_{number}", claims=claims) for number in range(3)))
+    assert used(database, model, "acme", NOW) == 3
+    assert used(database, steps, "acme", NOW) == 3
+    assert used(database, "requests-day/2026-11-21/tenant:acme", "acme", NOW) == 3
+
+
 def test_a_hold_that_grows_by_claims_alone_is_kept_up_to_date(database: Database, tmp_path: Path) -> None:
     counter = "budget-day/2026-11-21/model:acme/m"
     first = open_hold()

@@ -65,7 +65,9 @@ async def test_tags_and_models_have_budgets_of_their_own_and_a_hold_names_what_i
     tokens = limit_counter("key:key_1", "tokens", day, "day")
     claims = dict(hold.claims)
     assert {claims.pop(counter) for counter in counters} == {hold.amount}
-    assert list(claims) == [tokens]
+    requests = limit_counter("key:key_1", "requests", day, "day")
+    assert sorted(claims) == [requests, tokens]
+    assert claims[requests] == 1
     assert event.tags == ("batch", "unknown")
     for scope in ("tenant:acme", "tag:acme/batch", "model:acme/small"):
         assert await stands_at(services, scope) == event.charge > 0

@@ -14,19 +14,17 @@ import pytest
 import redis
 
 from gateway.billing.budgets import CounterRebuild
-from gateway.billing.counters.queries import used
+from gateway.billing.counters.queries import LateCharge, used
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import Unavailable
 from gateway.jobs.holds import queries
-from gateway.jobs.holds.give_back import give_back_holds, late_amount
-from gateway.jobs.holds.queries import Taken
+from gateway.jobs.holds.give_back import give_back_holds
 from gateway.jobs.runner import Context
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.settings import read_settings
-from gateway.store.base import KEPT_SECONDS, ONCE_SECONDS, Claim, Missing
-from gateway.store.corrections import Corrections
+from gateway.store.base import Claim, Missing
 from gateway.store.redis import PREFIX, RedisStore
 from gateway.store.windows import budget_counter, limit_counter
 from gateway.types import UsageEvent
@@ -96,10 +94,23 @@ async def settle_in_store(redis_url: str, asked: UsageEvent) -> None:
     await store.close()
 
 
-def abandon(folder: Path, database: Database, asked: UsageEvent, ago: float = 4000.0) -> None:
+async def rebuild(redis_url: str, database: Database) -> None:
+    """What the first request does that finds its counter missing."""
+    store = RedisStore(redis_url)
+    await CounterRebuild(store, database).restore(Missing((Claim(COUNTER, 1, 10**18, kept=True),)), "acme")
+    await store.close()
+
+
+def abandon(
+    folder: Path,
+    database: Database,
+    asked: UsageEvent,
+    ago: float = 4000.0,
+    claims: tuple[tuple[str, int], ...] = ((COUNTER, HELD),),
+) -> None:
     """A hold that is long overdue, closed by the deliverer; its writer lives or not, that is all the same then."""
     spool, now = Spool.open(folder), time.time()
-    spool.hold(hold_of(asked, claims=((COUNTER, HELD),), created_at=now - ago, expires_at=now - 3600))
+    spool.hold(hold_of(asked, claims=claims, created_at=now - ago, expires_at=now - 3600))
     spool.close()
     deliver(folder, database)
 
@@ -176,7 +187,7 @@ async def test_a_settlement_after_the_release_counts_its_charge_once(
 
 
 def test_a_late_settlement_adds_to_each_counter_what_it_counts() -> None:
-    late = Taken("req_1", {}, charge=7, tokens=3)
+    late = LateCharge("req_1", frozenset(), owed=7, tokens=3)
     names = {
         budget_counter("key:k", "day", "2026-11-22"): 7,
         limit_counter("key:k", "tokens", "2026-11-22", "day"): 3,
@@ -184,7 +195,7 @@ def test_a_late_settlement_adds_to_each_counter_what_it_counts() -> None:
         "session-tokens/3600/session:acme/run": 3,
         limit_counter("key:k", "requests", "2026-11-22"): 0,
     }
-    assert {name: late_amount(name, late) for name in names} == names
+    assert {name: late.amount(name) for name in names} == names
 
 
 async def test_the_name_of_a_hold_that_was_given_back_outlives_any_settlement(
@@ -207,47 +218,6 @@ async def test_a_settlement_before_the_release_is_noticed_leaves_the_counters_al
     assert value(counters) == asked.charge
 
 
-async def test_a_settlement_that_reaches_the_store_before_the_job_and_sql_after_it_counts_once(
-    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
-) -> None:
-    await take(redis_url, HELD)
-    abandon(tmp_path, database, asked := event(hold=HELD))
-    await settle_in_store(redis_url, asked)
-    run_job(context_of(database, redis_url))
-    assert value(counters) == asked.charge
-    settle_in_spool(tmp_path, database, asked)
-    run_job(context_of(database, redis_url))
-    assert value(counters) == asked.charge
-
-
-async def test_a_hold_whose_request_the_store_may_have_forgotten_is_not_given_back(
-    database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its settlement is not delivered for longer than its name is remembered: too much is counted, never too little."""
-    await take(redis_url, HELD * 3)
-    await settle_in_store(redis_url, asked := event(hold=HELD))
-    assert counters.delete(f"{PREFIX}done/{asked.request_id}") == 1
-    abandon(tmp_path, database, asked, ago=KEPT_SECONDS)
-    run_job(context_of(database, redis_url))
-    assert value(counters) == HELD * 2 + asked.charge
-    assert asked.request_id in caplog.text
-    settle_in_spool(tmp_path, database, asked)
-    run_job(context_of(database, redis_url))
-    assert value(counters) == HELD * 2 + asked.charge
-
-
-async def test_the_store_remembers_a_settled_request_until_the_job_takes_it_for_too_old(
-    counters: redis.Redis, redis_url: str
-) -> None:
-    store = RedisStore(redis_url)
-    corrections = Corrections(store, lambda _: None)
-    await corrections.apply("budgeted", [(Claim(COUNTER, HELD, 0, kept=True), 1)])
-    await corrections.apply("limited", [(Claim("tokens/2026-11-22T10:00/key:k", 9, 0), 1)])
-    await store.close()
-    assert KEPT_SECONDS - 60 < counters.ttl(f"{PREFIX}done/budgeted") <= KEPT_SECONDS
-    assert counters.ttl(f"{PREFIX}done/limited") <= ONCE_SECONDS, "no job looks for it"
-
-
 async def test_counters_that_are_gone_stay_gone(
     database: Database, counters: redis.Redis, redis_url: str, tmp_path: Path
 ) -> None:
@@ -262,10 +232,7 @@ async def test_counters_that_were_rebuilt_before_the_job_ran_still_end_at_what_w
     """A machine with Redis and gateway goes down: the rebuilt counter has what the job takes off it afterwards."""
     abandon(tmp_path, database, event(hold=HELD))
     settle_in_spool(tmp_path, database, paid := event())
-    store = RedisStore(redis_url)
-    rebuild = CounterRebuild(store, database)
-    await rebuild.restore(Missing((Claim(COUNTER, 1, 10**18, kept=True),)), "acme")
-    await store.close()
+    await rebuild(redis_url, database)
     assert value(counters) == HELD + paid.charge
     run_job(context_of(database, redis_url))
     assert value(counters) == paid.charge
