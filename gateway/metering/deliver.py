@@ -152,8 +152,7 @@ class Deliverer:
         done.dead_letters += counts.dead_letters
 
     def _write(self, batch: _Batch, refused: str | None = None) -> Delivered:
-        now = time.time()
-        counts = Delivered()
+        now, counts = time.time(), Delivered()
         holds: dict[str, tuple[str, Hold]] = {}
         events: dict[str, tuple[str, UsageEvent]] = {}
         corrupt: list[tuple[Segment, Line, str]] = []
@@ -174,7 +173,8 @@ class Deliverer:
             else:
                 counts.known += 1
         with transaction(self._database) as connection:
-            queries.write_holds(connection, [pair for name, pair in holds.items() if name not in events])
+            opened = [pair for name, pair in holds.items() if name not in events or events[name][1].reserved]
+            queries.write_holds(connection, opened)
             if events:
                 counts.events = self._write_events(connection, events, now)
                 counts.known += len(events) - counts.events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from gateway.db.tables import (
     usage_events,
 )
 from gateway.metering.interrupted import interrupted_event
-from gateway.metering.rows import ATTEMPT, SETTLED_HOLD, USAGE, attempt_rows, settled_hold_row, usage_row
+from gateway.metering.rows import ATTEMPT, SETTLED_HOLD, USAGE, attempt_rows, settled_hold_row, still_held, usage_row
 from gateway.metering.sums import sums_of
 from gateway.types import PROCESS_DIED, UNPRICED, Hold, HoldState, UsageEvent
 
@@ -103,13 +103,16 @@ def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> N
 
 
 def settle_holds(
-    connection: Connection, settled: Sequence[tuple[str, UsageEvent]], held: Collection[str], now: float
+    connection: Connection,
+    settled: Sequence[tuple[str, UsageEvent]],
+    held: Mapping[str, tuple[HoldState, Hold]],
+    now: float,
 ) -> None:
     """Close the holds of finished requests. `held` are those that SQL has; the others are added as closed, so that a hold
     that arrives later finds itself settled. What a request without a price still owes stays held, see `_keep_held`.
     """
     closed_at = moment(now)
-    _keep_held(connection, [event for _, event in settled if event.reserved])
+    _keep_held(connection, [event for _, event in settled if event.reserved], held)
     settled = [(writer, event) for writer, event in settled if not event.reserved]
     changes = [
         {"request_id": event.request_id, "state": "settled", "amount_pico": event.hold, "closed_at": closed_at}
@@ -125,8 +128,10 @@ def settle_holds(
     )
 
 
-def _keep_held(connection: Connection, events: Sequence[UsageEvent]) -> None:
-    """What these owe stays held, by nobody's process and without an end: until it is rated."""
+def _keep_held(
+    connection: Connection, events: Sequence[UsageEvent], held: Mapping[str, tuple[HoldState, Hold]]
+) -> None:
+    """What these owe stays held, by nobody's process and without an end: until it is rated. Their claims are what they owe."""
     rows = [
         _hold_row(
             UNPRICED,
@@ -141,13 +146,14 @@ def _keep_held(connection: Connection, events: Sequence[UsageEvent]) -> None:
                 event.requested_model,
                 event.project,
                 event.end_user,
+                still_held(event, held[event.request_id][1].claims) if event.request_id in held else (),
             ),
             "open",
             None,
         )
         for event in events
     ]
-    changes = ("state", "closed_at", "amount_pico", "writer", "expires_at", "created_at")
+    changes = ("state", "closed_at", "amount_pico", "writer", "expires_at", "created_at", "claims")
     insert_or_update(connection, holds, rows, changes)
 
 

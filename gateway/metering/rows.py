@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from gateway.db.tables import moment
+from gateway.store.windows import corrected_as
 from gateway.types import UsageEvent, usage_fields
 
 _of_usage = attrgetter(*usage_fields())
@@ -31,6 +32,9 @@ SETTLED_HOLD = (
     "request_id", "tenant", "key_id", "key_name", "requested_model", "project", "end_user", "amount_pico", "state",
     "writer", "created_at", "expires_at", "closed_at",
 )  # fmt: skip
+
+Claims = tuple[tuple[str, int], ...]
+"""Counters, and how much a request took from each."""
 
 
 def usage_row(event: UsageEvent) -> tuple[Any, ...]:
@@ -68,6 +72,22 @@ def settled_hold_row(writer: str, event: UsageEvent, closed_at: datetime) -> tup
         event.request_id, event.tenant, event.key_id, event.key_name, event.requested_model, event.project,
         event.end_user, event.hold, "settled", writer, moment(event.started_at), moment(event.finished_at), closed_at,
     )  # fmt: skip
+
+
+def still_held(event: UsageEvent, claims: Claims) -> Claims:
+    """Of its claims, what a request without a price still holds: its reserved money, for a model that of its own calls."""
+    return tuple((counter, _reserved(event, counter)) for counter, _ in claims)
+
+
+def _reserved(event: UsageEvent, counter: str) -> int:
+    if corrected_as(counter) != "money":
+        return 0
+    scope = counter.partition("/")[2].partition("/")[2]
+    return sum(
+        attempt.reserved
+        for attempt in event.attempts
+        if not scope.startswith("model:") or scope == f"model:{event.tenant}/{attempt.model}"
+    )
 
 
 def _plain(text: str | None) -> str | None:
