@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,11 @@ from sqlalchemy import Connection
 import migrations
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot, transaction
-from gateway.errors import StartupError
+from gateway.errors import StartupError, Unavailable
 
 _LOCK = 0x70656E73  # an advisory lock in PostgreSQL, so that two gateways starting together migrate once
+_PATIENCE_SECONDS = 60.0
+"""How long a process waits for another one that is just migrating the same SQLite file."""
 
 
 def migrate(database: Database) -> None:
@@ -25,6 +28,16 @@ def migrate(database: Database) -> None:
 
     Raises StartupError when the database was made by a newer version, Unavailable when it does not answer.
     """
+    gives_up_at = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return _migrate(database)
+        except Unavailable as error:
+            if not (database.is_sqlite and "locked" in error.message) or time.monotonic() > gives_up_at:
+                raise
+
+
+def _migrate(database: Database) -> None:
     with transaction(database) as connection:
         if not database.is_sqlite:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")

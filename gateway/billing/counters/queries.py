@@ -168,7 +168,7 @@ def _left_to_the_job(connection: Connection, counter: str, tenant: str) -> int:
     query = select(holds.c.claims).where(text(TO_GIVE_BACK), holds.c.tenant == tenant)
     taken = sum(taken for claims in connection.scalars(query) for name, taken in claims if name == counter)
     late = (charge for charge in late_charges(connection, tenant) if counter in charge.counters)
-    return taken - sum(charge.amount(counter) for charge in late)
+    return int(taken) - sum(charge.amount(counter) for charge in late)
 
 
 def _of_session(
