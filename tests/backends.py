@@ -139,22 +139,8 @@ def running_redis(port: int | None = None, folder: Path | None = None) -> Iterat
         missing("Redis", "apt-get install redis-server (or brew install redis)")
     with tempfile.TemporaryDirectory(prefix="penstock-redis-") as own_folder:
         port = port or free_port()
-        process = subprocess.Popen(
-            [
-                binary,
-                "--port",
-                str(port),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--dir",
-                folder or own_folder,
-            ],
-            stdout=subprocess.DEVNULL,
-        )
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        process = subprocess.Popen([*command, "--dir", folder or own_folder], stdout=subprocess.DEVNULL)
         server = RedisServer(port, process)
         try:
 

@@ -1,4 +1,4 @@
-"""Making and masking secrets. A secret is random, shown once, and stored only as its SHA-256."""
+"""Making secrets. A secret is random, shown once, and stored only as its SHA-256."""
 
 from __future__ import annotations
 
@@ -16,8 +16,3 @@ def make_secret(prefix: str = PREFIX) -> str:
 def make_id(prefix: str) -> str:
     """A new public id, which says nothing about any secret."""
     return prefix + secrets.token_hex(8)
-
-
-def mask(secret: str) -> str:
-    """Enough of a secret to recognise it, too little to use it."""
-    return f"{secret[:12]}...{secret[-4:]}" if len(secret) > 24 else "***"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from gateway.callers import RateLimit
 from gateway.store.base import Claim
 from gateway.store.windows import limit_counter, window
@@ -24,12 +22,3 @@ def rate_claim(
     part = window(limit.per, now)
     counter = limit_counter(limit.scope, limit.kind, part.label, limit.per)
     return Claim(counter, amount, limit.limit, part.forget_at, None, limit.per == "day")
-
-
-def rate_claims(
-    limits: Iterable[RateLimit], tokens: int, request_id: str, now: float, lease_seconds: float = LEASE_SECONDS
-) -> list[Claim]:
-    """One claim per limit. `tokens` is the most the request may need, corrected when it is known."""
-    return [
-        rate_claim(limit, tokens if limit.kind == "tokens" else 1, request_id, now, lease_seconds) for limit in limits
-    ]

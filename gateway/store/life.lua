@@ -17,4 +17,3 @@ local function life(key, time)
   redis.call('SET', key, epoch)
   return epoch
 end
-

@@ -24,6 +24,7 @@ from gateway.app import HOT_ROUTES, OPEN_ROUTES
 from gateway.catalog import build_catalog
 from gateway.cli import penstock
 from gateway.config import Config, check_config
+from gateway.db.tables import metadata
 from gateway.settings import SETTINGS
 from gateway.telemetry.metrics import METRICS
 from tests.house.source import ROOT, python_files, tree
@@ -203,6 +204,12 @@ def test_no_command_is_documented_that_does_not_exist() -> None:
     known = {" ".join(words) for words, _ in commands(penstock)}
     documented = set(re.findall(r"^## (penstock .+)$", page("cli.md"), re.MULTILINE))
     assert documented - known == set()
+
+
+def test_every_database_table_is_listed_once() -> None:
+    section = page("billing.md").partition("\n## Tables\n")[2]
+    listed = [name for name in re.findall(r"`(\w+)`", section) if not name.startswith("_")]
+    assert sorted(listed) == sorted(metadata.tables), "docs/billing.md, section Tables"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

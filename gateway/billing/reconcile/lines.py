@@ -153,12 +153,6 @@ def check_total(lines: Iterable[BillLine]) -> int:
     return total
 
 
-def days_of(month: Month) -> list[date]:
-    """Every day of a month."""
-    first = month.start.date()
-    return [first + timedelta(days=number) for number in range((month.end - month.start).days)]
-
-
 def zone_of(name: str) -> ZoneInfo:
     """A time zone whose days begin on a full hour of UTC, as our sums are by hour."""
     try:

@@ -55,15 +55,6 @@ def counted_budgets(rungs: Iterable[Rung]) -> list[Budget]:
     return [budget for rung in rungs if rung.owner.counted for budget in rung.allowance.budgets]
 
 
-def all_budgets(catalog: Catalog, database: Database, now: float) -> list[Budget]:
-    """Every budget that has a counter, with its raises of this moment; the one for each unnamed user is not among them.
-
-    Raises Unavailable when the database does not answer.
-    """
-    keys, ladder = _read(catalog, database, now)
-    return ladder.budgets(keys)
-
-
 def raises_in_force(database: Database, now: float, tenant: str | None = None) -> list[Raise]:
     """Raises that have not ended, those that have not begun too."""
     with snapshot(database) as connection:

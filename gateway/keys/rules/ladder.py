@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -68,13 +68,6 @@ class Ladder:
     def named(self, tenant: str) -> Named:
         """Users, models, tags and sessions of a tenant."""
         return self._named.get(tenant, Named())
-
-    def budgets(self, keys: Iterable[DeclaredKey | KeyRow]) -> list[Budget]:
-        """Every budget of every owner, these keys among them; those for each unnamed user have no counter and are left out."""
-        owners = [*self._tenants.values(), *self._projects.values(), *map(self.key, keys)]
-        for named in self._named.values():
-            owners += [*named.users.values(), *named.models.values(), *named.tags.values()]
-        return [budget for owner in owners for budget in owner.budgets]
 
     def _counts(self, extra: Raise) -> bool:
         return extra.starts_at <= self._now < extra.ends_at

@@ -9,10 +9,8 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from gateway.callers import LimitKind
-from gateway.db.connect import Database
 from gateway.db.identity_tables import budget_raises, limit_rules
 from gateway.db.tables import moment
-from gateway.db.transaction import snapshot
 
 _LOCK = 0x70656E75
 
@@ -69,12 +67,6 @@ def read_changes(connection: Connection, now: float, scopes: Sequence[str] | Non
         tuple(_rule(row) for row in connection.execute(rules).mappings()),
         tuple(_raise(row) for row in connection.execute(raises).mappings()),
     )
-
-
-def list_changes(database: Database, now: float) -> Changes:
-    """The same in a snapshot of its own."""
-    with snapshot(database) as connection:
-        return read_changes(connection, now)
 
 
 def lock_rules(connection: Connection) -> None:

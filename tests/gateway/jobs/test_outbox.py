@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 
-from gateway.db.connect import Database, connect
+from gateway.db.connect import Database
 from gateway.db.job_tables import outbox, outbox_messages
-from gateway.db.outbox import ALERTS, EMAIL, USAGE, Event, send_later
-from gateway.db.tables import moment
-from gateway.db.transaction import snapshot, transaction
+from gateway.db.transaction import snapshot
 from gateway.errors import NotFound
-from gateway.jobs.outbox import queries, send
+from gateway.jobs.outbox import send
 from gateway.jobs.outbox.listing import list_events, retry_events
 from gateway.jobs.outbox.send import delay, send_outbox
 from gateway.jobs.runner import Context
@@ -26,7 +23,6 @@ from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
 from gateway.settings import read_settings
 from gateway.types import Usage, UsageEvent
-from tests.blocked import wait_for_blocked
 from tests.builders import catalog
 from tests.receiver import SECRET, Receiver, running_receiver
 from tests.usage import attempt, event
@@ -274,53 +270,6 @@ def test_a_request_with_a_failed_attempt_is_told_with_all_it_was_charged(
     data: dict[str, Any] = receiver.taken[0]["data"]
     assert (data["attempts"], data["buckets"]["input"], data["buckets"]["reasoning"]) == (2, 20, 7)
     assert data["charge_pico"] == asked.charge
-
-
-def test_two_senders_beside_each_other_make_one_message_of_the_same_events(postgres_url: str) -> None:
-    one, other = connect(postgres_url), connect(postgres_url)
-    with transaction(one) as connection:
-        send_later(connection, USAGE, [Event(f"e{n}", "t", "acme", START, {}) for n in range(3)], START)
-        send_later(connection, ALERTS, [Event("a", "t", None, START, {})], START)
-    seen: list[list[int]] = []
-
-    def make(database: Database) -> None:
-        with transaction(database) as connection:
-            for name in (ALERTS, USAGE):
-                queries.make_messages(connection, name, 2, START, START + 60)
-            seen.append([len(m.documents) for m in queries.due_messages(connection, USAGE, START, 10)])
-
-    second = threading.Thread(target=make, args=(other,))
-    with transaction(one) as connection:
-        for name in (ALERTS, USAGE):
-            queries.make_messages(connection, name, 2, START, START + 60)
-        second.start()
-        wait_for_blocked(one, or_end_of=second)
-    second.join(10)
-    with snapshot(one) as connection:
-        found = [queries.due_messages(connection, name, START, 10) for name in (ALERTS, USAGE)]
-    assert [[len(message.documents) for message in each] for each in found] == [[1], [2]], "the third waits behind them"
-    assert seen == [[2]]
-    one.close()
-    other.close()
-
-
-def test_what_is_wrong_with_one_message_does_not_keep_others_from_being_sent(
-    database: Database, receiver: Receiver, clock: Clock
-) -> None:
-    hook = {"webhook": {"url": receiver.url, "secret": SECRET}}
-    mail = {"host": "127.0.0.1", "port": 1, "tls": "none", "from": "penstock@example.com"}
-    built = catalog(alerts={**hook, "email": ["a@example.com"]}, events=hook, smtp=mail)
-    empty = {"id": "msg_x", "destination": ALERTS, "tenant": "", "attempts": 0}
-    times = {"created_at": moment(START), "next_at": moment(START), "gives_up_at": moment(START + 60)}
-    with transaction(database) as connection:
-        connection.execute(insert(outbox_messages).values(**empty, **times))  # its events were taken by another sender
-        for name in (ALERTS, USAGE, EMAIL):  # a mail needs a subject
-            send_later(connection, name, [Event(name, "t", None, START, {})], START)
-    context = Context(read_settings({}), built, database, clock)
-    with pytest.raises(KeyError, match="subject"):
-        send_outbox(context)
-    assert sorted(told["id"] for told in receiver.taken) == [ALERTS, USAGE]
-    assert rows(database) == (1, 1), "only the mail is left"
 
 
 def test_delays_double_to_an_hour_and_never_come_all_at_once() -> None:

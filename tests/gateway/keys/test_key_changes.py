@@ -16,7 +16,7 @@ from gateway.db.transaction import snapshot
 from gateway.errors import Conflict, InvalidValue, NotFound, PenstockError
 from gateway.keys.change import KeyOrder, check_order, create_key, revoke_key, rotate_key
 from gateway.keys.queries import find_secret, list_keys, read_secrets
-from gateway.keys.rules.queries import list_changes
+from gateway.keys.rules.queries import read_changes
 from tests.builders import catalog, model
 
 CATALOG = catalog(
@@ -57,7 +57,8 @@ def test_a_name_is_used_once_per_tenant_until_its_key_is_revoked(database: Datab
     create_key(database, KeyOrder("app", "default"), "test")
     with pytest.raises(Conflict, match="already has a key named 'app'"):
         create_key(database, KeyOrder("app", "acme", budgets={"day": 1}), "test")
-    assert list_changes(database, time.time()).rules == ()
+    with snapshot(database) as connection:
+        assert read_changes(connection, time.time()).rules == ()
     revoke_key(database, first.id, "test")
     assert create_key(database, KeyOrder("app", "acme"), "test").id != first.id
 

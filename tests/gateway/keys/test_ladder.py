@@ -138,7 +138,6 @@ def test_a_raise_never_passes_what_a_counter_can_hold() -> None:
 def test_rows_of_tenants_and_projects_that_are_gone_harm_nobody() -> None:
     rows = [rule("tenant:old", "budget", "day", 1), rule("project:acme/old", "budget", "day", 1)]
     found = ladder(acme(), *rows)
-    assert found.budgets([]) == []
     assert found.tenant("old") == found.project("acme", "old") == Allowance()
 
 

@@ -11,6 +11,7 @@ import pytest
 from gateway.callers import Budget
 from gateway.db.audit import audit_page
 from gateway.db.connect import Database
+from gateway.db.transaction import snapshot
 from gateway.errors import Forbidden, InvalidValue, NotFound
 from gateway.keys.change import KeyOrder, create_key, revoke_key
 from gateway.keys.queries import list_keys
@@ -23,8 +24,8 @@ from gateway.keys.rules.change import (
     set_limit,
     usd_given,
 )
-from gateway.keys.rules.effective import all_budgets, effective, raises_in_force
-from gateway.keys.rules.queries import list_changes
+from gateway.keys.rules.effective import counted_budgets, effective, raises_in_force
+from gateway.keys.rules.queries import Rule, read_changes
 from gateway.keys.scopes import Owner, find_owner
 from tests.builders import catalog, model
 from tests.gateway.keys.test_key_changes import at_once
@@ -49,7 +50,12 @@ ACME = Owner("tenant", "acme")
 
 
 def budgets(database: Database) -> dict[tuple[str, str], Budget]:
-    return {(each.scope, each.period): each for each in all_budgets(CATALOG, database, time.time())}
+    return {(each.scope, each.period): each for each in counted_budgets(effective(CATALOG, database, time.time()))}
+
+
+def rules_in_force(database: Database, now: float) -> tuple[Rule, ...]:
+    with snapshot(database) as connection:
+        return read_changes(connection, now).rules
 
 
 def raised(database: Database, owner: Owner = ACME, extra: int = USD, **changes: Any) -> Any:
@@ -113,7 +119,7 @@ def test_limits_are_set_and_removed_by_name(database: Database) -> None:
     set_limit(database, bob, "requests_per_day", 50, actor="ann", now=now)
     set_limit(database, bob, "parallel", 2, actor="ann", now=now)
     remove_limit(database, bob, "requests_per_minute", actor="ann", now=now)
-    rules = {(rule.kind, rule.per): rule.amount for rule in list_changes(database, now).rules}
+    rules = {(rule.kind, rule.per): rule.amount for rule in rules_in_force(database, now)}
     assert rules == {("requests", "day"): 50, ("parallel", "minute"): 2}
     with pytest.raises(InvalidValue, match=r"'requests_per_week' is not a limit. Known: requests_per_minute"):
         set_limit(database, bob, "requests_per_week", 5, actor="ann", now=now)
@@ -130,7 +136,7 @@ def test_of_many_who_set_one_budget_at_once_the_last_wins_and_all_are_in_the_log
             for amount in range(1, 5)
         ]
     )
-    [rule] = list_changes(database, now).rules
+    [rule] = rules_in_force(database, now)
     entries = audit_page(database).entries
     assert len(entries) == 4
     assert entries[0]["after"]["limit_usd"] == f"0.{rule.amount:012d}"

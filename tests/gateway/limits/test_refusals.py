@@ -9,7 +9,7 @@ import pytest
 from gateway.billing.budgets import budget_claims
 from gateway.callers import PERIODS, Budget, Caller, LimitKind, Per, Period, RateLimit, SessionLimits
 from gateway.errors import BudgetExceeded, LimitExceeded
-from gateway.limits.rates import rate_claims
+from gateway.limits.rates import rate_claim
 from gateway.limits.refusals import refusal
 from gateway.limits.sessions import Session, session_claims
 from gateway.limits.standing import Standing, duration, limit_headers
@@ -26,7 +26,7 @@ def refused(
     kind: LimitKind, limit: int, used: int, tokens: int = 1, scope: str = "key:key_1", per: Per = "minute"
 ) -> LimitExceeded:
     rule = RateLimit(scope, kind, limit, per)
-    [claim] = rate_claims([rule], tokens, "req_1", MOMENT)
+    claim = rate_claim(rule, tokens if kind == "tokens" else 1, "req_1", MOMENT)
     return refusal(Refused(claim, used), rule, CALLER, MOMENT)
 
 
@@ -153,7 +153,7 @@ def test_times_are_written_as_openai_writes_them(seconds: int, text: str) -> Non
 @pytest.mark.parametrize("scope", ["tenant:a/b", "tenant:a:b", "key:key_1", "tenant:ünïcode"])
 def test_a_counter_name_is_read_back_whatever_its_owner_is_called(scope: str) -> None:
     [budget] = budget_claims([Budget(scope, 1, "week")], 1, MOMENT)
-    minute, day = rate_claims([RateLimit(scope, "tokens", 1), RateLimit(scope, "tokens", 1, "day")], 1, "r", MOMENT)
+    minute, day = (rate_claim(RateLimit(scope, "tokens", 1, per), 1, "r", MOMENT) for per in ("minute", "day"))
     session = session_counter(scope, "repeats", 60, "hash")
     assert (parse_counter(budget.counter).scope, parse_counter(budget.counter).period) == (scope, "week")
     assert [(name.scope, name.what, name.per) for name in map(parse_counter, (minute.counter, day.counter))] == [
