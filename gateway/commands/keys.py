@@ -57,7 +57,7 @@ def create(name: str, tenant: str, as_json: bool, config: Path | None, data_dir:
         tiers=frozenset(given["tiers"]) or None,
         budgets=_budgets(given["budgets"], given["budget_period"]),
         limits={limit: given[limit] for limit in LIMIT_OPTIONS if given[limit] is not None},
-        expires_at=time.time() + given["expires_in"] if given["expires_in"] else None,
+        expires_at=time.time() + given["expires_in"] if given["expires_in"] is not None else None,
     )
     with open_owners(settings) as (catalog, database):
         check_order(order, catalog, any_model=settings.config is None)

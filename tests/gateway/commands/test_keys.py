@@ -103,6 +103,7 @@ def test_a_revoked_key_cannot_be_revoked_or_rotated_again_and_leaves_its_name(ke
         (["--budget-usd", "5/year"], "the period must be one of day, week, month, lifetime"),
         (["--budget-usd", "5/day", "--budget-usd", "6/day"], "a budget per day already"),
         (["--name", "a\nb"], "invisible characters"),
+        (["--expires-in", "0d"], "must not expire in the past"),
     ],
 )
 def test_what_a_key_cannot_have_is_refused(tmp_path: Path, arguments: list[str], words: str) -> None:
