@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.keys.rules.effective import Rung
 
 LIMIT_OPTIONS = ("requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "parallel")
+COUNT = click.IntRange(1, 2**62 - 1)
 
 
 @click.group(short_help="Make, list, rotate and revoke keys.")
@@ -35,11 +36,11 @@ def keys() -> None:
 @click.option("--tier", "tiers", multiple=True, type=click.Choice(TIERS), help="A tier it may be served from (repeat).")
 @click.option("--budget-usd", "budgets", multiple=True, metavar="USD[/PERIOD]", help="Most per period, 5/day (repeat).")
 @click.option("--budget-period", type=click.Choice(get_args(Period)), default="month", help="Of a budget without one.")
-@click.option("--requests-per-minute", type=click.IntRange(1))
-@click.option("--tokens-per-minute", type=click.IntRange(1))
-@click.option("--requests-per-day", type=click.IntRange(1))
-@click.option("--tokens-per-day", type=click.IntRange(1))
-@click.option("--parallel", type=click.IntRange(1), help="Requests in flight at once.")
+@click.option("--requests-per-minute", type=COUNT)
+@click.option("--tokens-per-minute", type=COUNT)
+@click.option("--requests-per-day", type=COUNT)
+@click.option("--tokens-per-day", type=COUNT)
+@click.option("--parallel", type=COUNT, help="Requests in flight at once.")
 @click.option("--expires-in", type=Duration(), help="For example 30d; never when absent.")
 @config_option
 @data_dir_option
