@@ -150,6 +150,8 @@ def test_commands_know_every_limit_that_the_configuration_has() -> None:
 
 @pytest.mark.parametrize("limit", LIMIT_OPTIONS)
 def test_a_limit_that_no_counter_can_hold_is_refused(keys: Keys, limit: str) -> None:
-    done = penstock("keys", "create", "--name", "app", f"--{limit.replace('_', '-')}={2**62}", environment=keys.environment)
+    done = penstock(
+        "keys", "create", "--name", "app", f"--{limit.replace('_', '-')}={2**62}", environment=keys.environment
+    )
     assert done.returncode == 2
     assert f"{2**62} is not in the range 1<=x<={2**62 - 1}" in done.stderr
