@@ -104,12 +104,11 @@ def rotate(
     name_or_id: str, tenant: str | None, overlap: float, config: Path | None, data_dir: Path | None, as_json: bool
 ) -> None:
     """Give a key a new secret; the old one ends after the overlap. Budgets, limits and usage go on."""
-    from gateway.commands.database import open_database
     from gateway.keys.change import rotate_key
 
     now = time.time()
-    with open_database(settings_with(config=config, data_dir=data_dir)) as database:
-        made = rotate_key(database, name_or_id, overlap, actor(), tenant=tenant, now=now)
+    with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+        made = rotate_key(database, name_or_id, overlap, actor(), tenant=tenant, now=now, declared=catalog.keys)
     _show(made, as_json, {"old_secret_ends_at": moment_text(now + overlap)})
 
 
@@ -121,11 +120,10 @@ def rotate(
 @json_option
 def revoke(name_or_id: str, tenant: str | None, config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """End a key and all of its secrets; a running gateway refuses it within seconds."""
-    from gateway.commands.database import open_database
     from gateway.keys.change import revoke_key
 
-    with open_database(settings_with(config=config, data_dir=data_dir)) as database:
-        ended = revoke_key(database, name_or_id, actor(), tenant=tenant)
+    with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+        ended = revoke_key(database, name_or_id, actor(), tenant=tenant, declared=catalog.keys)
     print_json({"revoked": [ended.id]}) if as_json else click.echo(f"Revoked {ended.name!r} ({ended.id}).")
 
 

@@ -120,6 +120,15 @@ def test_the_name_of_a_declared_key_is_taken(tmp_path: Path) -> None:
     assert (code, "named 'declared' in the configuration" in said) == (1, True)
 
 
+@pytest.mark.parametrize("command", ["rotate", "revoke"])
+def test_a_declared_key_is_changed_where_it_is_declared(tmp_path: Path, command: str) -> None:
+    keys = Keys(tmp_path / "data", CONFIG)
+    code, said = keys.refused(command, "declared")
+    assert (code, "'declared' is declared in the configuration. Change it there" in said) == (1, True)
+    code, said = keys.refused(command, "declared", "--tenant", "default")
+    assert (code, "No valid key has the name" in said) == (1, True)
+
+
 def test_a_gateway_does_not_start_when_a_declared_key_has_the_name_of_a_made_one(tmp_path: Path) -> None:
     Keys(tmp_path / "data").json("create", "--name", "app")
     declared = Keys(
