@@ -16,6 +16,7 @@ from gateway.config_owners import BillTo as BillTo
 from gateway.config_owners import Key as Key
 from gateway.config_owners import Tenant as Tenant
 from gateway.config_section import PRINTABLE, Section, Usd
+from gateway.config_yaml import load_yaml
 from gateway.conventions import Convention
 from gateway.errors import ConfigError
 from gateway.types import Tier
@@ -188,7 +189,7 @@ def read_config(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {str(path)!r}: {error.strerror}.") from error
     try:
-        document = yaml.safe_load(text)
+        document = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     return check_config(document if document is not None else {}, str(path))

@@ -38,13 +38,18 @@ def load_catalog(settings: Settings) -> Catalog:
 
 
 def known_catalog(settings: Settings) -> Catalog:
-    """What commands need to know of the configuration, whose secrets need not be set here; without one, `default` alone."""
+    """What commands need to know of the configuration, whose secrets need not be set here; without one, `default` alone.
+
+    Webhooks and mail are left out: their secrets have a form that no stand-in has, and these commands send nothing.
+    """
     import secrets
 
     from gateway.catalog import build_catalog
     from gateway.config import Config, read_config
 
     config = read_config(settings.config) if settings.config else Config()
+    tenants = tuple(entry.model_copy(update={"alerts": None}) for entry in config.tenants)
+    config = config.model_copy(update={"events": None, "alerts": None, "smtp": None, "tenants": tenants})
     return build_catalog(config, str(settings.config), lambda name: read_secret(name) or secrets.token_hex(16))
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.keys.rules.effective import Rung
 
 LIMIT_OPTIONS = ("requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "parallel")
+COUNT = click.IntRange(1, 2**62 - 1)
 
 
 @click.group(short_help="Make, list, rotate and revoke keys.")
@@ -35,11 +36,11 @@ def keys() -> None:
 @click.option("--tier", "tiers", multiple=True, type=click.Choice(TIERS), help="A tier it may be served from (repeat).")
 @click.option("--budget-usd", "budgets", multiple=True, metavar="USD[/PERIOD]", help="Most per period, 5/day (repeat).")
 @click.option("--budget-period", type=click.Choice(get_args(Period)), default="month", help="Of a budget without one.")
-@click.option("--requests-per-minute", type=click.IntRange(1))
-@click.option("--tokens-per-minute", type=click.IntRange(1))
-@click.option("--requests-per-day", type=click.IntRange(1))
-@click.option("--tokens-per-day", type=click.IntRange(1))
-@click.option("--parallel", type=click.IntRange(1), help="Requests in flight at once.")
+@click.option("--requests-per-minute", type=COUNT)
+@click.option("--tokens-per-minute", type=COUNT)
+@click.option("--requests-per-day", type=COUNT)
+@click.option("--tokens-per-day", type=COUNT)
+@click.option("--parallel", type=COUNT, help="Requests in flight at once.")
 @click.option("--expires-in", type=Duration(), help="For example 30d; never when absent.")
 @config_option
 @data_dir_option
@@ -57,7 +58,7 @@ def create(name: str, tenant: str, as_json: bool, config: Path | None, data_dir:
         tiers=frozenset(given["tiers"]) or None,
         budgets=_budgets(given["budgets"], given["budget_period"]),
         limits={limit: given[limit] for limit in LIMIT_OPTIONS if given[limit] is not None},
-        expires_at=time.time() + given["expires_in"] if given["expires_in"] else None,
+        expires_at=time.time() + given["expires_in"] if given["expires_in"] is not None else None,
     )
     with open_owners(settings) as (catalog, database):
         check_order(order, catalog, any_model=settings.config is None)
@@ -103,12 +104,11 @@ def rotate(
     name_or_id: str, tenant: str | None, overlap: float, config: Path | None, data_dir: Path | None, as_json: bool
 ) -> None:
     """Give a key a new secret; the old one ends after the overlap. Budgets, limits and usage go on."""
-    from gateway.commands.database import open_database
     from gateway.keys.change import rotate_key
 
     now = time.time()
-    with open_database(settings_with(config=config, data_dir=data_dir)) as database:
-        made = rotate_key(database, name_or_id, overlap, actor(), tenant=tenant, now=now)
+    with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+        made = rotate_key(database, name_or_id, overlap, actor(), tenant=tenant, now=now, declared=catalog.keys)
     _show(made, as_json, {"old_secret_ends_at": moment_text(now + overlap)})
 
 
@@ -120,11 +120,10 @@ def rotate(
 @json_option
 def revoke(name_or_id: str, tenant: str | None, config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     """End a key and all of its secrets; a running gateway refuses it within seconds."""
-    from gateway.commands.database import open_database
     from gateway.keys.change import revoke_key
 
-    with open_database(settings_with(config=config, data_dir=data_dir)) as database:
-        ended = revoke_key(database, name_or_id, actor(), tenant=tenant)
+    with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+        ended = revoke_key(database, name_or_id, actor(), tenant=tenant, declared=catalog.keys)
     print_json({"revoked": [ended.id]}) if as_json else click.echo(f"Revoked {ended.name!r} ({ended.id}).")
 
 

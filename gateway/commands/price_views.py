@@ -98,14 +98,13 @@ def rate(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
 
 def _catalog(settings: Settings) -> Catalog:
     """The configuration, which says what the models are; its secrets do not matter here."""
-    from gateway.catalog import build_catalog
-    from gateway.config import read_config
+    from gateway.commands.configuration import known_catalog
 
     if settings.config is None:
         raise ConfigError(
             "which models there are is said by a configuration: give one with --config or PENSTOCK_CONFIG."
         )
-    return build_catalog(read_config(settings.config), str(settings.config), lambda name: f"secret of {name}")
+    return known_catalog(settings)
 
 
 def _deployment(model: Model, tenant: str, prices: Prices, example: Usage, service_tier: ServiceTier) -> dict[str, Any]:

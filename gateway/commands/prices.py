@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.commands.configuration import known_catalog
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.commands.owners import note_change
 from gateway.commands.price_views import rate, show
@@ -19,7 +20,6 @@ from gateway.types import BOOKS, METERS, SERVICE_TIERS, Book, Meter, ServiceTier
 
 if TYPE_CHECKING:
     from gateway.billing.prices.choose import Price
-    from gateway.catalog import Catalog
     from gateway.db.connect import Database
 
 
@@ -96,7 +96,7 @@ def check(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
 
     settings = settings_with(config=config, data_dir=data_dir)
     with open_database(settings) as database:
-        problems = check_book(database, _catalog(settings), datetime.now(UTC))
+        problems = check_book(database, known_catalog(settings) if settings.config else None, datetime.now(UTC))
     if as_json:
         found = [{"kind": problem.kind, "message": problem.message} for problem in problems]
         print_json({"ok": not problems, "problems": found})
@@ -251,16 +251,6 @@ def _owner(
         known = f"by {', '.join(owners)}" if owners else "by nobody yet"
         raise ConfigError(f"the book has prices of {model!r} {known}: say with --provider whose price this is.")
     return "provider", provider or owners[0]
-
-
-def _catalog(settings: Settings) -> Catalog | None:
-    """The configuration, if one is given; its secrets do not matter here."""
-    from gateway.catalog import build_catalog
-    from gateway.config import read_config
-
-    if settings.config is None:
-        return None
-    return build_catalog(read_config(settings.config), str(settings.config), lambda name: f"secret of {name}")
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.callers import Period
 from gateway.catalog import Catalog, hash_key
-from gateway.catalog_owners import LIMITS
+from gateway.catalog_owners import LIMITS, DeclaredKey
 from gateway.config_section import check_name
 from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
@@ -131,6 +131,7 @@ def rotate_key(
     *,
     tenant: str | None = None,
     now: float | None = None,
+    declared: Iterable[DeclaredKey] = (),
 ) -> NewKey:
     """Give a key a new secret; the ones before it end after `overlap` seconds. Raises NotFound or Conflict.
 
@@ -141,7 +142,7 @@ def rotate_key(
         raise InvalidValue(f"overlap must be at least 0 seconds, got {overlap!r}.", param="overlap_seconds")
     secret = make_secret()
     with transaction(database) as connection:
-        row = _the_only(name_or_id, lock_keys(connection, name_or_id, tenant, now), now)
+        row = _the_only(name_or_id, lock_keys(connection, name_or_id, tenant, now), now, tenant, declared)
         end_secrets(connection, row.id, now + overlap)
         add_secret(connection, row.id, hash_key(secret), now)
         after = {"name": row.name, "old_secrets_end_at": now + overlap}
@@ -150,12 +151,18 @@ def rotate_key(
 
 
 def revoke_key(
-    database: Database, name_or_id: str, actor: str, *, tenant: str | None = None, now: float | None = None
+    database: Database,
+    name_or_id: str,
+    actor: str,
+    *,
+    tenant: str | None = None,
+    now: float | None = None,
+    declared: Iterable[DeclaredKey] = (),
 ) -> KeyRow:
     """End a key and all of its secrets; running gateways refuse it within seconds. Raises NotFound or Conflict."""
     now = time.time() if now is None else now
     with transaction(database) as connection:
-        row = _the_only(name_or_id, lock_keys(connection, name_or_id, tenant, now), None)
+        row = _the_only(name_or_id, lock_keys(connection, name_or_id, tenant, now), None, tenant, declared)
         revoke_keys(connection, [row.id], now)
         write_audit(connection, actor, now, Change("keys.revoke", row.id, row.tenant, before=describe_key(row)))
     return row
@@ -173,13 +180,17 @@ def describe_key(row: KeyRow) -> dict[str, Any]:
     }
 
 
-def _the_only(name_or_id: str, rows: list[KeyRow], now: float | None) -> KeyRow:
+def _the_only(
+    name_or_id: str, rows: list[KeyRow], now: float | None, tenant: str | None, declared: Iterable[DeclaredKey]
+) -> KeyRow:
     """The key that is meant. With `now`, expired ones do not count: a new secret would not work."""
     exact = [row for row in rows if row.id == name_or_id]
     valid = [row for row in exact or rows if now is None or row.state(now) == "valid"]
     if len(valid) == 1:
         return valid[0]
     if not valid:
+        if any(name_or_id in (key.id, key.name) and tenant in (None, key.tenant) for key in declared):
+            raise Conflict(f"The key {name_or_id!r} is declared in the configuration. Change it there and restart.")
         raise NotFound(f"No valid key has the name or id {name_or_id!r}. `penstock keys list` shows them.")
     listed = ", ".join(f"{row.id} of {row.tenant!r}" for row in valid)
     raise Conflict(f"{len(valid)} valid keys are named {name_or_id!r}: {listed}. Give an id.")

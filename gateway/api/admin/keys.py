@@ -47,16 +47,18 @@ async def make_key(request: Request, actor: Changer, body: NewKeyBody) -> dict[s
 async def rotate(request: Request, actor: Changer, key_id: str, body: Rotation | None = None) -> dict[str, Any]:
     """Give a key a new secret, which is in this reply and nowhere else."""
     overlap, now = body.overlap_seconds if body is not None else 0.0, time.time()
-    database = services_of(request).database
-    made = await run_in_threadpool(rotate_key, database, key_id, overlap, actor.title, tenant=actor.tenant, now=now)
+    services = services_of(request)
+    how: dict[str, Any] = {"tenant": actor.tenant, "now": now, "declared": services.catalog.keys}
+    made = await run_in_threadpool(rotate_key, services.database, key_id, overlap, actor.title, **how)
     return {**_made(made), "old_secret_ends_at": moment_text(now + overlap)}
 
 
 @routes.post("/keys/{key_id}/revoke")
 async def revoke(request: Request, actor: Changer, key_id: str) -> dict[str, Any]:
     """End a key and all of its secrets."""
-    database = services_of(request).database
-    ended = await run_in_threadpool(revoke_key, database, key_id, actor.title, tenant=actor.tenant)
+    services = services_of(request)
+    how: dict[str, Any] = {"tenant": actor.tenant, "declared": services.catalog.keys}
+    ended = await run_in_threadpool(revoke_key, services.database, key_id, actor.title, **how)
     return {"revoked": ended.id}
 
 

@@ -68,3 +68,19 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = penstock("config", "check", str(tmp_path / "missing.yaml"))
     assert done.returncode == 2
     assert "missing.yaml" in complaint(done)
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line_because_one_would_not_count(tmp_path: Path) -> None:
+    text = "tenants:\n  - name: acme\n    budget: {limit_usd: 5}\n    budget: {limit_usd: 9}\n"
+    done = penstock("config", "check", written(tmp_path, text))
+    assert done.returncode == 2
+    assert "line 4: the key 'budget' stands in line 3 already" in complaint(done)
+
+
+def test_a_key_may_replace_one_of_an_anchor(tmp_path: Path) -> None:
+    text = (
+        "models:\n  - &small {name: a, tier: economy, provider: scripted, price: {input: 1, output: 2}}\n"
+        "  - &other {<<: *small, name: b}\n  - {<<: *other, name: c}\n"
+    )
+    done = penstock("config", "check", written(tmp_path, text), "--json")
+    assert [model["name"] for model in json.loads(done.stdout)["models"]] == ["a", "b", "c"]

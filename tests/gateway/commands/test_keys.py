@@ -103,6 +103,7 @@ def test_a_revoked_key_cannot_be_revoked_or_rotated_again_and_leaves_its_name(ke
         (["--budget-usd", "5/year"], "the period must be one of day, week, month, lifetime"),
         (["--budget-usd", "5/day", "--budget-usd", "6/day"], "a budget per day already"),
         (["--name", "a\nb"], "invisible characters"),
+        (["--expires-in", "0d"], "must not expire in the past"),
     ],
 )
 def test_what_a_key_cannot_have_is_refused(tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -117,6 +118,15 @@ def test_the_name_of_a_declared_key_is_taken(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "data", CONFIG)
     code, said = keys.refused("create", "--name", "declared", "--tenant", "acme")
     assert (code, "named 'declared' in the configuration" in said) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["rotate", "revoke"])
+def test_a_declared_key_is_changed_where_it_is_declared(tmp_path: Path, command: str) -> None:
+    keys = Keys(tmp_path / "data", CONFIG)
+    code, said = keys.refused(command, "declared")
+    assert (code, "'declared' is declared in the configuration. Change it there" in said) == (1, True)
+    code, said = keys.refused(command, "declared", "--tenant", "default")
+    assert (code, "No valid key has the name" in said) == (1, True)
 
 
 def test_a_gateway_does_not_start_when_a_declared_key_has_the_name_of_a_made_one(tmp_path: Path) -> None:
@@ -145,3 +155,12 @@ def test_without_a_database_nothing_is_made(tmp_path: Path) -> None:
 
 def test_commands_know_every_limit_that_the_configuration_has() -> None:
     assert tuple(LIMITS) == LIMIT_OPTIONS
+
+
+@pytest.mark.parametrize("limit", LIMIT_OPTIONS)
+def test_a_limit_that_no_counter_can_hold_is_refused(keys: Keys, limit: str) -> None:
+    done = penstock(
+        "keys", "create", "--name", "app", f"--{limit.replace('_', '-')}={2**62}", environment=keys.environment
+    )
+    assert done.returncode == 2
+    assert f"{2**62} is not in the range 1<=x<={2**62 - 1}" in done.stderr

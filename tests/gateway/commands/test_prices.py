@@ -262,3 +262,19 @@ def test_what_a_tenant_pays_is_shown_before_anybody_pays_it(prices: Prices) -> N
     assert (code, "nobody" in said) == (2, True)
     code, said = prices.refused("show", "chat")
     assert (code, "give one with --config or PENSTOCK_CONFIG" in said) == (2, True)
+
+
+HOOK = {"url": "env:HOOK_URL_NOT_SET_HERE", "secret": "env:HOOK_SECRET_NOT_SET_HERE"}
+
+
+@pytest.mark.parametrize("command", [("check",), ("show", "chat"), ("rate",)])
+def test_webhooks_and_mail_whose_secrets_are_elsewhere_are_in_nobodys_way(
+    prices: Prices, command: tuple[str, ...]
+) -> None:
+    prices.sync("--apply")
+    document = yaml.safe_load(prices.config.read_text())
+    document |= {"events": {"webhook": HOOK}, "alerts": {"webhook": HOOK, "email": ["a@example.com"]}}
+    document["smtp"] = {"host": "mail.example.com", "from": "p@example.com"}
+    document["tenants"][0]["alerts"] = {"webhook": HOOK}
+    prices.config.write_text(yaml.safe_dump(document))
+    prices.json(*command, "--config", str(prices.config))
