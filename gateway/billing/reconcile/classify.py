@@ -3,7 +3,8 @@
 The variance of a finding is what its bill lines ask less what its book lines say, so variances always sum to bill minus book.
 Passes take lines from the desk, from what is certain to what is left over:
 
-credit -> outside -> duplicate -> (agreed, rounding, price, tier of equal quantity) -> miscalculated -> tier -> cache split -> timing -> missing
+credit -> outside -> duplicate -> (agreed, rounding, price, tier of equal quantity) -> miscalculated -> tier -> cache split
+-> timing -> missing
 """
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ def _without_groups(text: str, where: str, what: str) -> str:
     """A number without the commas between its thousands. A decimal comma would be read a hundred times too large."""
     if "," in text and not GROUPED.fullmatch(text):
         raise UnreadableBill(
-            f"{where}: {what} is {text!r}; a comma may only stand between thousands, as in 1,234.50. Write decimals with a point"
+            f"{where}: {what} is {text!r}; a comma may only stand between thousands, as in 1,234.50. Write decimals "
+            "with a point"
         )
     return text.replace(",", "")
 
