@@ -53,10 +53,11 @@ def grant(tenant: str, amount: str, config: Path | None, data_dir: Path | None, 
     with open_database(settings) as database:
         check_tenant(config_file, database, tenant)
         try:
-            made = give(database, wanted, datetime.now(UTC), given["key"])
+            made = give(database, wanted, now := datetime.now(UTC), given["key"])
         except ValueError as error:
             raise ConfigError(f"{error}.") from None
-        note_change(database, "credits.grant", made.id, tenant, _describe(made))
+        if made.created_at == now:  # an earlier one stands in the audit log already
+            note_change(database, "credits.grant", made.id, tenant, _describe(made))
     print_json(_describe(made)) if as_json else _print([made])
 
 

@@ -214,6 +214,7 @@ def credit(
 ) -> None:
     """Write a credit note on a finalised invoice, never for more than is left of it."""
     from gateway.billing.invoices.credit import credit_invoice
+    from gateway.billing.invoices.show import read_invoice
     from gateway.commands.database import open_database
     from gateway.commands.invoice_details import cents_given
 
@@ -221,8 +222,11 @@ def credit(
         raise ConfigError("give either --amount or --full, not both or neither.")
     cents = cents_given(amount, "--amount") if amount is not None else None
     with open_database(settings_with(config=config, data_dir=data_dir)) as database:
-        note = _checked(lambda: credit_invoice(database, number_or_id, cents, reason, datetime.now(UTC), key))
-        note_change(database, "invoice.credit", note.number, None, note.as_dict())
+        now = datetime.now(UTC)
+        note = _checked(lambda: credit_invoice(database, number_or_id, cents, reason, now, key))
+        if note.created_at == now:  # an earlier one stands in the audit log already
+            tenant = read_invoice(database, note.invoice_id).tenant
+            note_change(database, "invoice.credit", note.number, tenant, note.as_dict())
     if as_json:
         print_json(note.as_dict())
     else:

@@ -21,7 +21,7 @@ def members() -> None:
 
 
 @members.command()
-@click.option("--name", required=True, help="Unique; shown in the audit log.")
+@click.option("--name", required=True, help="Unique within the tenant; shown in the audit log.")
 @click.option("--role", required=True, type=click.Choice(ROLES))
 @click.option("--tenant", help="The only tenant it may see and change; all of them when absent.")
 @config_option

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from gateway.db.tables import BigId, UtcDateTime, metadata
 
 _IN_FORCE = text("ended_at IS NULL")
+_OF_ALL = text("ended_at IS NULL AND tenant IS NULL")
 
 key_secrets = Table(
     "key_secrets",
@@ -93,7 +94,9 @@ members = Table(
     Column("created_by", Text, nullable=False),
     Column("ended_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
-    Index("members_one_name", "name", unique=True, sqlite_where=_IN_FORCE, postgresql_where=_IN_FORCE),
+    # Unique within a tenant: a name that somebody else's member has must not be refused, or it would be told.
+    Index("members_one_name", "tenant", "name", unique=True, sqlite_where=_IN_FORCE, postgresql_where=_IN_FORCE),
+    Index("members_one_name_of_all", "name", unique=True, sqlite_where=_OF_ALL, postgresql_where=_OF_ALL),
 )
 
 audit_log = Table(

@@ -79,7 +79,9 @@ class Actor:
     @property
     def title(self) -> str:
         """How the audit log names it; no member is called like the admin key."""
-        return self.name if self is ADMIN_KEY else f"member {self.name}"
+        if self is ADMIN_KEY:
+            return self.name
+        return f"member {self.name}" if self.tenant is None else f"member {self.tenant}/{self.name}"
 
 
 ADMIN_KEY = Actor("admin key", "owner")

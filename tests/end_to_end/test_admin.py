@@ -164,6 +164,7 @@ def test_a_member_of_one_tenant_sees_what_it_pays_and_not_what_the_provider_asks
     answered = chat(admin.running, "sk-acme-0123456789").headers["x-penstock-request-id"]
     whole = admin.running.event(answered)
     assert whole["cost_usd"] != whole["charge_usd"]
+    assert admin.get(f"requests/{answered}")["attempts"][0]["charge_source"].endswith(" +25%")
     mine = member(admin, "developer", "acme")
     detail = mine.get(f"requests/{answered}")
     assert detail["charge_usd"] == whole["charge_usd"]
@@ -171,6 +172,8 @@ def test_a_member_of_one_tenant_sees_what_it_pays_and_not_what_the_provider_asks
     assert {entry["account"].split(":")[1] for entry in detail["ledger"]} == {"acme"}
     for document in (detail, mine.get("requests"), mine.get("usage")):
         assert "cost" not in json.dumps(document).replace("explanation", "")
+        assert "charge_source" not in json.dumps(document)
+        assert "+25%" not in json.dumps(document)
 
 
 def test_every_change_is_in_the_audit_log_with_who_did_it(admin: Member) -> None:

@@ -34,6 +34,16 @@ def test_exports_are_listed_and_started_by_the_admin_api(tmp_path: Path) -> None
         assert (asked.status_code, asked.json()["period"], asked.json()["asked_by"]) == (202, "2026-09-01", "api")
         twice = httpx.post(f"{base}/finance/runs", params={"period": "2026-01"}, headers=key)
         assert twice.status_code == 202
+        body = httpx.post(f"{base}/finance/runs", json={"period": "2026-02"}, headers=key)
+        assert (body.status_code, body.json()["period"]) == (202, "2026-02")
+        mistyped = httpx.post(f"{base}/finance/runs", json={"perid": "2026-03"}, headers=key)
+        assert (mistyped.status_code, mistyped.json()["error"]["param"]) == (400, "perid")
+        empty = httpx.post(f"{base}/finance/runs", json={"period": ""}, headers=key)
+        assert (empty.status_code, empty.json()["error"]["param"]) == (400, "period")
+        two: dict[str, Any] = {"params": {"period": "2026-03"}, "json": {"period": "2026-04"}}
+        unsure = httpx.post(f"{base}/finance/runs", headers=key, **two)
+        assert (unsure.status_code, unsure.json()["error"]["param"]) == (400, "period")
+        assert "asks for '2026-03' and the body for '2026-04'" in unsure.json()["error"]["message"]
         unknown = httpx.post(f"{base}/nobody/runs", headers=key)
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
         wrong = httpx.post(f"{base}/days/runs", params={"period": "2026-09"}, headers=key)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from gateway.api.admin.access import may, services_of
+from gateway.api.admin.shapes import NewExportRun
 from gateway.billing.exports.scheduled.run import ask, list_runs
 from gateway.errors import InvalidValue
 from gateway.jobs.exports import office_of
@@ -33,10 +34,17 @@ async def exports(
 
 
 @routes.post("/exports/{name}/runs", status_code=202)
-async def run_export(request: Request, actor: Changer, name: str, period: str | None = None) -> dict[str, Any]:
+async def run_export(
+    request: Request, actor: Changer, name: str, period: str | None = None, body: NewExportRun | None = None
+) -> dict[str, Any]:
     """Queue a run of a scheduled export, of its last due period when none is given; the job does it within a minute."""
+    asked = body.period if body is not None else None
+    if None not in (period, asked) and period != asked:
+        raise InvalidValue(
+            f"The address asks for {period!r} and the body for {asked!r}; give one of them.", param="period"
+        )
     try:
-        return await run_in_threadpool(_ask, services_of(request), name, period)
+        return await run_in_threadpool(_ask, services_of(request), name, asked if asked is not None else period)
     except ValueError as error:
         raise InvalidValue(f"{error}", param="period") from None
 

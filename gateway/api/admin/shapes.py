@@ -90,6 +90,12 @@ class NewMember(Body):
     tenant: str | None = None
 
 
+class NewExportRun(Body):
+    """Which period of a scheduled export to run; the last that is due when it is absent."""
+
+    period: str | None = None
+
+
 def seconds(moment: datetime | None) -> float | None:
     """Seconds since the epoch; times without a zone are UTC."""
     if moment is None:

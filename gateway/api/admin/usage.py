@@ -95,7 +95,12 @@ def _for(actor: Actor, document: Any) -> Any:
         return [_for(actor, item) for item in document]
     if not isinstance(document, dict):
         return document
-    return {name: _for(actor, value) for name, value in document.items() if "cost" not in name}
+    return {name: _for(actor, value) for name, value in document.items() if not _about_costs(name)}
+
+
+def _about_costs(name: str) -> bool:
+    """The source of a charge names the markup, which with the rate gives the cost away."""
+    return "cost" in name or name == "charge_source"
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -3,7 +3,8 @@
 The variance of a finding is what its bill lines ask less what its book lines say, so variances always sum to bill minus book.
 Passes take lines from the desk, from what is certain to what is left over:
 
-credit -> outside -> duplicate -> (agreed, rounding, price, tier of equal quantity) -> tier -> cache split -> timing -> missing
+credit -> outside -> duplicate -> (agreed, rounding, price, tier of equal quantity) -> miscalculated -> tier -> cache split
+-> timing -> missing
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gateway.billing.reconcile.align import tier_of
-from gateway.billing.reconcile.desk import Cell, Desk, Finding, Kind, Side, amount, quantity
+from gateway.billing.reconcile.desk import Cell, Desk, Finding, Kind, Side, amount, miscalculated, quantity
 from gateway.billing.reconcile.lines import OTHER, BillLine, BookLine
 from gateway.money import amount_for, divide_rounding, format_usd
 
@@ -45,6 +46,7 @@ def classify(bill: Sequence[BillLine], book: Sequence[BookLine], known: Known) -
     desk.lay(rest, [line for line in book if line.billed])
     _take_duplicates(desk)
     _compare_equal_quantities(desk, known)
+    _take_miscalculated(desk, known.rounding)
     _take_moved(desk, "tier", lambda cell: (cell.place, cell.model, cell.meter), "the same tokens in another tier")
     _take_moved(desk, "cache_split", _cache_group, "the same input, of which another share was cached")
     _take_shifted_days(desk, known.rounding)
@@ -137,10 +139,19 @@ def _money(cell: Cell, side: Side, known: Known) -> tuple[Kind | None, str]:
             return "tier", f"billed at {format_usd(rate)} USD per million, the price of {tier}; noted as {shown}"
     if counted is None:
         return None, ""
+    if wrong := miscalculated(side, known.rounding):
+        return "price", wrong
     shown = ", ".join(format_usd(rate) for rate in sorted(stated)) or (
         f"about {format_usd(divide_rounding(asked * 1_000_000, counted))}" if counted else "?"
     )
     return "price", f"{shown} instead of {', '.join(format_usd(rate) for rate in sorted(rates))} USD per million"
+
+
+def _take_miscalculated(desk: Desk, rounding: int) -> None:
+    """Cells of other quantities with an amount that the bill's own price does not give: not to pass for moved tokens."""
+    for cell, side in list(desk.cells.items()):
+        if wrong := miscalculated(side, rounding):
+            desk.take([cell], "price", wrong)
 
 
 def _take_moved(desk: Desk, kind: Kind, group: Callable[[Cell], tuple[str, ...] | None], why: str) -> None:

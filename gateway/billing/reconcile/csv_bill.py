@@ -98,6 +98,11 @@ def csv_lines(file: File, mapping: Mapping, month: Month, zone: ZoneInfo) -> Ite
                 f"{file.name}: no column {mapping.header(name)!r} for the {name}; it has {', '.join(headers) or 'none'}. "
                 f"Name it with --column {name}=HEADER."
             )
+        if (count := headers.count(mapping.header(name))) > 1:
+            raise UnreadableBill(
+                f"{file.name}: the column {mapping.header(name)!r} is there {count} times, so it is not clear which is the "
+                f"{name}. Rename or remove all but one."
+            )
     if mapping.currency is None and mapping.header("currency") not in headers:
         raise UnreadableBill(
             f"{file.name}: no column says the currency; say --currency USD if the whole file is in USD"

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 from gateway.billing.reconcile.align import tier_of
 from gateway.billing.reconcile.lines import BillLine, BookLine
+from gateway.money import amount_for, format_usd
 
 Kind = Literal[
     "agreed", "rounding", "credit", "outside", "duplicate", "price", "tier", "cache_split", "timing", "missing", "unexplained"
@@ -112,6 +113,21 @@ def quantity(lines: Iterable[BillLine | BookLine]) -> int | None:
             return None
         total += line.quantity
     return total
+
+
+def miscalculated(side: Side, rounding: int) -> str:
+    """What the bill's lines ask that is not their quantity at their price; empty when all fit or do not say."""
+    wrong = []
+    for line in side.bill:
+        if line.quantity is None or line.rate is None:
+            continue
+        fitting = amount_for(line.quantity, line.rate)
+        if abs(line.amount - fitting) > rounding:
+            wrong.append(
+                f"line {line.position} of the bill asks {format_usd(line.amount)} USD, and its {line.quantity} units at "
+                f"{format_usd(line.rate)} USD per million are {format_usd(fitting)} USD"
+            )
+    return "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more such lines" if len(wrong) > 3 else "")
 
 
 def _place(day: date, request_id: str | None) -> str:

@@ -6,6 +6,7 @@ which names the place, the value and what to do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,6 +18,8 @@ from gateway.money import MAX_USD, PICO_PER_USD, UNITS_PER_PRICE, parse_price
 
 MOST_UNITS = 10**15
 """More than any provider serves of one model in a month; a larger quantity is a broken column."""
+
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 
 OTHER = "other"
 """The meter of what Penstock does not count: searches, storage, taxes, seats."""
@@ -88,12 +91,22 @@ def exact(value: object, where: str, what: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
         raise UnreadableBill(f"{where}: {what} is {value!r}, which is not a decimal number")
     try:
-        number = Decimal(value.strip().replace(",", "") if isinstance(value, str) else value)
+        number = Decimal(_without_groups(value.strip(), where, what) if isinstance(value, str) else value)
     except InvalidOperation:
         raise UnreadableBill(f"{where}: {what} is {value!r}, which is not a decimal number") from None
     if not number.is_finite():
         raise UnreadableBill(f"{where}: {what} is {value!r}, which is not finite")
     return number
+
+
+def _without_groups(text: str, where: str, what: str) -> str:
+    """A number without the commas between its thousands. A decimal comma would be read a hundred times too large."""
+    if "," in text and not GROUPED.fullmatch(text):
+        raise UnreadableBill(
+            f"{where}: {what} is {text!r}; a comma may only stand between thousands, as in 1,234.50. Write decimals "
+            "with a point"
+        )
+    return text.replace(",", "")
 
 
 def amount_of(value: object, where: str, *, per_usd: int = 1) -> int:

@@ -12,13 +12,13 @@ from gateway.config_section import check_name
 from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
-from gateway.errors import InvalidValue, NotFound, Unavailable
+from gateway.errors import Conflict, InvalidValue, NotFound, Unavailable
 from gateway.keys.members.queries import (
     Member,
     end_member_row,
     find_member,
     insert_member,
-    lock_member,
+    lock_members,
     touch_member,
 )
 from gateway.keys.roles import ROLES, Actor, Role, check_grant
@@ -58,12 +58,17 @@ def add_member(
 
 
 def end_member(database: Database, name_or_id: str, actor: Actor, title: str) -> Member:
-    """End a member. Raises NotFound when there is none (for this actor), Forbidden for an owner that it may not end."""
+    """End a member. Raises NotFound when there is none (for this actor), Conflict when several have the name, Forbidden for
+    an owner that it may not end."""
     now = time.time()
     with transaction(database) as connection:
-        member = lock_member(connection, name_or_id)
-        if member is None or actor.tenant not in (None, member.tenant):
+        found = lock_members(connection, name_or_id, actor.tenant)
+        if not found:
             raise NotFound(f"No member has the name or id {name_or_id!r}. `penstock members list` shows them.")
+        if len(found) > 1:
+            known = ", ".join(f"{each.id} of {each.tenant or 'all tenants'}" for each in found)
+            raise Conflict(f"{len(found)} members have the name {name_or_id!r}; use an id: {known}.")
+        [member] = found
         check_grant(actor, member.role, member.tenant)
         end_member_row(connection, member.id, now)
         change = Change("members.remove", member.id, member.tenant, before=describe_member(member))

@@ -52,13 +52,16 @@ def insert_member(connection: Connection, member: Member, digest: str) -> None:
         raise Conflict(f"There is a member named {member.name!r} already. Choose another name.", param="name") from None
 
 
-def lock_member(connection: Connection, name_or_id: str) -> Member | None:
-    """A member that has not ended, by id or name, kept from changing until the transaction ends."""
+def lock_members(connection: Connection, name_or_id: str, tenant: str | None) -> list[Member]:
+    """The member (of one tenant) with this id, else those with this name, that have not ended; kept from changing until the
+    transaction ends."""
     matching = (members.c.id == name_or_id) | (members.c.name == name_or_id)
-    query = select(members).where(matching & members.c.ended_at.is_(None)).with_for_update()
+    query = select(members).where(matching & members.c.ended_at.is_(None)).order_by(members.c.id).with_for_update()
+    if tenant is not None:
+        query = query.where(members.c.tenant == tenant)
+    found = [_member(row) for row in connection.execute(query).mappings()]
     # One may be named like the id of another one; the id counts.
-    rows = sorted(connection.execute(query).mappings(), key=lambda row: row["id"] != name_or_id)
-    return _member(rows[0]) if rows else None
+    return [each for each in found if each.id == name_or_id] or found
 
 
 def end_member_row(connection: Connection, member_id: str, now: float) -> None:

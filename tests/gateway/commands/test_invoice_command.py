@@ -77,7 +77,13 @@ def test_a_month_from_usage_to_a_pdf(books: Books) -> None:
     assert books.json("credits", "list", "--tenant", "acme")["credits"][0]["left"] == "0.00"
     [request] = books.json("invoice", "requests", "INV-000001", "--line", "1")["requests"]
     assert request["amount_usd"] == "10"
-    note = books.json("invoice", "credit", "INV-000001", "--amount", "1.20", "--reason", "slow", "--key", "t1")
+    credit = ("invoice", "credit", "INV-000001", "--amount", "1.20", "--reason", "slow", "--key", "t1")
+    note = books.json(*credit)
+    assert books.json(*credit) == note
+    audited = [(each["action"], each["object"]) for each in books.json("audit", "--tenant", "acme")["entries"]]
+    assert audited == [
+        ("invoice.credit", "CN-000001"), ("invoice.close", "acme 2026-09"), ("credits.grant", given["id"]),
+    ]  # fmt: skip
     assert (note["number"], note["tax"]) == ("CN-000001", "0.20")
     shown = books.json("invoice", "show", "INV-000001")
     assert (shown["credited"], shown["credit_notes"][0]["id"]) == ("1.20", note["id"])

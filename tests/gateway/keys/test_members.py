@@ -99,11 +99,24 @@ def test_the_last_use_is_written_once_a_minute(database: Database) -> None:
 def test_a_name_is_free_again_when_its_member_is_removed(database: Database) -> None:
     added(database, "ann", tenant="acme")
     with pytest.raises(Conflict, match="a member named 'ann' already"):
-        added(database, "ann", tenant="other")
+        added(database, "ann", tenant="acme")
     end_member(database, "ann", ADMIN_KEY, "test")
     results = at_once(*[lambda: added(database, "ann")] * 3)
     assert sum(isinstance(each, Conflict) for each in results) == 2
     assert [member.tenant for member in list_members(database, "acme")] == ["acme"]
+
+
+def test_a_name_that_another_tenants_member_has_is_free_and_means_one_member_only(database: Database) -> None:
+    mine, other, of_all = (added(database, "ann", tenant=tenant).member for tenant in ("acme", "other", None))
+    assert Actor("ann", "owner", "acme").title != Actor("ann", "owner", "other").title != Actor("ann", "owner").title
+    with pytest.raises(Conflict, match="3 members have the name 'ann'; use an id: ") as error:
+        end_member(database, "ann", ADMIN_KEY, "test")
+    assert all(each.id in error.value.message for each in (mine, other, of_all))
+    assert end_member(database, "ann", Actor("bob", "owner", "acme"), "test").id == mine.id
+    with pytest.raises(NotFound):
+        end_member(database, "ann", Actor("bob", "owner", "acme"), "test")
+    assert end_member(database, other.id, ADMIN_KEY, "test").id == other.id
+    assert end_member(database, "ann", ADMIN_KEY, "test").id == of_all.id
 
 
 def test_nobody_adds_or_ends_more_than_their_own(database: Database) -> None:

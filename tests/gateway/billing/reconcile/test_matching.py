@@ -53,6 +53,20 @@ def test_usage_noted_in_priority_and_billed_in_the_default_tier_is_a_matter_of_t
     assert (finding.kind, len(finding.bill)) == ("tier", 2)
 
 
+def test_an_amount_that_the_bills_own_price_does_not_give_does_not_pass_for_another_share_of_cached_input() -> None:
+    wrong = billed(88_000, meter="input", rate=10 * USD, amount=1234 * USD, position=7)
+    bill = [wrong, billed(32_000, meter="cache_read", rate=10 * USD)]
+    book = [noted(100_000, meter="input"), noted(20_000, meter="cache_read")]
+    why = "line 7 of the bill asks 1234 USD, and its 88000 units at 10 USD per million are 0.88 USD"
+    price, other = explained(bill, book)
+    assert (price.kind, price.why, price.variance) == ("price", why, 1233 * USD)
+    assert (other.kind, other.variance) == ("missing", 12 * USD // 100)
+    [finding] = explained([wrong], [noted(88_000, meter="input")])
+    assert (finding.kind, finding.why) == ("price", why)
+    right = replace(wrong, amount=88 * USD // 100)
+    assert [each.kind for each in explained([right, bill[1]], book)] == ["cache_split"]
+
+
 def test_the_price_of_before_a_change_is_a_price_and_no_tier() -> None:
     rates = {("m", "output"): {10 * USD: "default", 11 * USD: "default"}}
     [finding] = explained([billed(1000, 10)], [noted(1000, 11)], rates=rates)

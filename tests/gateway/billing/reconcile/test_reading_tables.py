@@ -96,6 +96,19 @@ WRONG_TABLES: dict[str, tuple[list[File], dict[str, Any], str]] = {
     "dear price": (table("2026-02-01,m,input,1,1e9,1,USD"), {}, "bill.csv, line 2: the unit price"),
     "NaN": (table("2026-02-01,m,input,1,1,NaN,USD"), {}, "the amount is 'NaN', which is not finite"),
     "huge": (table("2026-02-01,m,input,1,1,1e30,USD"), {}, "may be at most 9000000 USD"),
+    "decimal comma": (
+        table('2026-02-01,m,input,1,1,"0,22",USD'),
+        {},
+        "line 2: the amount is '0,22'; a comma may only stand between thousands",
+    ),
+    "European thousands": (table('2026-02-01,m,input,1,1,"1.234,50",USD'), {}, "the amount is '1.234,50'; a comma"),
+    "torn thousands": (table('2026-02-01,m,input,"1,23,4",1,1,USD'), {}, "the quantity is '1,23,4'; a comma"),
+    "thousandths": (table('2026-02-01,m,input,1,"0,075",1,USD'), {}, "the unit price is '0,075'; a comma"),
+    "two amounts": (
+        table("2026-02-01,1,2,USD", header="date,amount,amount,currency\n"),
+        {},
+        "the column 'amount' is there 2 times, so it is not clear which is the amount",
+    ),
     "no amount": (table("2026-02-01,m,input,1,1,,USD"), {}, "the amount is '', which is not a decimal number"),
     "strange meter": (
         table("2026-02-01,m,magic,1,1,1,USD"),
