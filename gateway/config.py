@@ -151,7 +151,10 @@ class Retention(Section):
     """How long requests are kept one by one. Ledger, invoices and sums by hour and day are kept for ever."""
 
     requests_days: int | None = Field(
-        None, ge=31, le=36500, description="Days after a month's end until its requests are removed, if it is closed."
+        None,
+        ge=31,
+        le=36500,
+        description="Days after a month's end until its requests are removed, if it is closed; at least 31.",
     )
     explanations_days: int | None = Field(
         None, ge=1, le=36500, description="Days after a month's end until its requests lose why they were routed so."
