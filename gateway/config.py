@@ -219,7 +219,8 @@ def _explain(problem: dict[str, Any], document: object) -> str:
     # Whole sections are not shown either: there may be secrets in them.
     secret = isinstance(problem["input"], dict) or SECRETS.intersection(location[-1:])
     hidden = secret or problem["type"] == "missing"
-    shown = "" if hidden else f", got {problem['input']!r}"
+    given = str(problem["input"]) if isinstance(problem["input"], Decimal) else repr(problem["input"])
+    shown = "" if hidden else f", got {given}"
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
     return f"{_dotted(location)}: {message}{shown}"
 
