@@ -151,7 +151,10 @@ class Retention(Section):
     """How long requests are kept one by one. Ledger, invoices and sums by hour and day are kept for ever."""
 
     requests_days: int | None = Field(
-        None, ge=31, le=36500, description="Days after a month's end until its requests are removed, if it is closed."
+        None,
+        ge=31,
+        le=36500,
+        description="Days after a month's end until its requests are removed, if it is closed; at least 31.",
     )
     explanations_days: int | None = Field(
         None, ge=1, le=36500, description="Days after a month's end until its requests lose why they were routed so."
@@ -216,7 +219,8 @@ def _explain(problem: dict[str, Any], document: object) -> str:
     # Whole sections are not shown either: there may be secrets in them.
     secret = isinstance(problem["input"], dict) or SECRETS.intersection(location[-1:])
     hidden = secret or problem["type"] == "missing"
-    shown = "" if hidden else f", got {problem['input']!r}"
+    given = str(problem["input"]) if isinstance(problem["input"], Decimal) else repr(problem["input"])
+    shown = "" if hidden else f", got {given}"
     message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
     return f"{_dotted(location)}: {message}{shown}"
 

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.errors import InvalidValue, MethodNotAllowed, PenstockError, UnknownRoute
+from gateway.errors import InvalidJson, InvalidValue, MethodNotAllowed, PenstockError, UnknownRoute
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ def install_error_handlers(app: FastAPI) -> None:
             return await render(
                 request, MethodNotAllowed(f"{where} is not allowed.", headers=dict(error.headers or {}))
             )
+        if error.status_code == InvalidJson.status:  # what the framework says of a body that is not even text
+            return await render(request, InvalidJson("The body is not valid JSON in UTF-8."))
         return await render(
             request, UnknownRoute(f"Unknown request URL: {where}. The API starts at /v1, the admin API at /admin/api.")
         )
@@ -35,6 +37,9 @@ def install_error_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         problem = error.errors()[0]
+        if problem["type"] == "json_invalid":
+            why, place = problem["ctx"]["error"], problem["loc"][-1]
+            return await render(request, InvalidJson(f"The body is not valid JSON: {why}, at character {place}."))
         name = ".".join(str(part) for part in problem["loc"][1:])
         return await render(
             request, InvalidValue(f"{name}: {problem['msg']}, got {problem.get('input')!r}.", param=name)

@@ -57,15 +57,20 @@ def set_(scope: str, limit_usd: str, as_json: bool, config: Path | None, data_di
     """Give SCOPE a budget, in place of the one it has for this period, from the configuration too."""
     from gateway.keys.rules.change import set_budget, usd_given
     from gateway.keys.rules.describe import describe_rule
+    from gateway.keys.rules.effective import allowance_of
+    from gateway.money import format_usd
 
-    limit = usd_given(limit_usd, "--limit-usd")
+    limit, now = usd_given(limit_usd, "--limit-usd"), time.time()
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
         owner = owner_given(scope, catalog, database)
-        rule = set_budget(
-            database, owner, limit, given["period"], hard=not given["soft"], actor=actor(), now=time.time()
-        )
-    document = {"scope": owner.title, **describe_rule(rule)}
-    print_json(document) if as_json else click.echo(f"{owner.title}: {document['limit_usd']} USD per {rule.per}.")
+        budgets_now = allowance_of(catalog, database, owner, now).budgets
+        before = next((each for each in budgets_now if each.period == given["period"]), None)
+        rule = set_budget(database, owner, limit, given["period"], hard=not given["soft"], actor=actor(), now=now)
+    old = {"limit_usd": format_usd(before.limit - before.raised), "hard": before.hard} if before else None
+    document = {"scope": owner.title, **describe_rule(rule), "replaced": old}
+    instead = f", in place of {old['limit_usd']} USD, {_word(old['hard'])}" if old else ""
+    said = f"{owner.title}: {document['limit_usd']} USD per {rule.per}, {_word(rule.hard)}{instead}."
+    print_json(document) if as_json else click.echo(said)
 
 
 @budgets.command()
@@ -138,6 +143,10 @@ def end_raise(number: int, config: Path | None, data_dir: Path | None, as_json: 
     with open_database(settings_with(config=config, data_dir=data_dir)) as database:
         ended = end(database, number, actor=actor(), now=time.time())
     print_json({"ended": describe_raise(ended)}) if as_json else click.echo(f"Ended raise {number} of {ended.scope}.")
+
+
+def _word(hard: object) -> str:
+    return "hard" if hard else "soft"
 
 
 def _end(until: datetime | None, duration: float | None, starts_at: float) -> float:

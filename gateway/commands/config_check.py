@@ -1,4 +1,4 @@
-"""`penstock config check FILE`: everything that is wrong in a configuration, or what it would serve; exit 2 when wrong."""
+"""`penstock config check [FILE]`: everything that is wrong in a configuration, or what it would serve; exit 2 when wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from gateway.commands.options import json_option, print_json
 from gateway.errors import ConfigError
-from gateway.settings import read_secret
+from gateway.settings import read_secret, read_settings
 
 if TYPE_CHECKING:
     from gateway.catalog import Catalog
@@ -23,10 +23,13 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
 @json_option
-def check(file: Path, as_json: bool) -> None:
-    """Check FILE: unknown keys, missing secrets, prices, references. Exit code 2 when anything is wrong."""
+def check(file: Path | None, as_json: bool) -> None:
+    """Check FILE, or that of PENSTOCK_CONFIG: unknown keys, missing secrets, prices, references. Exit code 2 when wrong."""
+    file = file or read_settings().config
+    if file is None:
+        raise ConfigError("which configuration is to be checked? Name the file, or set PENSTOCK_CONFIG.")
     catalog, problems = _examine(file)
     if as_json:
         print_json({"ok": not problems, "problems": problems, **(_describe(catalog) if catalog else {})})

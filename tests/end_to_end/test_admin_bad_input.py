@@ -51,7 +51,11 @@ def test_bad_input_is_named_in_our_shape(admin: Member, method: str, path: str, 
     assert words in admin.refused(400, method, path, body)
 
 
-def test_a_body_that_is_no_json_is_refused(admin: Member) -> None:
+@pytest.mark.parametrize(("content", "end"), [(b"{", ", at character 1."), (b"\xff", " in UTF-8.")])
+def test_a_body_that_is_no_json_is_refused(admin: Member, content: bytes, end: str) -> None:
     headers = {"authorization": f"Bearer {ADMIN_KEY}", "content-type": "application/json"}
-    reply = httpx.post(f"{admin.running.url}/admin/api/keys", headers=headers, content=b"{", timeout=30)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_value")
+    reply = httpx.post(f"{admin.running.url}/admin/api/keys", headers=headers, content=content, timeout=30)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["param"]) == (400, "invalid_json", None)
+    assert error["message"].startswith("The body is not valid JSON")
+    assert error["message"].endswith(end)

@@ -86,6 +86,11 @@ def test_all_problems_are_named_at_once() -> None:
     assert "keys" in str(error.value)
 
 
+def test_a_number_is_shown_as_it_was_typed() -> None:
+    with pytest.raises(ConfigError, match=r"greater than or equal to 0, got -100$"):
+        check_config({"billing": {"reconciliation": {"rounding_usd": -100}}}, "p.yaml")
+
+
 def test_a_secret_never_appears_in_an_error() -> None:
     with pytest.raises(ConfigError) as error:
         check_config({"keys": [{"key": "short", "name": "app"}]}, "test.yaml")

@@ -25,6 +25,7 @@ from gateway.catalog import build_catalog
 from gateway.cli import penstock
 from gateway.config import Config, check_config
 from gateway.db.tables import metadata
+from gateway.jobs.table import JOBS
 from gateway.settings import SETTINGS
 from gateway.telemetry.metrics import METRICS
 from tests.house.source import ROOT, python_files, tree
@@ -141,6 +142,11 @@ def test_every_setting_is_documented() -> None:
 def test_every_configuration_key_is_documented() -> None:
     rows = [f"| `{name}` | {shown_default(field)} | {cell(field.description)} |" for name, field in fields(Config)]
     assert_table("configuration.md", "## penstock.yaml", rows)
+
+
+def test_every_job_is_documented() -> None:
+    rows = ROW.findall(page("operations.md").split("\n## Jobs\n", 1)[1].split("\n## ", 1)[0])
+    assert {row.split("`")[1] for row in rows if "`" in row} == {job.name for job in JOBS}
 
 
 def test_every_metric_is_documented() -> None:

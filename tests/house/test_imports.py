@@ -46,6 +46,7 @@ LAYERS = (
             "config_outlets",
             "config_owners",
             "config_section",
+            "config_yaml",
             "builtin",
             "store",
             "db",

@@ -71,6 +71,15 @@ def test_a_budget_is_set_raised_and_removed_and_all_of_it_is_seen(terminal: Term
     assert shown["tenant:acme", "month"]["limit_usd"] == "100"
 
 
+def test_setting_a_budget_says_what_it_replaces(terminal: Terminal) -> None:
+    said = terminal.text("budgets", "set", "tenant:acme", "--limit-usd", "0.5", "--period", "day")
+    assert said == "tenant:acme: 0.5 USD per day, hard, in place of 10 USD, soft.\n"
+    made = terminal.json("budgets", "set", "tenant:acme", "--limit-usd", "3", "--period", "day", "--soft")
+    assert (made["hard"], made["replaced"]) == (False, {"limit_usd": "0.5", "hard": True})
+    said = terminal.text("budgets", "set", "tenant:acme", "--limit-usd", "9", "--period", "week")
+    assert said == "tenant:acme: 9 USD per week, hard.\n"
+
+
 def test_limits_are_set_listed_and_removed(terminal: Terminal) -> None:
     terminal.text("limits", "set", "user:acme/bob", "requests_per_day", "50")
     assert terminal.json("limits", "list", "--tenant", "acme")["limits"] == [

@@ -31,6 +31,13 @@ def test_a_right_configuration_is_shown_with_its_models_and_no_secret(tmp_path: 
     assert "0123456789" not in done.stdout + done.stderr
 
 
+def test_without_a_file_the_one_of_the_environment_is_checked(tmp_path: Path) -> None:
+    done = penstock("config", "check", environment={**SECRETS, "PENSTOCK_CONFIG": written(tmp_path, GOOD)})
+    assert (done.returncode, "penstock.yaml is right" in done.stdout) == (0, True)
+    done = penstock("config", "check")
+    assert (done.returncode, "Name the file, or set PENSTOCK_CONFIG" in complaint(done)) == (2, True)
+
+
 def test_a_price_from_the_book_is_shown_as_such(tmp_path: Path) -> None:
     text = "models: [{name: m, tier: economy, provider: scripted, price: book, book: {model: x/m}}]"
     done = penstock("config", "check", written(tmp_path, text), "--json")
