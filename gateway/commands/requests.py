@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.errors import ConfigError
+from gateway.types import Outcome
 
 if TYPE_CHECKING:
     from gateway.reports.requests.queries import RequestPage
@@ -24,7 +25,7 @@ SHOWN = ("request_id", "started_at", "tenant", "key_name", "model", "outcome", "
 @click.option("--key", metavar="ID", help="Only of the key with this id.")
 @click.option("--user", metavar="NAME", help="Only for this end user.")
 @click.option("--model", metavar="NAME", help="Only answered by this model.")
-@click.option("--outcome", type=click.Choice(["completed", "failed", "cut", "interrupted"]), help="Only ended so.")
+@click.option("--outcome", type=click.Choice(get_args(Outcome)), help="Only ended so.")
 @click.option("--session", metavar="ID", help="Only of this agent run.")
 @click.option("--tag", metavar="TAG", help="Only with this tag.")
 @click.option("--since", type=click.DateTime(FORMS), help="First moment, UTC.")

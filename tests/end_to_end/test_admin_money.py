@@ -11,7 +11,7 @@ import httpx
 import pypdf
 import pytest
 
-from gateway.billing.invoices.issue import close_period
+from gateway.billing.invoices.issue import close_period, draft_invoice
 from gateway.billing.periods.month import Month
 from gateway.billing.reconcile.read import read_bill
 from gateway.billing.reconcile.runs import Tolerances, import_bill, reconcile
@@ -39,8 +39,10 @@ def admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     rows[1].reprice(rows[1].rate * 2)
     import_bill(database, read_bill("openai", SEPTEMBER, [as_csv(rows)]), now, "Ada")
     reconcile(database, "openai", SEPTEMBER, Tolerances(0, 0), now, "Ada")
+    deliver(database, folder, used("2026-10-05", Usage(input=10**6)))
+    draft_invoice(database, "acme", Month(2026, 10), parties(name="Acme Corp."), now)
     database.close()
-    config = {"models": [model("m", "economy", "http://127.0.0.1:9/v1")]}
+    config = {"models": [model("m", "economy", "http://127.0.0.1:9/v1")], "tenants": [{"name": "acme"}]}
     headers = {"authorization": f"Bearer {ADMIN_KEY}"}
     with (
         gateway(folder / "gateway", config, DATABASE_URL=url) as running,
@@ -70,6 +72,22 @@ def test_invoices_are_listed_shown_and_printed(admin: httpx.Client) -> None:
     assert refused(admin.get("/invoices", params={"period": "2026"})) == (
         400, "invalid_value", "'2026' is not a billing period; write a month as YYYY-MM, for example 2026-11.",
     )  # fmt: skip
+
+
+def test_drafts_are_for_the_operator_and_developers_read_no_invoices(admin: httpx.Client) -> None:
+    def answer(role: str, address: str) -> httpx.Response:
+        body = {"name": f"{role} {address}", "role": role, "tenant": "acme"}
+        token = admin.post("/members", json=body).json()["token"]
+        return admin.get(address, headers={"authorization": f"Bearer {token}"})
+
+    listed = admin.get("/invoices").json()["invoices"]
+    [drafted] = [each["id"] for each in listed if each["state"] == "draft"]
+    assert [each["state"] for each in answer("viewer", "/invoices").json()["invoices"]] == ["finalised"]
+    draft = f"/invoices/{drafted}"
+    for address in (draft, f"{draft}/lines/1/requests", f"{draft}/pdf"):
+        assert admin.get(address).status_code == 200
+        assert refused(answer("owner", address))[:2] == (404, "document_not_found")
+    assert refused(answer("developer", "/invoices"))[0] == 403
 
 
 def test_a_month_is_reconciled_and_signed_off(admin: httpx.Client) -> None:

@@ -23,10 +23,11 @@ Reader = Annotated[Actor, may("invoices.read")]
 async def invoices(
     request: Request, actor: Reader, tenant: TenantName = None, period: str | None = None, limit: Limit = 100
 ) -> dict[str, Any]:
-    """Invoices in any state, newest first."""
+    """Invoices in any state, newest first; drafts are the operator's alone."""
     month = month_of(period) if period is not None else None
     only = tenant_for(actor, tenant)
-    found = await run_in_threadpool(list_invoices, services_of(request).database, only, month, limit)
+    drafts = actor.tenant is None
+    found = await run_in_threadpool(list_invoices, services_of(request).database, only, month, limit, drafts=drafts)
     return {"invoices": [each.summary() for each in found]}
 
 
@@ -58,13 +59,13 @@ async def invoice_as_pdf(request: Request, actor: Reader, number: str) -> Respon
 
 
 def _invoice(request: Request, actor: Actor, number: str) -> Invoice:
-    """An invoice that the actor may see; for a member of one tenant those of others do not exist."""
+    """An invoice that the actor may see; for a member of one tenant drafts and those of others do not exist."""
     found = read_invoice(services_of(request).database, number)
-    _check(actor, found.tenant, number)
+    _check(actor, found.tenant if found.state != "draft" else None, number)
     return found
 
 
-def _check(actor: Actor, tenant: str, number: str) -> None:
+def _check(actor: Actor, tenant: str | None, number: str) -> None:
     if actor.tenant not in (None, tenant):
         raise UnknownDocument(f"no invoice has the number or id {number!r}. `penstock invoice list` shows them.")
 

@@ -15,6 +15,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from gateway.billing.exports import manifest, queries
 from gateway.billing.exports.files import SOMETIMES, File, files_of
 from gateway.billing.exports.order import Order, books_of, fingerprint, inputs_of
@@ -65,35 +67,41 @@ def export(database: Database, order: Order, out: Path, *, force: bool = False, 
     if order.what == "journal" and order.tenant is not None:
         raise ConfigError("a journal is of all tenants, because the entries of one alone would not balance.")
     folder = out / order.folder
-    with snapshot(database) as connection, _taken(folder):
-        if order.tenant is not None and not any_tenant and not queries.is_known(connection, order.tenant):
-            raise ConfigError(
-                f"tenant {order.tenant!r} has no usage; `penstock usage --group-by tenant` lists those that do."
-            )
-        if gone := removed_months_for(connection, order.tenant, order.month):
-            raise ConfigError(
-                f"the requests of {', '.join(gone)} have been removed by retention, so {order.month} can no longer be "
-                "exported; the files of an earlier export are right."
-            )
-        books = books_of(connection, order)
-        counted = fingerprint(connection, order, books)
-        inputs = inputs_of(connection, order, books, counted)
-        files = files_of(connection, order, books, counted)
-        standing = manifest.finished(folder, inputs)
-        done = {} if force else dict(standing)
-        skipped = frozenset(done)
-        if len(done) < len(files) and (folder / manifest.NAME).exists():
-            # Before a file is replaced, no manifest may claim what will be wrong in a moment.
-            manifest.write_manifest(folder, inputs, _in_order(files, standing), complete=False)
-        if (former := f"{SOMETIMES}.{order.form}") not in {file.name for file in files}:
-            (folder / former).unlink(missing_ok=True)
-        for file in files:
-            if file.name not in done:
-                done[file.name] = _write(folder, file, order.form)
-                manifest.write_manifest(folder, inputs, _in_order(files, standing | done), complete=False)
-        if not manifest.is_complete(folder):
-            manifest.write_manifest(folder, inputs, _in_order(files, done), complete=True)
+    with snapshot(database) as connection:
+        _check(connection, order, any_tenant)
+        with _taken(folder):
+            books = books_of(connection, order)
+            counted = fingerprint(connection, order, books)
+            inputs = inputs_of(connection, order, books, counted)
+            files = files_of(connection, order, books, counted)
+            standing = manifest.finished(folder, inputs)
+            done = {} if force else dict(standing)
+            skipped = frozenset(done)
+            if len(done) < len(files) and (folder / manifest.NAME).exists():
+                # Before a file is replaced, no manifest may claim what will be wrong in a moment.
+                manifest.write_manifest(folder, inputs, _in_order(files, standing), complete=False)
+            if (former := f"{SOMETIMES}.{order.form}") not in {file.name for file in files}:
+                (folder / former).unlink(missing_ok=True)
+            for file in files:
+                if file.name not in done:
+                    done[file.name] = _write(folder, file, order.form)
+                    manifest.write_manifest(folder, inputs, _in_order(files, standing | done), complete=False)
+            if not manifest.is_complete(folder):
+                manifest.write_manifest(folder, inputs, _in_order(files, done), complete=True)
     return Exported(folder, _in_order(files, done), skipped, inputs)
+
+
+def _check(connection: Connection, order: Order, any_tenant: bool) -> None:
+    """Raises ConfigError for what cannot be exported, before anything is written."""
+    if order.tenant is not None and not any_tenant and not queries.is_known(connection, order.tenant):
+        raise ConfigError(
+            f"tenant {order.tenant!r} has no usage; `penstock usage --group-by tenant` lists those that do."
+        )
+    if gone := removed_months_for(connection, order.tenant, order.month):
+        raise ConfigError(
+            f"the requests of {', '.join(gone)} have been removed by retention, so {order.month} can no longer be "
+            "exported; the files of an earlier export are right."
+        )
 
 
 def _in_order(files: Sequence[File], done: dict[str, manifest.FileEntry]) -> tuple[manifest.FileEntry, ...]:

@@ -128,13 +128,17 @@ def find_invoices(connection: Connection, name: str) -> list[Invoice]:
     return _read(connection, select(invoices).where((invoices.c.number == name) | (invoices.c.id == name)))
 
 
-def list_invoices(connection: Connection, tenant: str | None, period: Month | None, limit: int) -> list[Invoice]:
+def list_invoices(
+    connection: Connection, tenant: str | None, period: Month | None, limit: int, drafts: bool
+) -> list[Invoice]:
     """Invoices with their lines, newest first."""
     query = select(invoices).order_by(invoices.c.created_at.desc(), invoices.c.id).limit(limit)
     if tenant is not None:
         query = query.where(invoices.c.tenant == tenant)
     if period is not None:
         query = query.where(invoices.c.period == str(period))
+    if not drafts:
+        query = query.where(invoices.c.state != "draft")
     return _read(connection, query)
 
 

@@ -49,11 +49,16 @@ def read_credit_note(database: Database, name: str) -> tuple[Invoice, CreditNote
 
 
 def list_invoices(
-    database: Database, tenant: str | None = None, period: Month | None = None, limit: int = LARGEST_PAGE
+    database: Database,
+    tenant: str | None = None,
+    period: Month | None = None,
+    limit: int = LARGEST_PAGE,
+    *,
+    drafts: bool = True,
 ) -> list[Invoice]:
-    """Invoices in any state, newest first."""
+    """Invoices in any state (or without the drafts), newest first."""
     with snapshot(database) as connection:
-        return queries.list_invoices(connection, tenant, period, limit)
+        return queries.list_invoices(connection, tenant, period, limit, drafts)
 
 
 def line_requests(

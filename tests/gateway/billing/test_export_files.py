@@ -242,7 +242,8 @@ def test_pages_of_usage_join_without_gaps(database: Database, tmp_path: Path, at
 
 def test_an_unknown_tenant_and_a_tenants_journal_are_refused(small: Database, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tenant 'acmee' has no usage"):
-        export(small, replace(FOCUS, tenant="acmee"), tmp_path)
+        export(small, replace(FOCUS, tenant="acmee"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="would not balance"):
         export(small, Order("journal", SEPTEMBER, "csv", tenant="acme"), tmp_path)
 

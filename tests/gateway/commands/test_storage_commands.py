@@ -43,6 +43,8 @@ def test_a_month_from_its_requests_to_their_removal(books: Books) -> None:
     assert (newest["tenant"], newest["charge_usd"]) == ("beta", "10")
     [oldest] = books.json("requests", "--before", page["next"])["requests"]
     assert [oldest] == books.json("requests", "--tenant", "acme", "--model", "large", "--until", "2026-04")["requests"]
+    for outcome, many in (("completed", 2), ("corrected", 0)):
+        assert len(books.json("requests", "--outcome", outcome)["requests"]) == many
     assert books.json("requests", "--since", "2026-05")["requests"] == []
 
     assert books.json("rollups", "rebuild", "--period", "2026-03") == {"period": "2026-03", "rows": 1}
