@@ -26,7 +26,10 @@ OTHER = "other"
 
 
 class UnreadableBill(ValueError):
-    """A bill that cannot be read exactly. The message names the place, the value, and what to do."""
+    """A bill that cannot be read exactly. The message names the place, the value, and what to do, without a last full stop."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.removesuffix("."))
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,3 +119,4 @@ def test_what_cannot_be_done_is_said(books: Books, what: str) -> None:
     found, said = books.refused("reconcile", *given)
     assert found == code
     assert message in said
+    assert ".." not in said
