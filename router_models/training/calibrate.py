@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,8 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from router_models.errors import TrainingDataError
-from router_models.training.fit import Names, domain_weights
+from router_models.tiers import TIERS, Tier
+from router_models.training.fit import Names, Unseen, domain_weights
 
 # Fewer prompts than this in a cell (domain x fifth of the predictions) say little about its true rate.
 CELL_PROMPTS = 25
@@ -20,6 +22,8 @@ WANTED_PROMPTS = 20
 SMALLEST_SLOPE = 0.05
 # Half width in logits when no cell is large enough to measure one.
 WIDEST = 2.0
+# Prompts of known domains less familiar than this share of them are called unfamiliar.
+UNFAMILIAR_QUANTILE = 0.02
 
 Doubles = NDArray[np.float64]
 
@@ -39,6 +43,60 @@ class Curve:
     def probability(self, ease: Doubles, familiarity: Doubles) -> Doubles:
         """Calibrated probabilities."""
         return sigmoid(self.logit(ease, familiarity))
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Arrays of Weights that calibration fills (row 0 unfamiliar, row 1 familiar), and its report for the card."""
+
+    familiarity: Doubles
+    familiarity_limit: float
+    slope: Doubles
+    offset: Doubles
+    half_width: Doubles
+    report: dict[str, Any]
+
+
+def calibrate(
+    by_stem: Unseen, by_domain: Unseen, unseen: Doubles, ease: Doubles, rates: dict[Tier, Doubles], domains: Names
+) -> Calibrated:
+    """Curves fitted in equal parts to prompts with only their stem, and with their whole domain, left out.
+
+    Traffic is never exactly the domains of the tables; how far a prompt is from them (its familiarity) moves the curve.
+    `unseen` (N,) are shares of unseen words, `ease` (N,) is NaN where nothing was recorded.
+    """
+    both = np.flatnonzero(~np.isnan(ease) & ~np.isnan(by_stem.value[:, 0]) & ~np.isnan(by_domain.value[:, 0]))
+    near, far = (np.concatenate((each.signals[both], unseen[both, None]), axis=1) for each in (by_stem, by_domain))
+    near_ease, far_ease, names = by_stem.value[both, 0], by_domain.value[both, 0], domains[both]
+    familiarity = fit_familiarity(near, far, names)
+    known, unknown = familiarity_of(familiarity, near), familiarity_of(familiarity, far)
+    slope, offset, half = (np.zeros((2, len(TIERS))) for _ in range(3))
+    report: dict[str, Any] = {}
+    for column, tier in enumerate(TIERS):
+        use = np.flatnonzero(~np.isnan(rates[tier][both]))
+        rate, group = rates[tier][both][use], names[use]
+        values = np.concatenate((near_ease[use], far_ease[use]))
+        curve = fit_curve(values, np.concatenate((known[use], unknown[use])), np.tile(rate, 2), np.tile(group, 2))
+        slope[:, column], offset[:, column] = curve.slope, curve.offset
+        here, there = curve.logit(near_ease[use], known[use]), curve.logit(far_ease[use], unknown[use])
+        half[:, column] = half_width(there, rate, group), half_width(here, rate, group)
+        report[tier] = {
+            "prompts": int(use.size),
+            "mean_rate": round(float(rate.mean()), 4),
+            "calibration_error_unseen_stems": round(calibration_error(sigmoid(here), rate), 4),
+            "calibration_error_unseen_domains": round(calibration_error(sigmoid(there), rate), 4),
+            "half_width_logits": {"unfamiliar": round(half[0, column], 3), "familiar": round(half[1, column], 3)},
+        }
+    report["ease"] = {"unseen_stems": agreement(near_ease, ease[both]), "unseen_domains": agreement(far_ease, ease[both])}
+    return Calibrated(
+        familiarity, float(np.quantile(known, UNFAMILIAR_QUANTILE)), slope, offset, half, report
+    )
+
+
+def agreement(predicted: Doubles, ease: Doubles) -> dict[str, float]:
+    """Root mean square error and linear correlation of predicted ease."""
+    error = float(np.sqrt(np.mean((predicted - ease) ** 2)))
+    return {"rmse": round(error, 3), "correlation": round(float(np.corrcoef(predicted, ease)[0, 1]), 3)}
 
 
 def sigmoid(logit: Doubles) -> Doubles:
