@@ -73,7 +73,9 @@ def ability_from_benchmarks(artifact: Artifact, model: str, scores: Mapping[str,
     """A first guess from public scores 0..1 by domain of the artifact (`artifact.domains`). Raises TrainingDataError."""
     unknown = sorted(set(scores) - set(artifact.domains))
     if unknown or not scores:
-        raise TrainingDataError(f"{unknown!r} are no domains of the artifact; give scores by {list(artifact.domains)!r}")
+        raise TrainingDataError(
+            f"{unknown!r} are no domains of the artifact; give scores by {list(artifact.domains)!r}"
+        )
     wrong = {name: value for name, value in scores.items() if not 0.0 <= value <= 1.0}
     if wrong:
         raise TrainingDataError(f"benchmark scores must lie between 0 and 1, got {wrong!r}")
@@ -84,7 +86,9 @@ def ability_from_benchmarks(artifact: Artifact, model: str, scores: Mapping[str,
 
 def _posterior(artifact: Artifact, model: str, shown: Doubles, labels: Doubles, worth: Doubles) -> Ability:
     weights = artifact.weights
-    vector, spread = map_ability(shown.reshape(-1, weights.prior.size), labels, worth, weights.prior, weights.prior_spread)
+    vector, spread = map_ability(
+        shown.reshape(-1, weights.prior.size), labels, worth, weights.prior, weights.prior_spread
+    )
     return Ability(model, vector, spread, float(weights.shown[2]))
 
 

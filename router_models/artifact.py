@@ -1,7 +1,7 @@
 """The one-file artifact of a trained router (sealed npz, never pickle); a doubtful file is refused with a named error.
 
-The file holds the arrays of `Weights` and one JSON header: format number, version, fingerprint of the features and the embedder,
-SHA-256 over all arrays, tiers, domains, models, and a summary of the training. All or nothing: no partly usable artifact exists.
+The file holds the arrays of `Weights` and one JSON header: format number, version, fingerprint of the features and the
+embedder, SHA-256 over all arrays, tiers, domains, models, and a summary of the training. No partly usable artifact exists.
 """
 
 from __future__ import annotations
@@ -120,7 +120,13 @@ def features_of(table: Embedder) -> str:
 
 
 def save(
-    path: Path, weights: Weights, domains: list[str], models: list[str], name: str, card: dict[str, Any], table: Embedder
+    path: Path,
+    weights: Weights,
+    domains: list[str],
+    models: list[str],
+    name: str,
+    card: dict[str, Any],
+    table: Embedder,
 ) -> str:
     """Write an artifact and return its version, `name` plus the first 8 digits of the arrays' checksum."""
     arrays: sealed.Arrays = {field.name: getattr(weights, field.name) for field in fields(Weights)}

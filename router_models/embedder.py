@@ -53,6 +53,8 @@ class Embedder:
         self.pieces = WordPiece(vocabulary)
         # A BERT vocabulary is sorted by how frequent its tokens are, so the place says how rare one is (Zipf 1935).
         self.rarity: Floats = np.log1p(np.arange(len(vocabulary))).astype(np.float32)
+        self.rarest = float(np.log1p(len(vocabulary)))
+        self.is_word = np.array([token.isalpha() for token in vocabulary], dtype=bool)
         self._vectors = vectors
         self._factor: Floats = scale * self.rarity
 
@@ -66,8 +68,8 @@ class Embedder:
         return self.of_tokens(self.distinct(list(dict.fromkeys(words_of(text)))))
 
     def distinct(self, words: list[str]) -> NDArray[np.int64]:
-        """Numbers of the distinct tokens of some distinct words, in reading order."""
-        return np.array(list(dict.fromkeys(self.pieces.numbers(words))), dtype=np.int64)
+        """Numbers of the distinct tokens of some words, ascending."""
+        return np.unique(np.array(self.pieces.numbers(words), dtype=np.int64))
 
     def of_tokens(self, tokens: NDArray[np.int64]) -> Floats:
         """The weighted mean of distinct tokens' vectors, scaled to length 1."""

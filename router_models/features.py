@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 # Part of FINGERPRINT: raise it whenever the meaning of any feature changes.
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 # Of words, for reading marks and tokens; a text of READ_CHARACTERS has about half as many.
 MOST_WORDS = 4_000
 
@@ -116,37 +116,51 @@ CORE = 2
 class Features:
     """One text as numbers.
 
-    `shape` follows NAMES; `meaning` (D,) is the embedder's vector, length 1 or 0. `words` are the distinct words in reading order,
-    `whole` the numbers of those that are tokens by themselves.
+    `shape` follows NAMES; `meaning` (D,) is the embedder's vector, length 1 or 0. `words` are the distinct words and marks
+    in reading order, `whole` the numbers of the words of letters that are tokens by themselves, `named` how many words of
+    letters there are.
     """
 
     shape: Floats
     meaning: Floats
     words: list[str]
-    whole: list[int]
+    whole: Ints
+    named: int
 
 
 def extract(request: RequestText, embedder: Embedder) -> Features:
     """All features of one request; any text is accepted, also an empty one."""
     every = words_of(request.text)[:MOST_WORDS]
-    words = list(dict.fromkeys(every))
-    numbers = map(embedder.pieces.whole, words)
-    named = [(word, number) for word, number in zip(words, numbers, strict=True) if word.isalpha()]
-    whole = [number for _, number in named if number is not None]
-    tokens = embedder.distinct(words)
-    spread = embedder.rarity[whole] if whole else np.full(1, 7.0, dtype=np.float32)
+    words = dict.fromkeys(every)
+    numbers = list(map(embedder.pieces.whole, words))
+    missing = [word for word, number in zip(words, numbers, strict=True) if number is None]
+    known = np.array([number for number in numbers if number is not None], dtype=np.int64)
+    whole = known[embedder.is_word[known]]
+    odd = sum(map(str.isalpha, missing))
+    named = max(whole.size + odd, 1)
+    rarity = embedder.rarity[whole]
+    # A word that the vocabulary lacks is rarer than any that it has.
+    mean = (float(rarity.sum()) + odd * embedder.rarest) / named
+    square = (float(rarity @ rarity) + odd * embedder.rarest**2) / named
     marks = [0.0] * len(MARKS)
-    for word in _MARKED.keys() & words:
-        marks[_MARKED[word]] = 1.0
+    for word, place in _MARKED.items():
+        if word in words:
+            marks[place] = 1.0
     values = (
         *_counted(request),
         len(words) / max(len(every), 1),
-        float(spread.mean()),
-        float(spread.std()),
-        1.0 - len(whole) / max(len(named), 1),
+        mean,
+        math.sqrt(max(square - mean * mean, 0.0)),
+        odd / named,
         *marks,
     )
-    return Features(np.array(values, dtype=np.float32), embedder.of_tokens(tokens), [word for word, _ in named], whole)
+    tokens = known
+    if missing:
+        pieces = np.array(embedder.pieces.numbers(missing), dtype=np.int64)
+        tokens = np.unique(np.concatenate((known, pieces)))
+    return Features(
+        np.array(values, dtype=np.float32), embedder.of_tokens(tokens), list(words), whole, whole.size + odd
+    )
 
 
 def _counted(request: RequestText) -> tuple[float, ...]:
@@ -162,16 +176,16 @@ def _counted(request: RequestText) -> tuple[float, ...]:
     first = classes[starts]
     cut = min((place for mark in _FIRST_OPTIONS if (place := text.find(mark)) >= 0), default=len(text))
     question = text[:cut].rstrip()
-    options = _options(raw[cut:])
+    options = _options(raw[cut:]) if cut < raw.size else 0
     log = math.log1p
     # Of a cut text the length before the cut counts, so that a huge prompt is a long one.
     missing = request.characters - len(request.text)
     return (
         log(max(cut + missing, 0)),
-        log(int(np.count_nonzero(first[starts < cut] == _DIGIT))),
+        log(int(np.count_nonzero(first[: np.searchsorted(starts, cut)] == _DIGIT))),
         log(request.characters),
         log(count),
-        float(lengths.mean()) if count else 0.0,
+        int(lengths.sum()) / max(count, 1),
         log(kinds[_NEWLINE]),
         log(kinds[_QUESTION]),
         float(text.rstrip().endswith(b"?")),
@@ -191,10 +205,10 @@ def _counted(request: RequestText) -> tuple[float, ...]:
         log((len(text) - cut) / options) if options else 0.0,
         float(question.endswith(b"?")),
         float(question.endswith((b".", b":", b"_"))),
-        _names(raw, starts, first) / max(count, 1),
+        _names(raw, starts, first) / max(count, 1) if kinds[_UPPER] else 0.0,
         log(question.count(b". ") + question.count(b"? ") + question.count(b".\n") + 1),
         question.count(b",") / max(count, 1),
-        _decimals(raw, classes) / max(count, 1),
+        _decimals(raw, classes) / max(count, 1) if kinds[_DIGIT] else 0.0,
     )
 
 
@@ -239,6 +253,6 @@ def fingerprint(embedder: Embedder) -> str:
         found = extract(RequestText.from_prompt(probe), embedder)
         # Rounded: the last bits may differ between C libraries and processors.
         digest.update((np.round(found.shape.astype(np.float64), 3) + 0.0).astype("<f8").tobytes())
-        digest.update(np.array(found.whole, dtype="<i8").tobytes())
+        digest.update(found.whole.astype("<i8").tobytes())
         digest.update(" ".join(found.words).encode("utf-8", "replace"))
     return digest.hexdigest()[:16]

@@ -18,7 +18,10 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """`near` (L,): resemblance to every landmark, 0..1; `core` (CORE,): standardised; `heads`: ease, ease among its kind, log tokens by tier."""
+    """`near` (L,): resemblance to every landmark, 0..1; `core` (CORE,): standardised features.
+
+    `heads`: ease, ease among its kind, log tokens by tier.
+    """
 
     near: Floats
     core: Floats
@@ -53,7 +56,8 @@ def signals_of(near: Floats, unseen: float) -> tuple[float, float, float, float]
     """Signals of familiarity: logs of the best, the neighbours' and the mean resemblance, and the share of unseen words."""
     count = min(NEIGHBOURS, near.size)
     best = np.partition(near, near.size - count)[near.size - count :]
-    return _log(float(best.max())), _log(float(best.mean())), _log(float(near.mean())), unseen
+    mean, all_mean = float(best.sum()) / count, float(near.sum()) / near.size
+    return _log(float(best.max())), _log(mean), _log(all_mean), unseen
 
 
 def _log(value: float) -> float:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import Artifact, load
@@ -156,9 +155,9 @@ class Router:
 
     def unseen_share(self, features: Features) -> float:
         """Share of the text's distinct words that never occurred in training, 0..1; 0 for a text without words."""
-        if not features.words:
+        if not features.named:
             return 0.0
-        return 1.0 - float(np.count_nonzero(self._seen[features.whole])) / len(features.words)
+        return 1.0 - int(np.count_nonzero(self._seen[features.whole])) / features.named
 
     def _familiarity(self, near: Floats, unseen: float) -> float:
         values = (*signals_of(near, unseen), 1.0)
@@ -174,7 +173,7 @@ class Router:
             reasons.append("no_text")
         if request.images:
             reasons.append("images")
-        if len(features.words) >= WORDS_TO_JUDGE and unseen > unseen_limit:
+        if features.named >= WORDS_TO_JUDGE and unseen > unseen_limit:
             reasons.append("unseen_words")
         if familiarity < familiarity_limit:
             reasons.append("unlike_training")

@@ -87,10 +87,11 @@ def calibrate(
             "calibration_error_unseen_domains": round(calibration_error(sigmoid(there), rate), 4),
             "half_width_logits": {"unfamiliar": round(half[0, column], 3), "familiar": round(half[1, column], 3)},
         }
-    report["ease"] = {"unseen_stems": agreement(near_ease, ease[both]), "unseen_domains": agreement(far_ease, ease[both])}
-    return Calibrated(
-        familiarity, float(np.quantile(known, UNFAMILIAR_QUANTILE)), slope, offset, half, report
-    )
+    report["ease"] = {
+        "unseen_stems": agreement(near_ease, ease[both]),
+        "unseen_domains": agreement(far_ease, ease[both]),
+    }
+    return Calibrated(familiarity, float(np.quantile(known, UNFAMILIAR_QUANTILE)), slope, offset, half, report)
 
 
 def agreement(predicted: Doubles, ease: Doubles) -> dict[str, float]:

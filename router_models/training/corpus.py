@@ -57,8 +57,8 @@ def read_corpus(prompts: Iterable[str], table: Embedder) -> Corpus:
     return Corpus(
         np.array([features.shape for features in found], dtype=np.float32),
         np.array([features.meaning for features in found], dtype=np.float32),
-        [len(features.words) for features in found],
-        [np.array(features.whole, dtype=np.int64) for features in found],
+        [features.named for features in found],
+        [features.whole for features in found],
     )
 
 

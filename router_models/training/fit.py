@@ -25,8 +25,8 @@ PENALTY = 20.0
 LEVEL_PENALTY = 3.0
 OWN_SLOPES = 0.3
 CORE_FREEDOM = 0.3
-# Logits by which a prompt ranks harder per standard deviation of its length. Between 0.1 and 1 the left-out domains do not care;
-# length alone is the strongest single ranker known on foreign benchmarks, so the value is a prior, not a fit.
+# Logits by which a prompt ranks harder per standard deviation of its length. Between 0.1 and 1 the left-out domains do not
+# care; length alone is the strongest single ranker known on foreign benchmarks, so the value is a prior, not a fit.
 LENGTH_PRIOR = 0.5
 # Smallest spread of a domain's targets, so that a domain without spread cannot outweigh the others.
 SMALLEST_SPREAD = 0.1
@@ -87,9 +87,7 @@ def whitening(landmarks: Floats) -> Doubles:
     return result
 
 
-def fit_head(
-    near: Doubles, white: Doubles, core: Floats, domains: Names, target: Doubles, levels: bool = True
-) -> Head:
+def fit_head(near: Doubles, white: Doubles, core: Floats, domains: Names, target: Doubles, levels: bool = True) -> Head:
     """Fit one head to `target` (N,), NaN where nothing was recorded; `near` (N, L) are resemblances to the landmarks.
 
     Without `levels` only the first step is done: the head ranks prompts of one domain and is about 0 on average.

@@ -1,7 +1,7 @@
 """Learns what the recorded models have in common, so that a new model can be judged from a few dozen labelled prompts.
 
-Every recorded model's ability vector is fitted on predictions for prompts that the heads had not seen. Their mean and covariance
-are the prior for a model that was never recorded (empirical Bayes, Efron and Morris 1973).
+Every recorded model's ability vector is fitted on predictions for prompts that the heads had not seen. Their mean and
+covariance are the prior for a model that was never recorded (empirical Bayes, Efron and Morris 1973).
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def learn_population(shown: Doubles, recorded: pd.DataFrame, rows: pd.Index[int]
     usable_rows = ~np.isnan(shown).any(axis=1)
     domain_shown = np.stack(
         [
-            shown[usable_rows & (domains == name)].mean(axis=0) if (usable_rows & (domains == name)).any() else mean * 0.0
+            shown[usable_rows & (domains == name)].mean(axis=0)
+            if (usable_rows & (domains == name)).any()
+            else mean * 0.0
             for name in names
         ]
     )
@@ -86,7 +88,9 @@ def learn_population(shown: Doubles, recorded: pd.DataFrame, rows: pd.Index[int]
     return Population(mean, spread, models, abilities, names, domain_shown, missed)
 
 
-def _missed(shown: Doubles, abilities: Doubles, given: list[tuple[NDArray[np.int64], Doubles]], domains: Names) -> float:
+def _missed(
+    shown: Doubles, abilities: Doubles, given: list[tuple[NDArray[np.int64], Doubles]], domains: Names
+) -> float:
     """Root mean square of observed minus expected logits over cells (model x domain), less what chance explains."""
     squares = []
     for vector, (at, score) in zip(abilities, given, strict=True):
