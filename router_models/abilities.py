@@ -65,7 +65,7 @@ def learn_ability(artifact: Artifact, model: str, scores: Sequence[Score], label
     given = np.array(labels, dtype=np.float64)
     if given.size and not (np.all(np.isfinite(given)) and given.min() >= 0.0 and given.max() <= 1.0):
         raise TrainingDataError(f"labels of {model!r} must lie between 0 and 1, got {given.min()!r} to {given.max()!r}")
-    shown = np.array([score.representation for score in scores], dtype=np.float64).reshape(given.size, -1)
+    shown = np.array([score.representation for score in scores], dtype=np.float64)
     return _posterior(artifact, model, shown, given, np.ones(given.size))
 
 

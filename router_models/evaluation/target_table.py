@@ -57,10 +57,12 @@ def _nine(report: dict[str, Any] | None) -> list[str]:
     rows = report["rows"]
     above = rows["local"]
     difference = f"{above['above_dataset_mean']:+.4f} ({above['above_low']:+.4f} to {above['above_high']:+.4f})"
+    told = rows["local_named"]
+    named = f"{told['above_dataset_mean']:+.4f} ({told['above_low']:+.4f} to {told['above_high']:+.4f})"
     simple = f"dataset mean {_short(rows['dataset_mean']['area'])}, knn {_short(rows['knn']['area'])}"
     return [
         f"| nine models, area | | {_short(rows['length']['area'])} | {simple}, global {_short(rows['global_mean']['area'])} "
-        f"| {_short(above['area'])}; above dataset mean {difference} | above 0 |"
+        f"| {_short(above['area'])}; above dataset mean {difference}; told the task {named} | above 0 |"
     ]
 
 

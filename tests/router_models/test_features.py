@@ -15,7 +15,7 @@ from router_models.features import MARKS, NAMES, extract, fingerprint
 from router_models.request import RequestText
 
 TABLE = load()
-RECORDED = "9c8fb944f0bbee6f"
+RECORDED = "3415bb2c713ba892"
 
 
 def of(text: str) -> dict[str, float]:
