@@ -27,9 +27,12 @@ Rows = NDArray[np.int64]
 Ranker = Callable[[Rows, Rows], Doubles]
 
 
-def few_labels_report(data: PairedOutcomes, artifact: Artifact, seed: int) -> dict[str, Any]:
-    """APGR of every method on the prompts that were not labelled: mean and standard deviation over SEEDS draws."""
-    labels = LABELS[data.name]
+def few_labels_report(data: PairedOutcomes, artifact: Artifact, seed: int, labels: int | None = None) -> dict[str, Any]:
+    """APGR of every method on the prompts that were not labelled: mean and standard deviation over SEEDS draws.
+
+    `labels` is the number of labelled prompts (default: the set's in LABELS).
+    """
+    labels = LABELS[data.name] if labels is None else labels
     points = local_points(artifact, data.prompts)
     rankers: dict[str, Ranker] = {
         "local": lambda known, asked: local_rank(points, data, known, asked),

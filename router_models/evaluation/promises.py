@@ -22,7 +22,9 @@ TRAFFIC = 3000
 Doubles = NDArray[np.float64]
 
 
-def promises_report(data: PairedOutcomes, rank: Doubles, artifact: Artifact, seed: int) -> dict[str, Any]:
+def promises_report(
+    data: PairedOutcomes, rank: Doubles, artifact: Artifact, seed: int, deployments: int = DEPLOYMENTS
+) -> dict[str, Any]:
     """Share of deployments that kept each floor at 95 % confidence, and the share of strong calls they needed.
 
     "artifact" ranks by the router alone, "local" learns the ranking from other labels of the same deployment.
@@ -33,7 +35,7 @@ def promises_report(data: PairedOutcomes, rank: Doubles, artifact: Artifact, see
     learnt = min(LEARNT, count // 4)
     tested = min(TESTED, count // 4)
     found: dict[str, list[tuple[bool, float, bool]]] = {}
-    for draw in range(DEPLOYMENTS):
+    for draw in range(deployments):
         order = np.random.default_rng([seed, draw]).permutation(count)
         mine, asked = order[:learnt], order[learnt : learnt + tested + TRAFFIC]
         check, rest = asked[:tested], asked[tested:]
@@ -47,7 +49,7 @@ def promises_report(data: PairedOutcomes, rank: Doubles, artifact: Artifact, see
                 kept = bool(quality >= floor * data.strong[rest].mean())
                 found.setdefault(f"{name}_{floor}", []).append((kept, float(up.mean()), promise.possible))
     return {
-        "deployments": DEPLOYMENTS,
+        "deployments": deployments,
         "labels_to_learn": learnt,
         "labels_to_test": tested,
         "rows": {
