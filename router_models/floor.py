@@ -42,11 +42,17 @@ class Promise:
 
 
 def promise_floor(
-    rank: Doubles, weak: Doubles, strong: Doubles, floor: float = 0.95, confidence: float = 0.95
+    rank: Doubles,
+    weak: Doubles,
+    strong: Doubles,
+    floor: float = 0.95,
+    confidence: float = 0.95,
+    traffic: int | None = None,
 ) -> Promise:
     """The cheapest threshold on `rank` (N,; higher is harder) that keeps `floor` of the strong model's mean quality.
 
-    `weak` and `strong` (N,) are labels 0..1 of both models on a random sample of the traffic. Raises TrainingDataError.
+    `weak` and `strong` (N,) are labels 0..1 of both models on a random sample of the traffic. With `traffic` the promise holds
+    for the mean over that many prompts, which chance moves too; without it for the long run. Raises TrainingDataError.
     """
     if not (rank.shape == weak.shape == strong.shape and rank.ndim == 1 and rank.size >= WANTED_LABELS):
         raise TrainingDataError(
@@ -63,7 +69,7 @@ def promise_floor(
         threshold = float(np.quantile(rank, 1.0 - share))
         up = rank >= threshold
         excess = np.where(up, strong, weak) - floor * strong
-        low = _lower_bound(excess, confidence)
+        low = _lower_bound(excess, confidence, traffic)
         if low < 0.0:
             break
         kept = float(np.where(up, strong, weak).mean()) / base
@@ -71,8 +77,10 @@ def promise_floor(
     return best
 
 
-def _lower_bound(values: Doubles, confidence: float) -> float:
-    """One-sided lower bound of a mean: Student's, widened for the sample's skewness (Johnson 1978)."""
+def _lower_bound(values: Doubles, confidence: float, traffic: int | None) -> float:
+    """One-sided lower bound of the mean, or of the mean over `traffic` further values: Student's, widened for the sample's
+    skewness (Johnson 1978).
+    """
     count = values.size
     spread = float(values.std(ddof=1))
     if spread == 0.0:
@@ -80,4 +88,5 @@ def _lower_bound(values: Doubles, confidence: float) -> float:
     skew = float(np.mean((values - values.mean()) ** 3)) / spread**3
     z = NormalDist().inv_cdf(confidence)
     widened = z * (1.0 + (1.0 + z * z) / (4.0 * count)) + max(-skew, 0.0) * (1.0 + 2.0 * z * z) / (6.0 * sqrt(count))
-    return float(values.mean()) - widened * spread / sqrt(count)
+    chance = 1.0 / count + (1.0 / traffic if traffic else 0.0)
+    return float(values.mean()) - widened * spread * sqrt(chance)

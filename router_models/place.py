@@ -12,6 +12,7 @@ from router_models.features import CORE, Features, Floats
 
 # A shape feature counts at most this many standard deviations, which bounds what odd text can do to the score.
 SHAPE_LIMIT = 3.0
+_MOST = np.float32(SHAPE_LIMIT)
 # Landmarks that count as a prompt's neighbours.
 NEIGHBOURS = 10
 
@@ -30,14 +31,15 @@ class Placed:
 
 def standardised(shape: Floats, centre: Floats, scale: Floats) -> Floats:
     """Shape features in standard deviations from the training mean, cut at SHAPE_LIMIT; any leading shape."""
-    cut: Floats = np.clip((shape - centre) / scale, -SHAPE_LIMIT, SHAPE_LIMIT)
+    # Not np.clip, which takes ten times as long for so few numbers.
+    cut: Floats = np.maximum(np.minimum((shape - centre) / scale, _MOST), -_MOST)
     return cut
 
 
 def point_of(standard: Floats, meaning: Floats, middle: Floats, pull: Floats) -> Floats:
     """The point (..., N + D) of standardised shape features and meanings; any leading shape."""
     moved = meaning - middle
-    length = np.sqrt(np.einsum("...i,...i->...", moved, moved))[..., None]
+    length = np.sqrt(np.vecdot(moved, moved))[..., None]
     point: Floats = np.concatenate((standard, moved / np.maximum(length, np.float32(1e-6))), axis=-1) * pull
     return point
 

@@ -75,7 +75,8 @@ def _nearest(points: Floats, data: PairedOutcomes, known: Rows, asked: Rows) -> 
     near = points[asked] @ points[known].T - 0.5 * np.sum(points[known] ** 2, axis=1)
     best = np.argpartition(-near, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
     result: Doubles = gain[best].mean(axis=1)
-    return result + 1e-6 * near.max(axis=1)
+    result += 1e-6 * near.max(axis=1)
+    return result
 
 
 def _bag_of_words(data: PairedOutcomes, known: Rows, asked: Rows) -> Doubles:

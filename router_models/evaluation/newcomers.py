@@ -63,9 +63,10 @@ def newcomers_report(tables: Tables, router: Router, seed: int) -> dict[str, Any
         "models": models,
         "labels": LABELS,
         "rows": {
-            name: dict(
-                zip(("brier", "auc", "routed_above_mix"), np.round(np.nanmean(values, axis=0), 4).tolist(), strict=True)
-            )
+            name: {
+                measure: round(float(value), 4)
+                for measure, value in zip(("brier", "auc", "routed_above_mix"), np.nanmean(values, axis=0), strict=True)
+            }
             for name, values in found.items()
         },
     }

@@ -43,7 +43,8 @@ def promises_report(
         local[asked] = learn_local(points[mine], gain[mine, None]).predict(points[asked])[:, 0]
         for name, score in (("artifact", rank), ("local", local)):
             for floor in FLOORS:
-                promise = promise_floor(score[check], data.weak[check], data.strong[check], floor)
+                labels = score[check], data.weak[check], data.strong[check]
+                promise = promise_floor(*labels, floor, traffic=rest.size)
                 up = score[rest] >= promise.threshold
                 quality = np.where(up, data.strong[rest], data.weak[rest]).mean()
                 kept = bool(quality >= floor * data.strong[rest].mean())
@@ -53,9 +54,10 @@ def promises_report(
         "labels_to_learn": learnt,
         "labels_to_test": tested,
         "rows": {
-            name: dict(
-                zip(("kept", "share_to_strong", "possible"), np.round(np.mean(rows, axis=0), 4).tolist(), strict=True)
-            )
+            name: {
+                measure: round(float(value), 4)
+                for measure, value in zip(("kept", "share_to_strong", "possible"), np.mean(rows, axis=0), strict=True)
+            }
             for name, rows in found.items()
         },
     }

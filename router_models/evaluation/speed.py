@@ -15,9 +15,9 @@ CALLS = 3000
 SENTENCE = "The quick brown fox jumps over 12 lazy dogs, and some other animals near the river watch. "
 # Memory over that of an interpreter with numpy alone is what the router adds to a gateway process.
 MEASURE = (
-    "import resource, numpy; from pathlib import Path; base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
-    "from router_models import Router; Router.load().score_prompt('hello there'); "
-    "print(base, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    "import resource, numpy; pages = lambda: int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() // 1024; "
+    "base = pages(); from router_models import Router; router = Router.load(); router.score_prompt('hello there'); "
+    "print(base, pages())"
 )
 
 

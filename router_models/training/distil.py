@@ -56,7 +56,8 @@ def token_vectors(model: Path) -> tuple[list[str], Doubles]:
     rows = torch.tensor([[start, number, end] for number in range(len(numbered))])
     found = []
     with torch.inference_mode():
-        for part in rows.split(BATCH):
+        for begin in range(0, len(rows), BATCH):
+            part = rows[begin : begin + BATCH]
             state = network(input_ids=part, attention_mask=torch.ones_like(part)).last_hidden_state
             found.append(state[:, 1].double().numpy())
     return [token for token, _ in numbered], np.concatenate(found)

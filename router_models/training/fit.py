@@ -83,7 +83,7 @@ def choose_landmarks(domains: Names, seed: int, count: int = LANDMARKS) -> Rows:
 def whitening(landmarks: Floats) -> Doubles:
     """The matrix (L, L) that turns resemblances into coordinates whose penalty is that of the kernel machine."""
     values, axes = np.linalg.eigh(resemblance(landmarks, landmarks) + 1e-6 * np.eye(len(landmarks)))
-    result: Doubles = axes / np.sqrt(np.maximum(values, 1e-6))
+    result: Doubles = np.asarray(axes / np.sqrt(np.maximum(values, 1e-6)), dtype=np.float64)
     return result
 
 
@@ -119,7 +119,8 @@ def longer_is_harder(head: Head) -> Head:
 def _within(columns: Doubles, domains: Names, target: Doubles) -> Doubles:
     """Shared slopes of targets about their domain's mean, in units of the target."""
     width = columns.shape[1]
-    square, product = PENALTY * np.eye(width), np.zeros(width)
+    square: Doubles = PENALTY * np.eye(width)
+    product = np.zeros(width)
     spreads = []
     for name in np.unique(domains):
         rows = domains == name
