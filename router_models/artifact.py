@@ -28,6 +28,8 @@ HEADS = 2 + len(TIERS)
 # What models are compared on: a constant, ease, and the logarithm of the economy tier's tokens (see `abilities`).
 REPRESENTED = 3
 SIGNALS = 4
+# Pieces of the curve from ease to probability.
+PIECES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,10 @@ class Weights:
     `middle` (D,), scaled to length 1, each times `pull` (N + D,). Its resemblance to landmark i is exp(-|point -
     landmarks[i]|^2). Heads = resemblance @ kernel (L, H) + standardised shape[:CORE] @ core (CORE, H) + bias (H,). `home` (L,):
     number of each landmark's domain. These are float32 (home int32).
-    `familiarity` (5,): weights of four signals and a constant. `slope` and `offset` (2, T): logit P(good answer) =
-    slope * ease + offset, from row 0 at familiarity 0 to row 1 at familiarity 1; `half_width` (2, T): half width of the
-    interval in logits, likewise. `token_factor` (T,): exp(predicted log) times this is the mean. `limits` (2,): share
+    `familiarity` (5,): weights of four signals and a constant. `knots` (S - 1,) part ease into S pieces; with `slope` (2, T, S)
+    and `offset` (2, T) logit P(good answer) = slope . ramps(ease) + offset, from row 0 at familiarity 0 to row 1 at
+    familiarity 1; `half_width` (2, T): half width of the interval in logits, likewise. `token_factor` (T,): exp(predicted
+    log) times this is the mean. `limits` (2,): share
     of unseen words above which, and familiarity below which, a prompt is called unfamiliar.
     `shown` (3,): centre and scale of tokens in the representation, and spread of what the representation misses.
     `prior` (R,), `prior_spread` (R, R): mean and covariance of the abilities of the trained models; `abilities` (M, R);
@@ -58,6 +61,7 @@ class Weights:
     core: NDArray[np.float32]
     bias: NDArray[np.float32]
     familiarity: NDArray[np.float64]
+    knots: NDArray[np.float64]
     slope: NDArray[np.float64]
     offset: NDArray[np.float64]
     half_width: NDArray[np.float64]
@@ -99,7 +103,8 @@ def _shapes(table: Embedder, landmarks: int, domains: int, models: int) -> dict[
         "core": ((CORE, HEADS), "float32"),
         "bias": ((HEADS,), "float32"),
         "familiarity": ((SIGNALS + 1,), "float64"),
-        "slope": ((2, tiers), "float64"),
+        "knots": ((PIECES - 1,), "float64"),
+        "slope": ((2, tiers, PIECES), "float64"),
         "offset": ((2, tiers), "float64"),
         "half_width": ((2, tiers), "float64"),
         "token_factor": ((tiers,), "float64"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import exp, log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_models.artifact import Weights
 from router_models.features import CORE, Features, Floats
@@ -60,6 +61,15 @@ def signals_of(near: Floats, unseen: float) -> tuple[float, float, float, float]
     best = np.partition(near, near.size - count)[near.size - count :]
     mean, all_mean = float(best.sum()) / count, float(near.sum()) / near.size
     return _log(float(best.max())), _log(mean), _log(all_mean), unseen
+
+
+def ramps(ease: NDArray[np.float64], knots: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ease (N,) cut at the knots (S - 1,) into its parts (N, S), which add up to it: what lies below, between and above."""
+    parts = np.empty((ease.size, knots.size + 1))
+    parts[:, 0] = np.minimum(ease, knots[0])
+    parts[:, 1:-1] = np.minimum(np.maximum(ease[:, None] - knots[:-1], 0.0), np.diff(knots))
+    parts[:, -1] = np.maximum(ease - knots[-1], 0.0)
+    return parts
 
 
 def _log(value: float) -> float:

@@ -19,7 +19,7 @@ from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import Artifact, load
 from router_models.explain import Contribution, contributions
 from router_models.features import Features, Floats, extract
-from router_models.place import Placed, place, signals_of
+from router_models.place import Placed, place, ramps, signals_of
 from router_models.request import RequestText
 from router_models.tiers import TIERS, Tier
 
@@ -90,9 +90,10 @@ class Router:
         # |point - landmark|^2 = |point|^2 - 2 point . landmark + |landmark|^2: the last part is the same for every prompt.
         self._landmarks: Floats = np.ascontiguousarray(weights.landmarks.T)
         self._lengths: Floats = np.einsum("ij,ij->i", weights.landmarks, weights.landmarks)
-        # Plain floats: faster than indexing arrays one number at a time.
-        curves = np.stack((weights.slope, weights.offset, weights.half_width), axis=-1)
-        self._curves: list[list[list[float]]] = curves.transpose(1, 0, 2).tolist()
+        # Rows are logits at familiarity 0, then at 1, by tier; plain floats are faster than arrays of three numbers.
+        self._slopes = weights.slope.reshape(-1, weights.slope.shape[-1])
+        self._offsets = weights.offset.ravel()
+        self._half: list[list[float]] = weights.half_width.tolist()
         self._token_factor: list[float] = weights.token_factor.tolist()
         self._signal_weights: list[float] = weights.familiarity.tolist()
         self._limits: list[float] = weights.limits.tolist()
@@ -184,9 +185,11 @@ class Router:
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
         best = Interval(0.0, 0.0, 0.0)
-        for tier, (far, near), log_tokens, factor in zip(TIERS, self._curves, logs, self._token_factor, strict=True):
-            slope, offset, half = (a + familiarity * (b - a) for a, b in zip(far, near, strict=True))
-            logit = slope * ease + offset
+        logits = (self._slopes @ ramps(np.array([ease]), self._weights.knots)[0] + self._offsets).tolist()
+        count = len(TIERS)
+        for at, (tier, log_tokens, factor) in enumerate(zip(TIERS, logs, self._token_factor, strict=True)):
+            logit = logits[at] + familiarity * (logits[count + at] - logits[at])
+            half = self._half[0][at] + familiarity * (self._half[1][at] - self._half[0][at])
             # A stronger tier is never predicted to be worse: where the curves cross, one of them lacks data.
             best = Interval(
                 max(best.p, probability(logit)),

@@ -79,14 +79,10 @@ def evaluate(folder: Path, router: Router, seed: int) -> dict[str, Any]:
         "artifact": router.version,
         "microseconds_per_score": speed_report(router),
         "routellm": {name: _pair_report(data, router, bag_of_words, seed) for name, data in pairs.items()},
-        "few_labels": {
-            name: few_labels_report(data, router.artifact, seed) for name, data in pairs.items() if name in LABELS
-        },
-        "nine_models": nine_models_report(tables, router.artifact, seed),
+        "few_labels": {name: few_labels_report(data, router, seed) for name, data in pairs.items() if name in LABELS},
+        "nine_models": nine_models_report(tables, router, seed),
         "promised_floor": {
-            name: promises_report(data, ranks[name], router.artifact, seed)
-            for name, data in pairs.items()
-            if name in LABELS
+            name: promises_report(data, ranks[name], router, seed) for name, data in pairs.items() if name in LABELS
         },
         "newcomers": newcomers_report(tables, router, seed),
         "wording": wording_report(router, [data.prompts[i] for data in pairs.values() for i in range(0, 60, 2)]),

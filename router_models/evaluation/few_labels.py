@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from router_models.artifact import Artifact
 from router_models.evaluation.baselines import length
 from router_models.evaluation.routellm import PairedOutcomes, apgr
 from router_models.features import Floats
-from router_models.local import learn_local, local_points
+from router_models.local import OPINIONS, learn_local, local_points
+from router_models.router import Router
 
 LABELS = {"mmlu_test": 1500, "gsm8k_test": 400}
 SEEDS = 10
@@ -27,17 +27,17 @@ Rows = NDArray[np.int64]
 Ranker = Callable[[Rows, Rows], Doubles]
 
 
-def few_labels_report(data: PairedOutcomes, artifact: Artifact, seed: int, labels: int | None = None) -> dict[str, Any]:
+def few_labels_report(data: PairedOutcomes, router: Router, seed: int, labels: int | None = None) -> dict[str, Any]:
     """APGR of every method on the prompts that were not labelled: mean and standard deviation over SEEDS draws.
 
     `labels` is the number of labelled prompts (default: the set's in LABELS).
     """
     labels = LABELS[data.name] if labels is None else labels
-    points = local_points(artifact, data.prompts)
+    points = local_points(router, data.prompts)
     rankers: dict[str, Ranker] = {
         "local": lambda known, asked: local_rank(points, data, known, asked),
         "length": lambda known, asked: length(data.prompts)[asked],
-        "knn": lambda known, asked: _nearest(points, data, known, asked),
+        "knn": lambda known, asked: _nearest(points[:, :-OPINIONS], data, known, asked),
         "tfidf_logistic_regression": lambda known, asked: _bag_of_words(data, known, asked),
         "subject_mean": lambda known, asked: _subject(data, known, asked),
     }

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from router_models.artifact import Artifact
 from router_models.evaluation.baselines import length
-from router_models.local import learn_local, local_points
+from router_models.local import OPINIONS, learn_local, local_points
+from router_models.router import Router
 from router_models.training.data import Tables
 
 BILLIONS = {
@@ -41,7 +41,7 @@ Doubles = NDArray[np.float64]
 Names = NDArray[np.str_]
 
 
-def nine_models_report(tables: Tables, artifact: Artifact, seed: int) -> dict[str, Any] | None:
+def nine_models_report(tables: Tables, router: Router, seed: int) -> dict[str, Any] | None:
     """Areas of every router with intervals over prompts, and of their difference to the dataset mean; None without the set."""
     prompts = tables.prompts[tables.prompts["dataset"] == "llmrouter14"]
     outcomes = tables.outcomes[tables.outcomes["row"].isin(prompts.index) & tables.outcomes["model"].isin(BILLIONS)]
@@ -56,7 +56,7 @@ def nine_models_report(tables: Tables, artifact: Artifact, seed: int) -> dict[st
     known, truth = score[learn].to_numpy(dtype=np.float64), score[judge].to_numpy(dtype=np.float64)
     asked = prompts[judge]
     guesses = {
-        **_learnt(artifact, prompts[learn], known, asked),
+        **_learnt(router, prompts[learn], known, asked),
         "dataset_mean": _group_means(prompts.loc[learn, "category"], known, asked["category"]),
         "global_mean": np.tile(known.mean(axis=0), (len(asked), 1)),
         "oracle": truth,
@@ -83,10 +83,11 @@ def nine_models_report(tables: Tables, artifact: Artifact, seed: int) -> dict[st
     }
 
 
-def _learnt(artifact: Artifact, learn: pd.DataFrame, scores: Doubles, asked: pd.DataFrame) -> dict[str, Doubles]:
+def _learnt(router: Router, learn: pd.DataFrame, scores: Doubles, asked: pd.DataFrame) -> dict[str, Doubles]:
     """ "local" recognises the task from the text; "local_named" is told its name, as "dataset_mean" is."""
-    here, there = (local_points(artifact, part["prompt"].tolist()) for part in (learn, asked))
-    near = there @ here.T - 0.5 * np.sum(here**2, axis=1)
+    here, there = (local_points(router, part["prompt"].tolist()) for part in (learn, asked))
+    mine = here[:, :-OPINIONS]
+    near = there[:, :-OPINIONS] @ mine.T - 0.5 * np.sum(mine**2, axis=1)
     best = np.argpartition(-near, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
     names = np.unique(learn["category"].to_numpy(dtype=str))
     member = (learn["category"].to_numpy(dtype=str)[:, None] == names).astype(np.float64)

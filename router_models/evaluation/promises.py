@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router_models.artifact import Artifact
 from router_models.evaluation.routellm import PairedOutcomes
 from router_models.floor import promise_floor
 from router_models.local import learn_local, local_points
+from router_models.router import Router
 
 DEPLOYMENTS = 200
 # Labelled prompts of a deployment: to learn a local ranking from, and to test thresholds with.
@@ -23,13 +23,13 @@ Doubles = NDArray[np.float64]
 
 
 def promises_report(
-    data: PairedOutcomes, rank: Doubles, artifact: Artifact, seed: int, deployments: int = DEPLOYMENTS
+    data: PairedOutcomes, rank: Doubles, router: Router, seed: int, deployments: int = DEPLOYMENTS
 ) -> dict[str, Any]:
     """Share of deployments that kept each floor at 95 % confidence, and the share of strong calls they needed.
 
     "artifact" ranks by the router alone, "local" learns the ranking from other labels of the same deployment.
     """
-    points = local_points(artifact, data.prompts)
+    points = local_points(router, data.prompts)
     gain = data.strong - data.weak
     count = len(data.prompts)
     learnt = min(LEARNT, count // 4)

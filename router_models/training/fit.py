@@ -22,7 +22,7 @@ LANDMARKS = 512
 # Penalties of the two steps, variance of a domain's own slopes relative to the shared ones, and freedom of the core
 # features, chosen by error on unseen stems and domains of the training prompts (docs/decisions/0008-router-model.md).
 PENALTY = 20.0
-LEVEL_PENALTY = 3.0
+LEVEL_PENALTY = 1.0
 OWN_SLOPES = 0.3
 CORE_FREEDOM = 0.3
 # Logits by which a prompt ranks harder per standard deviation of its length. Between 0.1 and 1 the left-out domains do not

@@ -134,6 +134,7 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
         core=np.stack([head.core for head in heads], axis=1).astype(np.float32),
         bias=np.array([head.bias for head in heads], dtype=np.float32),
         familiarity=calibrated.familiarity,
+        knots=calibrated.knots,
         slope=calibrated.slope,
         offset=calibrated.offset,
         half_width=calibrated.half_width,

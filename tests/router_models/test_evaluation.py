@@ -94,7 +94,7 @@ def test_a_plea_is_measured_as_what_it_does_to_the_rank() -> None:
 def test_promises_are_judged_on_prompts_that_neither_learnt_nor_tested() -> None:
     data = pairs(400)
     rank = 1.0 - data.weak + 0.1 * RNG.random(400)
-    report = promises_report(data, rank, Router.load().artifact, seed=0, deployments=20)
+    report = promises_report(data, rank, Router.load(), seed=0, deployments=20)
     assert report["labels_to_learn"] == report["labels_to_test"] == 100
     # Ranked by what the weak model gets wrong, few strong calls keep the promise.
     assert report["rows"]["artifact_0.9"]["kept"] >= 0.9
@@ -106,7 +106,7 @@ def test_a_few_labels_are_learnt_from_prompts_that_are_not_judged() -> None:
     hard = [f"Prove that the operator of index {n} is compact on the dual of its domain." for n in range(60)]
     gain = np.repeat((0.0, 1.0), 60)
     data = PairedOutcomes("made_up", easy + hard, ["one"] * 120, 1.0 - gain, np.ones(120))
-    report = few_labels_report(data, Router.load().artifact, seed=0, labels=60)
+    report = few_labels_report(data, Router.load(), seed=0, labels=60)
     assert report["labels"] == 60
     # Half of the prompts hold the whole gain, so a perfect ranking has three quarters of the area.
     assert report["rows"]["local"]["apgr"] == pytest.approx(0.75, abs=0.04)

@@ -81,7 +81,7 @@ def test_the_posterior_mode_is_where_the_slope_vanishes() -> None:
 
 
 def test_a_local_model_learns_which_prompts_gain() -> None:
-    points = local_points(ARTIFACT, EASY + HARD)
+    points = local_points(ROUTER, EASY + HARD)
     gain = np.repeat((0.0, 1.0), 20)[:, None]
     even = np.arange(40) % 2 == 0
     found = learn_local(points[even], gain[even], penalty=1.0).predict(points[~even])[:, 0]
@@ -89,7 +89,7 @@ def test_a_local_model_learns_which_prompts_gain() -> None:
 
 
 def test_a_local_model_needs_labels_that_fit_its_prompts() -> None:
-    points = local_points(ARTIFACT, EASY)
+    points = local_points(ROUTER, EASY)
     with pytest.raises(TrainingDataError, match="at least"):
         learn_local(points[:5], np.zeros((5, 1)))
     with pytest.raises(TrainingDataError, match="one row each"):
