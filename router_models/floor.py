@@ -19,6 +19,8 @@ from router_models.errors import TrainingDataError
 # Shares of traffic to the strong model that are tried, from all of it downwards.
 SHARES = tuple(round(1.0 - step / 50, 2) for step in range(50))
 WANTED_LABELS = 50
+# The bounds of means are approximate; they use this part of the failures that the confidence allows.
+RESERVE = 0.7
 
 Doubles = NDArray[np.float64]
 
@@ -86,7 +88,7 @@ def _lower_bound(values: Doubles, confidence: float, traffic: int | None) -> flo
     if spread == 0.0:
         return float(values.mean())
     skew = float(np.mean((values - values.mean()) ** 3)) / spread**3
-    z = NormalDist().inv_cdf(confidence)
+    z = NormalDist().inv_cdf(1.0 - RESERVE * (1.0 - confidence))
     widened = z * (1.0 + (1.0 + z * z) / (4.0 * count)) + max(-skew, 0.0) * (1.0 + 2.0 * z * z) / (6.0 * sqrt(count))
     chance = 1.0 / count + (1.0 / traffic if traffic else 0.0)
     return float(values.mean()) - widened * spread * sqrt(chance)

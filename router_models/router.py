@@ -7,6 +7,7 @@ score.difficulty, score.quality["economy"].p, score.expected_output_tokens["prem
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
@@ -90,10 +91,16 @@ class Router:
         # |point - landmark|^2 = |point|^2 - 2 point . landmark + |landmark|^2: the last part is the same for every prompt.
         self._landmarks: Floats = np.ascontiguousarray(weights.landmarks.T)
         self._lengths: Floats = np.einsum("ij,ij->i", weights.landmarks, weights.landmarks)
-        # Rows are logits at familiarity 0, then at 1, by tier; plain floats are faster than arrays of three numbers.
-        self._slopes = weights.slope.reshape(-1, weights.slope.shape[-1])
-        self._offsets = weights.offset.ravel()
-        self._half: list[list[float]] = weights.half_width.tolist()
+        # The curves as lines by piece: (logit at the piece's knot, slope) at familiarity 0 and 1, by tier. Plain floats are
+        # faster than arrays of three numbers.
+        self._knots: list[float] = weights.knots.tolist()
+        self._starts = [self._knots[0], *self._knots]
+        at_knots = ramps(np.array(self._starts), weights.knots)
+        lines = np.stack(
+            (np.tensordot(weights.slope, at_knots, (2, 1)) + weights.offset[..., None], weights.slope), axis=-1
+        )
+        self._lines: list[list[list[list[float]]]] = lines.transpose(2, 1, 0, 3).tolist()
+        self._half: list[list[float]] = weights.half_width.T.tolist()
         self._token_factor: list[float] = weights.token_factor.tolist()
         self._signal_weights: list[float] = weights.familiarity.tolist()
         self._limits: list[float] = weights.limits.tolist()
@@ -185,11 +192,13 @@ class Router:
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
         best = Interval(0.0, 0.0, 0.0)
-        logits = (self._slopes @ ramps(np.array([ease]), self._weights.knots)[0] + self._offsets).tolist()
-        count = len(TIERS)
-        for at, (tier, log_tokens, factor) in enumerate(zip(TIERS, logs, self._token_factor, strict=True)):
-            logit = logits[at] + familiarity * (logits[count + at] - logits[at])
-            half = self._half[0][at] + familiarity * (self._half[1][at] - self._half[0][at])
+        piece = bisect_right(self._knots, ease)
+        beyond = ease - self._starts[piece]
+        parts = zip(TIERS, self._lines[piece], self._half, logs, self._token_factor, strict=True)
+        for tier, ((low_far, slope_far), (low_near, slope_near)), (wide, narrow), log_tokens, factor in parts:
+            far = low_far + slope_far * beyond
+            logit = far + familiarity * (low_near + slope_near * beyond - far)
+            half = wide + familiarity * (narrow - wide)
             # A stronger tier is never predicted to be worse: where the curves cross, one of them lacks data.
             best = Interval(
                 max(best.p, probability(logit)),
