@@ -116,6 +116,8 @@ def _pair_report(data: PairedOutcomes, router: Router, bag_of_words: BagOfWords,
         "subject_gain_leave_one_out": subject_gain(data),
         "oracle": oracle(data, seed),
     }
+    if len(set(data.subjects)) == 1:
+        del methods["subject_gain_leave_one_out"]
     return {
         "prompts": len(data.prompts),
         "always_weak": round(float(data.weak.mean()), 4),

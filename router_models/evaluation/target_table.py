@@ -32,7 +32,8 @@ def target_table(report: dict[str, Any]) -> str:
 
 def _pair(name: str, values: dict[str, Any]) -> str:
     simple = f"tfidf {_short(values['tfidf_logistic_regression']['apgr'])}"
-    simple += f", subject mean (labels) {_short(values['subject_gain_leave_one_out']['apgr'])}"
+    subject = values.get("subject_gain_leave_one_out")
+    simple += f", subject mean (labels) {_short(subject['apgr'])}" if subject else ""
     others = (
         f"difficulty {_short(values['artifact_difficulty']['apgr'])}, gain {_short(values['artifact_gain']['apgr'])}"
     )
