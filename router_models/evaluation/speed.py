@@ -14,13 +14,15 @@ from router_models.router import Router
 CALLS = 3000
 SENTENCE = "The quick brown fox jumps over 12 lazy dogs, and some other animals near the river watch. "
 # About 200 tokens without repetition, as requests are; the repeated sentence is what the first artifact was timed with.
-VARIED = """I keep the accounts of a small bakery and want to understand last quarter better. In April we sold 1,840 loaves of rye at
-3.20 euro, in May 2,115 at 3.35 and in June 1,990 at 3.35; flour rose from 0.78 to 0.91 euro per kilogram in the middle of May,
-and each loaf needs about 620 grams, plus salt, yeast and 0.14 kWh of electricity. Two apprentices left, so overtime doubled.
-Please work out the margin per loaf for every month, explain which of the changes mattered most, and say whether raising the
-price again would be wise, given that the supermarket across the street asks only 2.60. What further figures would you need
-before giving advice? Answer in plain language that my partner, who never studied economics, can follow, and put the numbers
-into a short table at the end. If something in my description contradicts itself, point it out instead of guessing silently."""
+VARIED = """I keep the accounts of a small bakery and want to understand last quarter better. In April we sold 1,840
+loaves of rye at 3.20 euro, in May 2,115 at 3.35 and in June 1,990 at 3.35; flour rose from 0.78 to 0.91 euro
+per kilogram in the middle of May, and each loaf needs about 620 grams, plus salt, yeast and 0.14 kWh of
+electricity. Two apprentices left, so overtime doubled. Please work out the margin per loaf for every month,
+explain which of the changes mattered most, and say whether raising the price again would be wise, given that
+the supermarket across the street asks only 2.60. What further figures would you need before giving advice?
+Answer in plain language that my partner, who never studied economics, can follow, and put the numbers into a
+short table at the end. If something in my description contradicts itself, point it out instead of guessing
+silently."""
 # Memory over that of an interpreter with numpy alone is what the router adds to a gateway process.
 MEASURE = (
     "import resource, numpy; pages = lambda: int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() // 1024; "

@@ -138,7 +138,7 @@ def _within(columns: Doubles, domains: Names, target: Doubles) -> Doubles:
         product += solved[:, -1]
     if not spreads:
         return np.zeros(width)
-    slopes: Doubles = np.linalg.solve(square, product) * float(np.mean(spreads))
+    slopes: Doubles = np.asarray(np.linalg.solve(square, product) * np.mean(spreads), dtype=np.float64)
     return slopes
 
 
