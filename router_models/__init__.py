@@ -1,12 +1,15 @@
 """The difficulty router: features, trained artifact, calibration; numpy alone at serving time."""
 
+from router_models.abilities import Ability, Interval, ability_from_benchmarks, learn_ability
 from router_models.errors import ArtifactError, RouterError
+from router_models.explain import Contribution
 from router_models.request import RequestText
-from router_models.router import Contribution, Interval, Router, Score
+from router_models.router import Router, Score
 from router_models.tiers import TIERS, Tier
 
 __all__ = [
     "TIERS",
+    "Ability",
     "ArtifactError",
     "Contribution",
     "Interval",
@@ -15,4 +18,6 @@ __all__ = [
     "RouterError",
     "Score",
     "Tier",
+    "ability_from_benchmarks",
+    "learn_ability",
 ]

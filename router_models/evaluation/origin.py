@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1]
 def origin() -> dict[str, Any]:
     """Date, commit, whether this package differs from the commit, command (folders left out) and machine."""
     return {
-        "benchmark": "router_first",
+        "benchmark": "router",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "modified": bool(_git("status", "--porcelain", "--", ".")),

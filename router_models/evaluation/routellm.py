@@ -55,13 +55,14 @@ def gap_recovered(score: Doubles, data: PairedOutcomes, seed: int, resamples: in
     """APGR and CPT of a score, higher meaning send to the strong model."""
     rng = np.random.default_rng(seed)
     picks = (rng.integers(0, score.size, score.size) for _ in range(resamples))
-    draws = [_apgr(score[pick], data.weak[pick], data.strong[pick]) for pick in picks]
+    draws = [apgr(score[pick], data.weak[pick], data.strong[pick]) for pick in picks]
     low, high = np.quantile(draws, (0.025, 0.975))
-    apgr = _apgr(score, data.weak, data.strong)
-    return GapRecovered(apgr, float(low), float(high), *(_cpt(score, data, share) for share in (0.5, 0.8)))
+    found = apgr(score, data.weak, data.strong)
+    return GapRecovered(found, float(low), float(high), *(_cpt(score, data, share) for share in (0.5, 0.8)))
 
 
-def _apgr(score: Doubles, weak: Doubles, strong: Doubles) -> float:
+def apgr(score: Doubles, weak: Doubles, strong: Doubles) -> float:
+    """Average performance gap recovered by a score, higher meaning send to the strong model."""
     shares, qualities = curve(score, weak, strong)
     gap = strong.mean() - weak.mean()
     return float((np.trapezoid(qualities, shares) - weak.mean()) / gap) if gap else float("nan")

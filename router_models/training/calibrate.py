@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
+from router_models.artifact import PIECES
 from router_models.errors import TrainingDataError
-from router_models.training.fit import Names, domain_weights
+from router_models.place import ramps
+from router_models.tiers import TIERS, Tier
+from router_models.training.fit import Names, Unseen, domain_weights
 
 # Fewer prompts than this in a cell (domain x fifth of the predictions) say little about its true rate.
 CELL_PROMPTS = 25
@@ -20,25 +24,92 @@ WANTED_PROMPTS = 20
 SMALLEST_SLOPE = 0.05
 # Half width in logits when no cell is large enough to measure one.
 WIDEST = 2.0
+# Prompts of known domains less familiar than this share of them are called unfamiliar.
+UNFAMILIAR_QUANTILE = 0.02
 
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """logit P(good answer) = slope * ease + offset, both moving with familiarity u from [0] at u = 0 to [1] at u = 1."""
+    """logit P(good answer) = slope . ramps(ease) + offset, both moving with familiarity u from [0] at u = 0 to [1] at u = 1.
 
-    slope: tuple[float, float]
-    offset: tuple[float, float]
+    `knots` (S - 1,) part ease into S pieces, `slope` (2, S) is positive, `offset` (2,).
+    """
+
+    knots: Doubles
+    slope: Doubles
+    offset: Doubles
 
     def logit(self, ease: Doubles, familiarity: Doubles) -> Doubles:
         """Calibrated logits."""
-        slope = self.slope[0] + familiarity * (self.slope[1] - self.slope[0])
-        return slope * ease + self.offset[0] + familiarity * (self.offset[1] - self.offset[0])
+        both = ramps(ease, self.knots) @ self.slope.T + self.offset
+        result: Doubles = both[:, 0] + familiarity * (both[:, 1] - both[:, 0])
+        return result
 
     def probability(self, ease: Doubles, familiarity: Doubles) -> Doubles:
         """Calibrated probabilities."""
         return sigmoid(self.logit(ease, familiarity))
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Arrays of Weights that calibration fills (row 0 unfamiliar, row 1 familiar), and its report for the card."""
+
+    familiarity: Doubles
+    familiarity_limit: float
+    knots: Doubles
+    slope: Doubles
+    offset: Doubles
+    half_width: Doubles
+    report: dict[str, Any]
+
+
+def calibrate(
+    by_stem: Unseen, by_domain: Unseen, unseen: Doubles, ease: Doubles, rates: dict[Tier, Doubles], domains: Names
+) -> Calibrated:
+    """Curves fitted in equal parts to prompts with only their stem, and with their whole domain, left out.
+
+    Traffic is never exactly the domains of the tables; how far a prompt is from them (its familiarity) moves the curve.
+    `unseen` (N,) are shares of unseen words, `ease` (N,) is NaN where nothing was recorded.
+    """
+    both = np.flatnonzero(~np.isnan(ease) & ~np.isnan(by_stem.value[:, 0]) & ~np.isnan(by_domain.value[:, 0]))
+    near, far = (np.concatenate((each.signals[both], unseen[both, None]), axis=1) for each in (by_stem, by_domain))
+    near_ease, far_ease, names = by_stem.value[both, 0], by_domain.value[both, 0], domains[both]
+    familiarity = fit_familiarity(near, far, names)
+    known, unknown = familiarity_of(familiarity, near), familiarity_of(familiarity, far)
+    offset, half = (np.zeros((2, len(TIERS))) for _ in range(2))
+    slope = np.zeros((2, len(TIERS), PIECES))
+    knots = np.quantile(np.concatenate((near_ease, far_ease)), np.linspace(0, 1, PIECES + 1)[1:-1])
+    report: dict[str, Any] = {}
+    for column, tier in enumerate(TIERS):
+        use = np.flatnonzero(~np.isnan(rates[tier][both]))
+        rate, group = rates[tier][both][use], names[use]
+        values = np.concatenate((near_ease[use], far_ease[use]))
+        moved = np.concatenate((known[use], unknown[use]))
+        curve = fit_curve(knots, values, moved, np.tile(rate, 2), np.tile(group, 2))
+        slope[:, column], offset[:, column] = curve.slope, curve.offset
+        here, there = curve.logit(near_ease[use], known[use]), curve.logit(far_ease[use], unknown[use])
+        half[:, column] = half_width(there, rate, group), half_width(here, rate, group)
+        report[tier] = {
+            "prompts": int(use.size),
+            "mean_rate": round(float(rate.mean()), 4),
+            "calibration_error_unseen_stems": round(calibration_error(sigmoid(here), rate), 4),
+            "calibration_error_unseen_domains": round(calibration_error(sigmoid(there), rate), 4),
+            "half_width_logits": {"unfamiliar": round(half[0, column], 3), "familiar": round(half[1, column], 3)},
+        }
+    report["ease"] = {
+        "unseen_stems": agreement(near_ease, ease[both]),
+        "unseen_domains": agreement(far_ease, ease[both]),
+    }
+    limit = float(np.quantile(known, UNFAMILIAR_QUANTILE))
+    return Calibrated(familiarity, limit, knots, slope, offset, half, report)
+
+
+def agreement(predicted: Doubles, ease: Doubles) -> dict[str, float]:
+    """Root mean square error and linear correlation of predicted ease."""
+    error = float(np.sqrt(np.mean((predicted - ease) ** 2)))
+    return {"rmse": round(error, 3), "correlation": round(float(np.corrcoef(predicted, ease)[0, 1]), 3)}
 
 
 def sigmoid(logit: Doubles) -> Doubles:
@@ -64,13 +135,18 @@ def familiarity_of(weights: Doubles, signals: Doubles) -> Doubles:
     return sigmoid(signals @ weights[:-1] + weights[-1])
 
 
-def fit_curve(ease: Doubles, familiarity: Doubles, rate: Doubles, domains: Names) -> Curve:
-    """Fit to rates in 0..1, domains weighted as in the heads (Platt 1999, with familiarity). Raises TrainingDataError."""
+def fit_curve(knots: Doubles, ease: Doubles, familiarity: Doubles, rate: Doubles, domains: Names) -> Curve:
+    """Fit to rates in 0..1, domains weighted as in the heads (Platt 1999, in pieces, with familiarity).
+
+    Raises TrainingDataError for too few prompts.
+    """
     if rate.size < WANTED_PROMPTS:
         raise TrainingDataError(f"{rate.size} prompts are too few to calibrate a tier; {WANTED_PROMPTS} are needed")
     weights = domain_weights(domains)
-    columns = np.stack((ease * (1 - familiarity), ease * familiarity, 1 - familiarity, familiarity), axis=1)
-    start = np.array([1.0, 1.0, 0.0, 0.0])
+    pieces, known = ramps(ease, knots), familiarity[:, None]
+    columns = np.concatenate((pieces * (1 - known), pieces * known, 1 - known, known), axis=1)
+    count = pieces.shape[1]
+    start = np.concatenate((np.ones(2 * count), np.zeros(2)))
 
     def loss(values: Doubles) -> tuple[float, Doubles]:
         z = columns @ values
@@ -79,9 +155,9 @@ def fit_curve(ease: Doubles, familiarity: Doubles, rate: Doubles, domains: Names
         return total, columns.T @ (weights * (sigmoid(z) - rate)) + away
 
     # Slopes stay positive whatever the data, so that easier never means worse.
-    bounds = [(SMALLEST_SLOPE, None), (SMALLEST_SLOPE, None), (None, None), (None, None)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x.tolist()
-    return Curve((found[0], found[1]), (found[2], found[3]))
+    bounds = [(SMALLEST_SLOPE, None)] * (2 * count) + [(None, None)] * 2
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return Curve(knots, found[: 2 * count].reshape(2, count), found[2 * count :])
 
 
 def half_width(logits: Doubles, rate: Doubles, domains: Names) -> float:

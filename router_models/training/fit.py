@@ -1,7 +1,9 @@
-"""Fits the linear heads and predicts prompts that a head has not seen: other stems, or whole other domains.
+"""Fits the heads over resemblance to landmarks, and predicts prompts that a head has not seen: other stems, or other domains.
 
-A head is one linear function shared by all domains plus, for every domain, an offset and small changes of the dense slopes.
-A new prompt gets the offsets and slopes of the domains it resembles (`recognise`), in proportion.
+A head is a kernel machine on landmarks (Nystroem, Williams and Seeger 2001) plus a linear part on the core features. It is
+fitted in two steps. First what makes one prompt of a domain harder than another of the same domain: targets and
+features about their domain's mean, every domain with slopes of its own around the shared ones, so that what holds in one large
+domain only counts little (a mixed model, Henderson 1975). Then how hard the domains are, on what the first step left over.
 """
 
 from __future__ import annotations
@@ -11,19 +13,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from sklearn.linear_model import Ridge
 
-from router_models.features import Floats
-from router_models.training.corpus import Corpus, Rows, apply_scaling, fit_scaling, seen_table, unseen_shares
-from router_models.training.recognise import Recognised, fit_recogniser, recognise
+from router_models.features import CORE, Floats
+from router_models.place import signals_of
+from router_models.training.corpus import Rows, resemblance
 
-# Ridge penalty and relative freedom of each part, chosen by error on unseen stems and unseen domains of the training
-# prompts (docs/decisions/0004-router.md).
-PENALTY = 8.0
-DENSE_FREEDOM = 0.2
-OFFSET_FREEDOM = 0.6
-SLOPE_FREEDOM = 0.4
+LANDMARKS = 512
+# Penalties of the two steps, variance of a domain's own slopes relative to the shared ones, and freedom of the core
+# features, chosen by error on unseen stems and domains of the training prompts (docs/decisions/0008-router-model.md).
+PENALTY = 20.0
+LEVEL_PENALTY = 1.0
+OWN_SLOPES = 0.3
+CORE_FREEDOM = 0.3
+# Logits by which a prompt ranks harder per standard deviation of its length. Between 0.1 and 1 the left-out domains do not
+# care; length alone is the strongest single ranker known on foreign benchmarks, so the value is a prior, not a fit.
+LENGTH_PRIOR = 0.5
+# Smallest spread of a domain's targets, so that a domain without spread cannot outweigh the others.
+SMALLEST_SPREAD = 0.1
+WANTED_IN_DOMAIN = 20
 
 Doubles = NDArray[np.float64]
 Names = NDArray[np.str_]
@@ -31,14 +38,11 @@ Names = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Head:
-    """`hashed` (BUCKETS,), `dense` (D,), `bias`; for each of the `domains`, `offset` (K,) and `slope` (K, D)."""
+    """`kernel` (L,), `core` (CORE,), `bias`."""
 
-    hashed: Doubles
-    dense: Doubles
+    kernel: Doubles
+    core: Doubles
     bias: float
-    domains: Names
-    offset: Doubles
-    slope: Doubles
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,9 @@ class Fold:
 
 @dataclass(frozen=True)
 class Unseen:
-    """Predictions of a head for N prompts it was fitted without, NaN where no fold held the prompt.
+    """Predictions of heads for N prompts they were fitted without, NaN where no fold held the prompt.
 
-    `value` (N,), and `signals` (N, 4) of familiarity: those of Recognised and the share of unseen words.
+    `value` (N, H), and `signals` (N, 3) of familiarity by resemblance, without the share of unseen words.
     """
 
     value: Doubles
@@ -68,34 +72,79 @@ def domain_weights(domains: Names) -> Doubles:
     return result
 
 
-def fit_head(hashed: sparse.csr_matrix, dense: Floats, domains: Names, target: Doubles) -> Head:
-    """Ridge regression of `target` on scaled features, with an offset and changes of slope per domain."""
-    names, place = np.unique(domains, return_inverse=True)
-    rows, width = np.arange(place.size), dense.shape[1]
-    offsets = sparse.csr_matrix((np.full(place.size, OFFSET_FREEDOM), (rows, place)), shape=(place.size, names.size))
-    where = (np.repeat(rows, width), (place[:, None] * width + np.arange(width)).ravel())
-    slopes = sparse.csr_matrix((dense.ravel() * SLOPE_FREEDOM, where), shape=(place.size, names.size * width))
-    shared = sparse.csr_matrix(dense * DENSE_FREEDOM)
-    columns = sparse.hstack([hashed, shared, offsets, slopes]).tocsr().astype(np.float64)
-    ridge = Ridge(alpha=PENALTY, solver="lsqr", tol=1e-5, max_iter=1000)
-    ridge.fit(columns, target, sample_weight=domain_weights(domains))
-    wide = hashed.shape[1]
-    words, common, offset, slope = np.split(ridge.coef_, [wide, wide + width, wide + width + names.size])
-    return Head(
-        words,
-        common * DENSE_FREEDOM,
-        float(ridge.intercept_),
-        names,
-        offset * OFFSET_FREEDOM,
-        slope.reshape(names.size, width) * SLOPE_FREEDOM,
-    )
+def choose_landmarks(domains: Names, seed: int, count: int = LANDMARKS) -> Rows:
+    """Rows of the landmarks, drawn by `seed`, domains in proportion to the square root of their size; ascending."""
+    weights = domain_weights(domains)
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(domains.size, min(count, domains.size), replace=False, p=weights / weights.sum())
+    return np.sort(chosen)
 
 
-def predict(head: Head, recognised: Recognised, hashed: sparse.csr_matrix, dense: Floats) -> Doubles:
-    """The head's value for every row; the recogniser must know the head's domains and no others."""
-    shares = recognised.shares
-    own = shares @ head.offset + np.sum((shares @ head.slope) * dense, axis=1)
-    result: Doubles = hashed @ head.hashed + dense @ head.dense + head.bias + own
+def whitening(landmarks: Floats) -> Doubles:
+    """The matrix (L, L) that turns resemblances into coordinates whose penalty is that of the kernel machine."""
+    values, axes = np.linalg.eigh(resemblance(landmarks, landmarks) + 1e-6 * np.eye(len(landmarks)))
+    result: Doubles = np.asarray(axes / np.sqrt(np.maximum(values, 1e-6)), dtype=np.float64)
+    return result
+
+
+def fit_head(near: Doubles, white: Doubles, core: Floats, domains: Names, target: Doubles, levels: bool = True) -> Head:
+    """Fit one head to `target` (N,), NaN where nothing was recorded; `near` (N, L) are resemblances to the landmarks.
+
+    Without `levels` only the first step is done: the head ranks prompts of one domain and is about 0 on average.
+    """
+    known = np.flatnonzero(~np.isnan(target))
+    columns = np.concatenate((near[known] @ white, CORE_FREEDOM * core[known].astype(np.float64)), axis=1)
+    names, value = domains[known], target[known]
+    within = _within(columns, names, value)
+    weights = domain_weights(names)
+    middle = np.average(columns, axis=0, weights=weights)
+    if not levels:
+        return Head(white @ within[:-CORE], CORE_FREEDOM * within[-CORE:], -float(middle @ within))
+    rest = value - columns @ within
+    level = np.zeros_like(within)
+    # The core features are left out: far from the data a line for the level of domains would run anywhere.
+    flat = (columns - middle)[:, :-CORE]
+    square = (flat * weights[:, None]).T @ flat + LEVEL_PENALTY * np.eye(flat.shape[1])
+    centre = np.average(rest, weights=weights)
+    level[:-CORE] = np.linalg.solve(square, flat.T @ (weights * (rest - centre)))
+    both = within + level
+    return Head(white @ both[:-CORE], CORE_FREEDOM * both[-CORE:], float(centre - middle @ level))
+
+
+def longer_is_harder(head: Head) -> Head:
+    """The head with LENGTH_PRIOR added: of two like prompts the longer counts as harder, also where no data says so."""
+    return Head(head.kernel, head.core - LENGTH_PRIOR * np.eye(CORE)[0], head.bias)
+
+
+def _within(columns: Doubles, domains: Names, target: Doubles) -> Doubles:
+    """Shared slopes of targets about their domain's mean, in units of the target."""
+    width = columns.shape[1]
+    square: Doubles = PENALTY * np.eye(width)
+    product = np.zeros(width)
+    spreads = []
+    for name in np.unique(domains):
+        rows = domains == name
+        if np.count_nonzero(rows) < WANTED_IN_DOMAIN:
+            continue
+        part = columns[rows] - columns[rows].mean(axis=0)
+        value = target[rows] - target[rows].mean()
+        spread = float(value.std()) + SMALLEST_SPREAD
+        spreads.append(spread)
+        own = part.T @ part
+        # Marginal over the domain's own slopes: A (1 + r A)^-1 instead of A.
+        sides = np.concatenate((own, (part.T @ (value / spread))[:, None]), axis=1)
+        solved = np.linalg.solve(np.eye(width) + OWN_SLOPES / PENALTY * own, sides)
+        square += solved[:, :-1]
+        product += solved[:, -1]
+    if not spreads:
+        return np.zeros(width)
+    slopes: Doubles = np.asarray(np.linalg.solve(square, product) * np.mean(spreads), dtype=np.float64)
+    return slopes
+
+
+def predict(head: Head, near: Doubles, core: Floats) -> Doubles:
+    """The head's value for every row."""
+    result: Doubles = near @ head.kernel + core @ head.core + head.bias
     return result
 
 
@@ -113,20 +162,21 @@ def domain_folds(domains: Names) -> Iterator[Fold]:
         yield Fold(np.flatnonzero(domains != name), np.flatnonzero(domains == name))
 
 
-def predict_unseen(corpus: Corpus, domains: Names, target: Doubles, folds: Iterator[Fold]) -> Unseen:
-    """Predictions for every row from a head fitted without its fold."""
-    value = np.full(target.size, np.nan)
-    signals = np.full((target.size, 4), np.nan)
+def predict_unseen(
+    points: Floats, core: Floats, domains: Names, targets: list[Doubles], landmarks: Rows, folds: Iterator[Fold]
+) -> Unseen:
+    """Predictions for every row from heads fitted without its fold, the fold's landmarks left out too."""
+    value = np.full((len(points), len(targets)), np.nan)
+    signals = np.full((len(points), 3), np.nan)
+    near = resemblance(points, points[landmarks])
     for fold in folds:
-        if fold.test.size == 0 or fold.fit.size == 0:
+        kept = np.isin(landmarks, fold.fit)
+        if fold.test.size == 0 or fold.fit.size == 0 or not kept.any():
             continue
-        known, asked = corpus.take(fold.fit), corpus.take(fold.test)
-        scaling = fit_scaling(known)
-        columns, names = apply_scaling(known, scaling), domains[fold.fit]
-        head, recogniser = fit_head(*columns, names, target[fold.fit]), fit_recogniser(*columns, names)
-        columns = apply_scaling(asked, scaling)
-        recognised = recognise(recogniser, *columns)
-        value[fold.test] = predict(head, recognised, *columns)
-        unseen = unseen_shares(asked, seen_table(known))
-        signals[fold.test] = np.concatenate((recognised.signals, unseen[:, None]), axis=1)
+        white = whitening(points[landmarks[kept]])
+        known, asked = near[np.ix_(fold.fit, kept)], near[np.ix_(fold.test, kept)]
+        for column, target in enumerate(targets):
+            head = fit_head(known, white, core[fold.fit], domains[fold.fit], target[fold.fit])
+            value[fold.test, column] = predict(head, asked, core[fold.test])
+        signals[fold.test] = [signals_of(row.astype(np.float32), 0.0)[:3] for row in asked]
     return Unseen(value, signals)

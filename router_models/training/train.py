@@ -1,6 +1,6 @@
-"""The training in five named steps, from tables to one artifact file; the same tables and seed give the same bytes.
+"""The training in named steps, from tables to one artifact file; the same tables and seed give the same bytes.
 
-scale the outcomes -> fit the heads -> predict what the heads have not seen -> calibrate -> write.
+scale the outcomes -> place the prompts -> fit the heads -> predict what they have not seen -> calibrate -> abilities -> write.
 """
 
 from __future__ import annotations
@@ -13,45 +13,43 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from router_models import embedder
 from router_models.artifact import Weights, save
+from router_models.embedder import Embedder
 from router_models.errors import TrainingDataError
+from router_models.features import Floats
 from router_models.tiers import TIERS, Tier
-from router_models.training.calibrate import (
-    calibration_error,
-    familiarity_of,
-    fit_curve,
-    fit_familiarity,
-    half_width,
-    sigmoid,
-)
+from router_models.training.calibrate import Calibrated, calibrate
 from router_models.training.corpus import (
     Corpus,
     Rows,
-    Scaling,
-    apply_scaling,
     fit_scaling,
+    points,
     read_corpus,
+    resemblance,
     seen_table,
+    standard_core,
     unseen_shares,
 )
 from router_models.training.data import Tables
 from router_models.training.fit import (
-    Head,
+    Fold,
     Names,
+    choose_landmarks,
     domain_folds,
     fit_head,
+    longer_is_harder,
     predict_unseen,
     stem_folds,
+    whitening,
 )
 from router_models.training.item_response import Scale, fit_scale
-from router_models.training.recognise import Recogniser, fit_recogniser
+from router_models.training.population import Population, learn_population, shown_of
 
-NAME = "first"
+NAME = "kernel"
 WANTED_PROMPTS = 50
 # Prompts of known domains with more unseen words than this share of them are called unfamiliar.
 UNSEEN_QUANTILE = 0.99
-# Likewise those less familiar than this share of them.
-UNFAMILIAR_QUANTILE = 0.02
 
 Doubles = NDArray[np.float64]
 
@@ -78,41 +76,80 @@ class Targets:
     log_tokens: dict[Tier, Doubles]
     scale: Scale
 
+    @property
+    def heads(self) -> list[Doubles]:
+        """What has to be predicted: ease, then log tokens by tier."""
+        return [self.ease, *(self.log_tokens[tier] for tier in TIERS)]
+
 
 @dataclass(frozen=True)
-class Calibrated:
-    """Arrays of Weights that calibration fills (row 0 unfamiliar, row 1 familiar), and its report for the card."""
+class Ground:
+    """The N training prompts as they are fitted: points, core features, domains, stems, rows of landmarks, unseen words."""
 
-    familiarity: Doubles
-    familiarity_limit: float
-    slope: Doubles
-    offset: Doubles
-    half_width: Doubles
-    report: dict[str, Any]
+    points: Floats
+    core: Floats
+    domains: Names
+    stems: Names
+    landmarks: Rows
 
 
-def train(tables: Tables, out: Path, seed: int = 0) -> Trained:
-    """Train on every trainable prompt and write the artifact to `out`; `seed` draws the folds. Raises TrainingDataError."""
+def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = None) -> Trained:
+    """Train on every trainable prompt and write the artifact to `out`; `seed` draws landmarks and folds.
+
+    `table` is the embedder (default: the bundled one). Raises TrainingDataError.
+    """
+    table = embedder.load() if table is None else table
     prompts = tables.prompts[tables.prompts["trainable"]]
     recorded = tables.outcomes[tables.outcomes["row"].isin(prompts.index)]
     if len(prompts) < WANTED_PROMPTS:
         raise TrainingDataError(f"{len(prompts)} trainable prompts are too few; at least {WANTED_PROMPTS} are needed")
-    domains = prompts["domain"].to_numpy(dtype=str)
-    stems = prompts["stem_key"].to_numpy(dtype=str)
-
     targets = read_targets(prompts.index, recorded)
-    corpus = read_corpus(prompts["prompt"])
+    corpus = read_corpus(prompts["prompt"], table)
     scaling = fit_scaling(corpus)
-    recogniser = fit_recogniser(*apply_scaling(corpus, scaling), domains)
-    learnt = [targets.ease, *(targets.log_tokens[tier] for tier in TIERS)]
-    heads = [_fit_known(corpus, scaling, domains, target) for target in learnt]
-    calibrated = _calibrate(corpus, domains, stems, targets, seed)
-    factors = [_token_factor(corpus, domains, stems, targets.log_tokens[tier], seed) for tier in TIERS]
-    limit = _unseen_limit(corpus, stems, seed)
+    domains, stems = (prompts[column].to_numpy(dtype=str) for column in ("domain", "stem_key"))
+    landmarks = choose_landmarks(domains, seed)
+    ground = Ground(points(corpus, scaling), standard_core(corpus, scaling), domains, stems, landmarks)
 
-    weights = _assemble(scaling, recogniser, heads, calibrated, factors, seen_table(corpus), limit)
-    card = _card(prompts, recorded, targets.scale, calibrated, limit)
-    version = save(out, weights, recogniser.domains.tolist(), NAME, card)
+    marks = ground.points[landmarks]
+    near, white = resemblance(ground.points, marks), whitening(marks)
+    ease, *logs = (fit_head(near, white, ground.core, domains, _checked(target)) for target in targets.heads)
+    heads = [ease, longer_is_harder(fit_head(near, white, ground.core, domains, targets.ease, levels=False)), *logs]
+    by_stem = _predict(ground, targets, stem_folds(stems, seed))
+    by_domain = _predict(ground, targets, domain_folds(domains))
+    seen = seen_table(corpus, len(table.vocabulary))
+    shares = _unseen(corpus, stems, seed, len(table.vocabulary))
+    calibrated = calibrate(by_stem, by_domain, shares, targets.ease, targets.rate, domains)
+    factors = [_token_factor(targets.log_tokens[tier], by_stem.value[:, 1 + i]) for i, tier in enumerate(TIERS)]
+    shown = shown_of(by_stem.value[:, 0], by_stem.value[:, 1], factors[0])
+    population = learn_population(shown.values, recorded, prompts.index, domains)
+
+    weights = Weights(
+        centre=scaling.centre,
+        scale=scaling.scale,
+        middle=scaling.middle,
+        pull=scaling.pull,
+        landmarks=marks,
+        home=np.searchsorted(population.domains, domains[landmarks]).astype(np.int32),
+        kernel=np.stack([head.kernel for head in heads], axis=1).astype(np.float32),
+        core=np.stack([head.core for head in heads], axis=1).astype(np.float32),
+        bias=np.array([head.bias for head in heads], dtype=np.float32),
+        familiarity=calibrated.familiarity,
+        knots=calibrated.knots,
+        slope=calibrated.slope,
+        offset=calibrated.offset,
+        half_width=calibrated.half_width,
+        token_factor=np.array(factors),
+        limits=np.array([float(np.nanquantile(shares, UNSEEN_QUANTILE)), calibrated.familiarity_limit]),
+        shown=np.array([shown.middle, shown.spread, population.missed]),
+        prior=population.mean,
+        prior_spread=population.spread,
+        abilities=population.abilities,
+        domain_shown=population.domain_shown,
+        seen=np.packbits(seen, bitorder="little"),
+    )
+    card = _card(prompts, recorded, targets.scale, calibrated, population, weights, table)
+    names = [str(name) for name in population.domains]
+    version = save(out, weights, names, population.models, NAME, card, table)
     return Trained(version, out, card)
 
 
@@ -135,120 +172,51 @@ def _mean(table: pd.DataFrame, column: str, tier: Tier, rows: pd.Index[int]) -> 
     return result
 
 
-def _known(target: Doubles) -> Rows:
-    return np.flatnonzero(~np.isnan(target))
+def _checked(target: Doubles) -> Doubles:
+    count = int(np.count_nonzero(~np.isnan(target)))
+    if count < WANTED_PROMPTS:
+        raise TrainingDataError(f"{count} prompts with outcomes of a tier are too few; need {WANTED_PROMPTS}")
+    return target
 
 
-def _fit_known(corpus: Corpus, scaling: Scaling, domains: Names, target: Doubles) -> Head:
-    rows = _known(target)
-    if rows.size < WANTED_PROMPTS:
-        raise TrainingDataError(f"{rows.size} prompts with outcomes of a tier are too few; need {WANTED_PROMPTS}")
-    return fit_head(*apply_scaling(corpus.take(rows), scaling), domains[rows], target[rows])
+def _predict(ground: Ground, targets: Targets, folds: Any) -> Any:
+    return predict_unseen(ground.points, ground.core, ground.domains, targets.heads, ground.landmarks, folds)
 
 
-def _calibrate(corpus: Corpus, domains: Names, stems: Names, targets: Targets, seed: int) -> Calibrated:
-    """Curves fitted in equal parts to prompts with only their stem, and with their whole domain, left out.
-
-    Traffic is never exactly the domains of the tables; how far a prompt is from them (its familiarity) moves the curve.
-    """
-    rows = _known(targets.ease)
-    part, names, ease = corpus.take(rows), domains[rows], targets.ease[rows]
-    near = predict_unseen(part, names, ease, stem_folds(stems[rows], seed))
-    far = predict_unseen(part, names, ease, domain_folds(names))
-    both = np.flatnonzero(~np.isnan(near.value) & ~np.isnan(far.value))
-    familiarity = fit_familiarity(near.signals[both], far.signals[both], names[both])
-    known = familiarity_of(familiarity, near.signals)
-    unknown = familiarity_of(familiarity, far.signals)
-    slope, offset, half = (np.zeros((2, len(TIERS))) for _ in range(3))
-    report: dict[str, Any] = {}
-    for column, tier in enumerate(TIERS):
-        use = both[~np.isnan(targets.rate[tier][rows][both])]
-        rate, group = targets.rate[tier][rows][use], names[use]
-        values = np.concatenate((near.value[use], far.value[use]))
-        curve = fit_curve(values, np.concatenate((known[use], unknown[use])), np.tile(rate, 2), np.tile(group, 2))
-        slope[:, column], offset[:, column] = curve.slope, curve.offset
-        by_stem, by_domain = curve.logit(near.value[use], known[use]), curve.logit(far.value[use], unknown[use])
-        half[:, column] = half_width(by_domain, rate, group), half_width(by_stem, rate, group)
-        report[tier] = {
-            "prompts": int(use.size),
-            "mean_rate": round(float(rate.mean()), 4),
-            "calibration_error_unseen_stems": round(calibration_error(sigmoid(by_stem), rate), 4),
-            "calibration_error_unseen_domains": round(calibration_error(sigmoid(by_domain), rate), 4),
-            "half_width_logits": {"unfamiliar": round(half[0, column], 3), "familiar": round(half[1, column], 3)},
-        }
-    limit = float(np.quantile(known[both], UNFAMILIAR_QUANTILE))
-    return Calibrated(familiarity, limit, slope, offset, half, report)
-
-
-def _token_factor(corpus: Corpus, domains: Names, stems: Names, log_tokens: Doubles, seed: int) -> float:
+def _token_factor(log_tokens: Doubles, predicted: Doubles) -> float:
     """Mean of exp(residual) on unseen stems: the log's mean is not the mean's log (Duan 1983, smearing)."""
-    rows = _known(log_tokens)
-    predicted = predict_unseen(corpus.take(rows), domains[rows], log_tokens[rows], stem_folds(stems[rows], seed)).value
-    residual = (log_tokens[rows] - predicted)[~np.isnan(predicted)]
+    residual = (log_tokens - predicted)[~np.isnan(log_tokens) & ~np.isnan(predicted)]
     return float(np.exp(np.clip(residual, -3.0, 3.0)).mean()) if residual.size else 1.0
 
 
-def _unseen_limit(corpus: Corpus, stems: Names, seed: int) -> float:
-    shares = [
-        unseen_shares(corpus.take(fold.test), seen_table(corpus.take(fold.fit)))
-        for fold in stem_folds(stems, seed)
-        if fold.test.size
-    ]
-    return float(np.quantile(np.concatenate(shares), UNSEEN_QUANTILE))
-
-
-def _assemble(
-    scaling: Scaling,
-    recogniser: Recogniser,
-    heads: list[Head],
-    calibrated: Calibrated,
-    factors: list[float],
-    seen: NDArray[np.bool_],
-    limit: float,
-) -> Weights:
-    columns = [*(head.hashed for head in heads), *recogniser.hashed.T]
-    hashed = np.stack(columns, axis=1) * scaling.idf[:, None]
-    offset, slope = (np.stack(parts, axis=-1) for parts in zip(*(_spread(h, recogniser) for h in heads), strict=True))
-    return Weights(
-        hashed=hashed.astype(np.float32),
-        idf=scaling.idf,
-        dense=np.stack([head.dense for head in heads], axis=1).astype(np.float32),
-        centre=scaling.centre,
-        scale=scaling.scale,
-        bias=np.array([head.bias for head in heads], dtype=np.float32),
-        domain_bias=recogniser.bias.astype(np.float32),
-        domain_linear=recogniser.linear.astype(np.float32),
-        domain_square=recogniser.square.astype(np.float32),
-        domain_offset=offset.astype(np.float32),
-        domain_slope=slope.astype(np.float32),
-        slope=calibrated.slope,
-        offset=calibrated.offset,
-        half_width=calibrated.half_width,
-        token_factor=np.array(factors),
-        seen=np.packbits(seen, bitorder="little"),
-        familiarity=calibrated.familiarity,
-        limits=np.array([limit, calibrated.familiarity_limit]),
-    )
-
-
-def _spread(head: Head, recogniser: Recogniser) -> tuple[Doubles, Doubles]:
-    """The head's offsets and slopes for every recognised domain, zero for those the head has no data of."""
-    offset = np.zeros(recogniser.domains.size)
-    slope = np.zeros((recogniser.domains.size, head.dense.size))
-    place = np.searchsorted(recogniser.domains, head.domains)
-    offset[place], slope[place] = head.offset, head.slope
-    return offset, slope
+def _unseen(corpus: Corpus, stems: Names, seed: int, tokens: int) -> Doubles:
+    """Share of words that the other stems do not have, for every prompt."""
+    shares = np.zeros(len(stems))
+    fold: Fold
+    for fold in stem_folds(stems, seed):
+        if fold.test.size:
+            shares[fold.test] = unseen_shares(corpus.take(fold.test), seen_table(corpus.take(fold.fit), tokens))
+    return shares
 
 
 def _card(
-    prompts: pd.DataFrame, recorded: pd.DataFrame, scale: Scale, calibrated: Calibrated, limit: float
+    prompts: pd.DataFrame,
+    recorded: pd.DataFrame,
+    scale: Scale,
+    calibrated: Calibrated,
+    population: Population,
+    weights: Weights,
+    table: Embedder,
 ) -> dict[str, Any]:
     return {
         "prompts": len(prompts),
         "outcomes": len(recorded),
+        "landmarks": len(weights.landmarks),
+        "embedder": {"version": table.version, **table.source},
         "domains": {str(name): int(count) for name, count in sorted(prompts["domain"].value_counts().items())},
         "ability": {model: round(value, 3) for model, value in sorted(scale.ability.items())},
+        "population": {"models": len(population.models), "logits_missed": round(population.missed, 3)},
         "calibration": calibrated.report,
-        "unseen_words_limit": round(limit, 4),
-        "familiarity_limit": round(calibrated.familiarity_limit, 4),
+        "unseen_words_limit": round(float(weights.limits[0]), 4),
+        "familiarity_limit": round(float(weights.limits[1]), 4),
     }

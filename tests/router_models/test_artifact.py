@@ -34,15 +34,17 @@ def rewritten(path: Path, change: dict[str, Any], arrays: dict[str, np.ndarray[A
 
 def test_the_bundled_artifact_is_small_and_says_what_it_is() -> None:
     artifact = load()
-    assert BUNDLED.stat().st_size < 5_000_000
+    assert BUNDLED.stat().st_size < 2_000_000
     assert artifact.version == Router.load().version
     assert artifact.card["prompts"] > 5000
-    assert len(artifact.domains) == artifact.weights.domain_bias.size
+    assert len(artifact.domains) == len(artifact.weights.domain_shown)
+    assert len(artifact.models) == len(artifact.weights.abilities)
 
 
 def test_saving_a_loaded_artifact_gives_the_same_version_and_scores(tmp_path: Path) -> None:
     artifact = load()
-    version = save(tmp_path / "again.npz", artifact.weights, list(artifact.domains), "first", artifact.card)
+    names = list(artifact.domains), list(artifact.models), "kernel", artifact.card, artifact.embedder
+    version = save(tmp_path / "again.npz", artifact.weights, *names)
     assert version == artifact.version
     prompt = "Name three rivers in Africa."
     assert Router.load(tmp_path / "again.npz").score_prompt(prompt) == Router.load().score_prompt(prompt)
@@ -82,7 +84,7 @@ def test_an_artifact_with_altered_bytes_is_refused(tmp_path: Path, place: float)
 
 
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactVersionError, match=r"format 99, this release reads 1"):
+    with pytest.raises(ArtifactVersionError, match=r"format 99, this release reads 2"):
         load(rewritten(tmp_path / "a.npz", {"format": 99}))
 
 
@@ -98,7 +100,7 @@ def test_other_tiers_are_refused(tmp_path: Path) -> None:
 
 def test_changed_numbers_fail_the_checksum(tmp_path: Path) -> None:
     with pytest.raises(ArtifactCorruptError, match="checksum"):
-        load(rewritten(tmp_path / "a.npz", {}, {"bias": np.zeros(4, dtype=np.float32)}))
+        load(rewritten(tmp_path / "a.npz", {}, {"bias": np.zeros(5, dtype=np.float32)}))
 
 
 def test_a_pickle_inside_is_never_opened(tmp_path: Path) -> None:

@@ -7,9 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router_models import Router
 from router_models.evaluation.baselines import length, oracle, subject_gain
+from router_models.evaluation.few_labels import few_labels_report
+from router_models.evaluation.nine_models import area
+from router_models.evaluation.promises import promises_report
 from router_models.evaluation.routellm import PairedOutcomes, curve, gap_recovered
 from router_models.evaluation.routing import cheapest_good_enough
+from router_models.evaluation.wording import wording_report
 from router_models.training.calibrate import calibration_error
 
 RNG = np.random.default_rng(0)
@@ -65,3 +70,44 @@ def test_the_calibration_error_is_zero_for_true_rates_and_the_shift_for_shifted_
     probability = np.linspace(0.1, 0.8, 1000)
     assert calibration_error(probability, probability) == pytest.approx(0.0)
     assert calibration_error(probability, probability + 0.1) == pytest.approx(0.1)
+
+
+def test_the_area_is_the_mean_quality_over_budgets_under_the_upper_hull() -> None:
+    prices = np.array([1.0, 3.0])
+    assert area(np.array([1.0, 3.0]), np.array([0.4, 0.8]), prices) == pytest.approx(0.6, abs=1e-6)
+    # A point under the line from cheapest to dearest is never worth buying; a dear and bad one even less.
+    assert area(np.array([1.0, 2.0, 3.0, 3.0]), np.array([0.4, 0.5, 0.8, 0.1]), prices) == pytest.approx(0.6, abs=1e-6)
+    assert area(np.array([1.0, 1.0]), np.array([0.4, 0.7]), prices) == pytest.approx(0.7, abs=1e-6)
+    rng = np.random.default_rng(4)
+    better = area(rng.uniform(1, 3, 20), rng.uniform(0.6, 0.7, 20), prices)
+    assert 0.6 < better < 0.7
+
+
+def test_a_plea_is_measured_as_what_it_does_to_the_rank() -> None:
+    prompts = ["Name three rivers in Africa.", "Prove that the square root of two is irrational.", "Hello!"]
+    report = wording_report(Router.load(), prompts)
+    assert report["prompts"] == 3
+    assert report["passed_by_three_chosen"]["largest"] >= report["passed_by_one_plea"]["largest"] >= 0.0
+    assert report["passed_by_three_chosen"]["largest"] <= 1.0
+
+
+def test_promises_are_judged_on_prompts_that_neither_learnt_nor_tested() -> None:
+    data = pairs(400)
+    rank = 1.0 - data.weak + 0.1 * RNG.random(400)
+    report = promises_report(data, rank, Router.load(), seed=0, deployments=20)
+    assert report["labels_to_learn"] == report["labels_to_test"] == 100
+    # Ranked by what the weak model gets wrong, few strong calls keep the promise.
+    assert report["rows"]["artifact_0.9"]["kept"] >= 0.9
+    assert report["rows"]["artifact_0.9"]["share_to_strong"] < report["rows"]["local_0.9"]["share_to_strong"]
+
+
+def test_a_few_labels_are_learnt_from_prompts_that_are_not_judged() -> None:
+    easy = [f"How many are {n} and {n + 1}?" for n in range(60)]
+    hard = [f"Prove that the operator of index {n} is compact on the dual of its domain." for n in range(60)]
+    gain = np.repeat((0.0, 1.0), 60)
+    data = PairedOutcomes("made_up", easy + hard, ["one"] * 120, 1.0 - gain, np.ones(120))
+    report = few_labels_report(data, Router.load(), seed=0, labels=60)
+    assert report["labels"] == 60
+    # Half of the prompts hold the whole gain, so a perfect ranking has three quarters of the area.
+    assert report["rows"]["local"]["apgr"] == pytest.approx(0.75, abs=0.04)
+    assert "subject_mean" not in report["rows"]

@@ -83,6 +83,7 @@ def assert_valid(score: Score) -> None:
         last = each.p
         assert 1.0 <= score.expected_output_tokens[tier] <= 16_384.0
     assert 0.0 <= score.familiarity <= 1.0
+    assert -1.0 < score.gain < 1.0
     assert score.out_of_distribution == bool(score.unfamiliar)
     json.dumps(score.as_dict(), allow_nan=False)
 
@@ -191,12 +192,13 @@ def test_olympiad_problems_are_clearly_harder_than_everyday_arithmetic(hard: str
     assert ROUTER.score_prompt(hard).difficulty > ROUTER.score_prompt(easy).difficulty + 0.15
 
 
-def test_the_explanation_adds_up_words_features_and_resemblance() -> None:
+def test_the_explanation_adds_up_to_ease_and_names_words() -> None:
     request = RequestText.from_prompt("Tom has 3 apples and buys 2 more. How many apples does he have?")
     contributions = ROUTER.explain(request, top=1000)
     names = {each.feature for each in contributions}
-    assert {"apples", "log_characters"} <= names
-    assert any(name.startswith("resembles ") for name in names)
+    assert {"word apples", "log_question_characters"} <= names
+    exact = [each.push for each in contributions if not each.feature.startswith("word ")]
+    assert sum(exact) + float(ROUTER.artifact.weights.bias[0]) == pytest.approx(ROUTER.score(request).ease, abs=1e-2)
     pushes = [abs(each.push) for each in contributions]
     assert pushes == sorted(pushes, reverse=True)
     assert [each.feature for each in ROUTER.explain(request, top=3)] == [each.feature for each in contributions[:3]]

@@ -13,13 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_models import Router
-from router_models.artifact import load
 from router_models.errors import TrainingDataError
 from router_models.features import extract
 from router_models.request import RequestText
-from router_models.router import hashed_values, standardised
 from router_models.training.__main__ import main
-from router_models.training.corpus import Scaling, apply_scaling, read_corpus
+from router_models.training.corpus import (
+    Scaling,
+    points,
+    read_corpus,
+    resemblance,
+    standard_core,
+    unseen_shares,
+)
 from router_models.training.data import EVALUATION_ONLY, Tables, domain_of, is_held_out, load_tables, prepare
 from router_models.training.item_response import fit_scale
 from router_models.training.model_tiers import NO_TIER, TIER_MODELS, tier_of
@@ -88,17 +93,22 @@ def test_the_same_tables_and_seed_give_the_same_bytes(tables: Tables, tmp_path: 
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_training_and_serving_scale_features_alike(tables: Tables, tmp_path: Path) -> None:
+def test_training_and_serving_place_prompts_alike(tables: Tables, tmp_path: Path) -> None:
     prompts = ["add the small numbers 1 and 2", "prove it again and again", "", "東京 apples 42?"]
     train(tables, tmp_path / "a.npz")
-    weights = load(tmp_path / "a.npz").weights
-    hashed, dense = apply_scaling(read_corpus(prompts), Scaling(weights.idf, weights.centre, weights.scale))
+    router = Router.load(tmp_path / "a.npz")
+    weights = router.artifact.weights
+    corpus = read_corpus(prompts, router.artifact.embedder)
+    scaling = Scaling(weights.centre, weights.scale, weights.middle, weights.pull)
+    near = resemblance(points(corpus, scaling), weights.landmarks)
+    heads = near @ weights.kernel + standard_core(corpus, scaling) @ weights.core + weights.bias
+    shares = unseen_shares(corpus, np.unpackbits(weights.seen, bitorder="little").astype(bool))
     for row, prompt in enumerate(prompts):
-        features = extract(RequestText.from_prompt(prompt))
-        served = np.zeros(hashed.shape[1], dtype=np.float32)
-        served[features.buckets] = hashed_values(features, weights.idf) * weights.idf[features.buckets]
-        np.testing.assert_allclose(hashed[row].toarray()[0], served, atol=1e-6)
-        np.testing.assert_allclose(dense[row], standardised(features.dense, weights.centre, weights.scale))
+        features = extract(RequestText.from_prompt(prompt), router.artifact.embedder)
+        placed = router.place(features)
+        np.testing.assert_allclose(placed.near, near[row], atol=1e-5)
+        np.testing.assert_allclose(placed.heads, heads[row], atol=2e-2)
+        assert router.unseen_share(features) == pytest.approx(shares[row])
 
 
 def test_held_out_and_overlapping_prompts_are_not_trained_on(tables: Tables) -> None:
