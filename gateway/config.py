@@ -15,6 +15,7 @@ from gateway.config_outlets import Alerts, Events, Mail
 from gateway.config_owners import BillTo as BillTo
 from gateway.config_owners import Key as Key
 from gateway.config_owners import Tenant as Tenant
+from gateway.config_policies import Policy as Policy
 from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.config_yaml import load_yaml
 from gateway.conventions import Convention
@@ -126,25 +127,6 @@ class Model(Section):
     deadlines: Deadlines = Field(Deadlines(), description="How long its calls may take.")
     retries: Retries = Field(Retries(), description="When the same upstream is asked again.")
     script: dict[str, Any] | None = Field(None, description="For `provider: scripted`: how it behaves.")
-
-
-class Policy(Section):
-    """How `auto` chooses."""
-
-    min_quality: float = Field(0.95, ge=0, le=1, description="Share of the best tier's quality that must be kept.")
-    objective: Literal["cost", "quality"] = Field(
-        "cost", description="Cheapest that keeps the quality, or best there is."
-    )
-    fallbacks: bool = Field(True, description="Whether other candidates are asked when one fails.")
-    unpriced: Literal["refuse", "hold"] = Field(
-        "refuse", description="What becomes of requests to a model without a price: refused, or held at a maximum."
-    )
-    unpriced_hold_usd: Usd = Field(
-        Decimal(1), gt=0, le=1000, decimal_places=12, description="For `hold`: held per call until its price is known."
-    )
-    when_over_budget: Literal["refuse", "cheaper"] = Field(
-        "refuse", description="What becomes of `auto` requests that a budget does not allow."
-    )
 
 
 class Retention(Section):
