@@ -45,6 +45,7 @@ LAYERS = (
             "config_exports",
             "config_outlets",
             "config_owners",
+            "config_policies",
             "config_section",
             "config_yaml",
             "builtin",
