@@ -17,8 +17,9 @@ from gateway.callers import Caller
 from gateway.catalog import BUNDLED, Model
 from gateway.chat.facts import Facts
 from gateway.chat.holding import Holding
+from gateway.chat.learn import learn_answer
 from gateway.chat.request import ChatRequest
-from gateway.errors import PenstockError, ProviderUnreachable
+from gateway.errors import PenstockError, ProviderError, ProviderUnreachable
 from gateway.limits.estimate import Estimate, choices_of, limit_to_send
 from gateway.limits.ladder import Ladder
 from gateway.metering.normalise import estimate_usage, normalise
@@ -78,7 +79,7 @@ class Tab:
     def may_be_cheaper(self) -> bool:
         """Whether a cheaper model may answer than the one that the budget does not allow."""
         asked = self.request.model.partition(":")[0] == "auto"
-        return asked and self._services.catalog.policies[self.caller.policy].when_over_budget == "cheaper"
+        return asked and self._services.policies.of(self.caller.policy).when_over_budget == "cheaper"
 
     async def hold(self, candidate: Candidate) -> None:
         """Set aside the most this call may cost on top of the calls before it; only what is not held yet is claimed.
@@ -178,7 +179,13 @@ class Tab:
         self.attempts.append(attempt)
         if status == "ok" and not usage.estimated:
             self._services.outputs.note(model.name, usage.output_total, choices_of(self.request.body))
+        if status == "ok":
+            learn_answer(self.request, self.caller, self.facts, attempt, model, self.first_byte, self._services)
         return attempt
+
+    def blame(self, model: Model, error: ProviderError) -> None:
+        """A call to this model failed; the router thinks less of it for a while."""
+        self._services.health.failed(model.index, error)
 
     async def close(self, outcome: Outcome, error: PenstockError | None = None) -> UsageEvent:
         """Write the event to the spool, then give back what was held beyond it. Closing twice changes nothing."""
