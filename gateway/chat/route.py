@@ -80,6 +80,6 @@ def terms_for(options: Options, caller: Caller, policy: Policy, of_policy: Terms
 
 
 def own_terms(options: Options, caller: Caller) -> Terms:
-    """What the request and its key ask for by themselves, whatever the policy; what the request gives up stays with the request."""
+    """What the request and its key demand whatever the policy, without the quality that the request itself asks for."""
     request = Terms(max_cost=options.max_cost, local_only=options.local_only, regions=options.regions)
     return request.and_(caller.terms)

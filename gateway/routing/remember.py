@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from gateway.callers import NO_TERMS, Terms
 from gateway.routed import RoutingRecord
-from gateway.routing.ask import Ask, Decision
+from gateway.routing.ask import Ask, Decision, Score
 from gateway.types import TIERS, Tier
 
 SCORED: tuple[Tier, ...] = TIERS[:3]
@@ -49,7 +49,8 @@ def remember(
 ) -> RoutingRecord | None:
     """The record of a decision with candidates; None when nothing is to be remembered or nothing was scored.
 
-    `min_quality` is what the request itself asked for, `terms` what it and its key demand whatever the policy; `sizes` is what `worst_costs` follow from, where a cost cap compares them.
+    `min_quality` is what the request itself asked for, `terms` what it and its key demand whatever the policy; `sizes` is what
+    `worst_costs` follow from, where a cost cap compares them.
     """
     score = decision.score
     if how == "nothing" or score is None:
