@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.commands import router_training
 from gateway.commands.options import json_option, print_json
 from gateway.errors import StartupError
 
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
     from router_models.router import Router
 
 
-@click.group(short_help="Score and explain prompts.")
+@click.group(short_help="Score and explain prompts; train, calibrate and measure artifacts.")
 def router() -> None:
     """The difficulty router: how probable it is that the economy answer is not good enough."""
+
+
+for _command in (router_training.train, router_training.calibrate, router_training.evaluate):
+    router.add_command(_command)
 
 
 @router.command()

@@ -1,7 +1,7 @@
 """Labelled answers of one's own as a source of training tables, of the same shape as the public ones.
 
-Every source of answers (a policy) becomes a data set and a domain of its own. A model that is also in the public tables under the
-same name puts its prompts on their scale of difficulty; without one their level is a guess.
+Every source of answers (a policy) becomes a data set and a domain of its own. A model that is also in the public tables, under
+the same name, puts its prompts on their scale of difficulty; without one their level is a guess.
 """
 
 from __future__ import annotations
