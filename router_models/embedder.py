@@ -68,7 +68,7 @@ class Embedder:
         return self.of_tokens(self.distinct(list(dict.fromkeys(words_of(text)))))
 
     def meaning(self, text: str, tokens: NDArray[np.int64]) -> Floats:
-        """What the router takes as the meaning of a text; of its distinct tokens alone, a sentence model would read the text."""
+        """What the router takes as the meaning of a text: that of its distinct tokens. A sentence model reads the text."""
         return self.of_tokens(tokens)
 
     def distinct(self, words: list[str]) -> NDArray[np.int64]:
