@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from gateway.config_section import Section, Usd
+from gateway.config_shadow import ShadowSampling
 
 
 class Policy(Section):
@@ -27,3 +28,7 @@ class Policy(Section):
     when_over_budget: Literal["refuse", "cheaper"] = Field(
         "refuse", description="What becomes of `auto` requests that a budget does not allow."
     )
+    keep_comments: bool = Field(
+        False, description="Whether comments of feedback are kept; they may quote what people wrote."
+    )
+    shadow: ShadowSampling | None = Field(None, description="Sampling of another tier's answers; off when absent.")
