@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.aside import Aside
 from gateway.billing.away import Away
 from gateway.billing.budgets import CounterRebuild
 from gateway.billing.prices.book import PriceBook
@@ -54,6 +55,9 @@ class Services:
     providers: Providers
     scorer: Scorer
     metrics: Metrics
+    look_ups: Database
+    """For what a request waits for: it gives up soon."""
+    aside: Aside
 
 
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
@@ -93,6 +97,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         providers=providers,
         scorer=scorer,
         metrics=metrics,
+        look_ups=connect(url, deadline_seconds=LOOK_UP_SECONDS),
+        aside=Aside(),
     )
 
 
@@ -105,10 +111,11 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    for part in (services.keys, services.prices, services.providers, *counting):
+    for part in (services.aside, services.keys, services.prices, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:
             logger.warning("%s did not close cleanly: %s", type(part).__name__, type(error).__name__)
     services.spool.close()
+    services.look_ups.close()
     services.database.close()

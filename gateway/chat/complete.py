@@ -13,6 +13,7 @@ from gateway.chat.facts import Facts, read_facts
 from gateway.chat.headers import decision_headers, price_headers
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import Asked, resolve_model
+from gateway.chat.sampling import sampled
 from gateway.chat.stream import Relay
 from gateway.chat.tab import Bounds, Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
@@ -48,6 +49,7 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     bounds = bound_costs(request, caller, asked, facts, prices, ladder, services)
     decision = decide(request, caller, asked, facts, score, prices, bounds, services)
     tab = Tab(request, caller, facts, decision, prices, bounds, ladder, services)
+    tab.heard = sampled(request, caller, facts.prompt.text, services.catalog)  # maybe another tier is asked later
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):

@@ -18,6 +18,7 @@ from gateway.catalog import BUNDLED, Model
 from gateway.chat.facts import Facts
 from gateway.chat.holding import Holding
 from gateway.chat.request import ChatRequest
+from gateway.chat.sampling import Heard
 from gateway.errors import PenstockError, ProviderUnreachable
 from gateway.limits.estimate import Estimate, choices_of, limit_to_send
 from gateway.limits.ladder import Ladder
@@ -61,6 +62,7 @@ class Tab:
         self.decision = decision
         self.attempts: list[Attempt] = []
         self.disconnected = False
+        self.heard: Heard | None = None
         self.first_byte: float | None = None
         self.upstream_seconds = 0.0
         self._prices = prices
@@ -191,6 +193,11 @@ class Tab:
         finally:
             await self._holding.correct(event.attempts)
         return event
+
+    @property
+    def event(self) -> UsageEvent | None:
+        """What the request left behind, once it is closed."""
+        return self._event
 
     def saved(self, event: UsageEvent) -> int:
         """Pico-USD not spent: the same tokens at the dearest deployment that could have answered, less the charge."""

@@ -109,7 +109,14 @@ def waiting(connection: Connection, at_most: int, after: tuple[datetime, str, st
         query = query.where(later)
     return [
         Feedback(
-            row.request_id, row.tenant, row.project, row.policy, row.author, row.score, row.comment, row.given_at.timestamp()
+            row.request_id,
+            row.tenant,
+            row.project,
+            row.policy,
+            row.author,
+            row.score,
+            row.comment,
+            row.given_at.timestamp(),
         )
         for row in connection.execute(query)
     ]
@@ -118,7 +125,11 @@ def waiting(connection: Connection, at_most: int, after: tuple[datetime, str, st
 def stop_waiting(connection: Connection, done: Sequence[Feedback]) -> None:
     """Take these out of what waits, unless a later word has come in their place."""
     columns = waiting_feedback.c
-    same = (columns.request_id == bindparam("name"), columns.author == bindparam("who"), columns.given_at == bindparam("at"))
+    same = (
+        columns.request_id == bindparam("name"),
+        columns.author == bindparam("who"),
+        columns.given_at == bindparam("at"),
+    )
     rows = [{"name": each.request_id, "who": each.author, "at": moment(each.given_at)} for each in done]
     if rows:
         connection.execute(delete(waiting_feedback).where(*same), rows)

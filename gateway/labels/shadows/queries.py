@@ -22,6 +22,9 @@ PUBLIC = (
     "created_at",
 )  # fmt: skip
 
+TELLING = ("answered_model", "answered_tier", "model", "tier", "input_tokens", "output_tokens", "cost_pico")
+"""What would tell a person who wrote which answer."""
+
 
 def keep_shadows(connection: Connection, shadows: Sequence[Shadow]) -> None:
     """Write shadow answers with the labels that follow from them. What arrives twice is written once."""
@@ -110,6 +113,12 @@ def _shown(row: Any) -> dict[str, Any]:
     if row["status"] == "waiting":
         answers = (row["answer_text"], row["shadow_text"])
         first, second = answers if answer_comes_first(row["request_id"]) else answers[::-1]
-        hidden = dict.fromkeys(("answered_model", "answered_tier", "model", "tier", "input_tokens", "output_tokens", "cost_pico"))
-        shown |= {**hidden, "prompt": row["prompt_text"], "a": first, "b": second, "texts_expire_at": row["texts_expire_at"]}
+        hidden = dict.fromkeys(TELLING)
+        shown |= {
+            **hidden,
+            "prompt": row["prompt_text"],
+            "a": first,
+            "b": second,
+            "texts_expire_at": row["texts_expire_at"],
+        }
     return shown
