@@ -13,7 +13,7 @@ from typing import Literal
 
 from gateway.callers import Caller, RateLimit, scope_of
 from gateway.db.transaction import snapshot
-from gateway.errors import Unavailable, UnknownRequest
+from gateway.errors import InvalidValue, Unavailable, UnknownRequest
 from gateway.judgements import Feedback, Shadow
 from gateway.labels.queries import Owner, find_owner, may_speak
 from gateway.limits.refusals import refusal
@@ -91,6 +91,10 @@ async def owner_of(request_id: str, caller: Caller, services: Services) -> tuple
         try:
             owner = await asyncio.to_thread(_in_sql, request_id, services)
             if owner is not None and may_speak(caller.tenant, caller.project, owner):
+                if owner.outcome == "failed":
+                    raise InvalidValue(
+                        f"No model answered {request_id!r}, so there is nothing to judge.", param="request_id"
+                    )
                 return owner, "stored" if owner.model else "waiting"
             on_its_way = None if owner is not None else await asyncio.to_thread(_in_spool, request_id, services)
         except Unavailable:
@@ -115,14 +119,14 @@ def _in_spool(request_id: str, services: Services) -> Owner | None:
     for record in undelivered_about(services.settings.spool, delivered, request_id.encode()):
         if isinstance(record, Feedback | Shadow) or record.request_id != request_id:
             continue
-        model = None if isinstance(record, Hold) else record.model
-        found = Owner(record.tenant, record.project, model)
+        model, outcome = (None, None) if isinstance(record, Hold) else (record.model, record.outcome)
+        found = Owner(record.tenant, record.project, model, outcome)
     return found
 
 
 def _unknown(request_id: str) -> UnknownRequest:
     return UnknownRequest(
-        f"No request of this key's tenant has the id {request_id!r}. Send the `x-penstock-request-id` header of the answer, not "
-        "the completion's own `id`, with a key of the tenant (and project) that made the request.",
+        f"No request of this key's tenant has the id {request_id!r}. Send the `x-penstock-request-id` header of the answer, "
+        "not the completion's own `id`, with a key of the tenant (and project) that made the request.",
         param="request_id",
     )

@@ -28,6 +28,7 @@ class Owner:
     tenant: str
     project: str | None
     model: str | None
+    outcome: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,14 @@ def find_owner(connection: Connection, request_id: str) -> Owner | None:
     if received_at is None:
         return None
     columns = ("tenant", "project")
-    finished = select(*(usage_events.c[name] for name in columns), usage_events.c.model).where(
+    finished = select(*(usage_events.c[name] for name in columns), usage_events.c.model, usage_events.c.outcome).where(
         usage_events.c.request_id == request_id, *_arrived(received_at, received_at)
     )
-    opened = select(*(holds.c[name] for name in columns), cast(null(), Text)).where(
+    opened = select(*(holds.c[name] for name in columns), cast(null(), Text), cast(null(), Text)).where(
         holds.c.request_id == request_id, holds.c.state == "open"
     )
     rows = connection.execute(union_all(finished, opened)).all()
-    return Owner(*max(rows, key=lambda row: row[2] is not None)) if rows else None
+    return Owner(*max(rows, key=lambda row: row[3] is not None)) if rows else None
 
 
 def keep_feedback(connection: Connection, given: Sequence[Feedback]) -> int:
@@ -83,9 +84,9 @@ def label_feedback(connection: Connection, given: Sequence[Feedback]) -> list[Fe
     labels, left = [], []
     for each in latest.values():
         row = found.get(each.request_id)
-        if row is None or row.model is None:
+        if row is None or (row.model is None and row.outcome != "failed"):
             left.append(each)
-        elif may_speak(each.tenant, each.project, Owner(row.tenant, row.project, row.model)):
+        elif row.model is not None and may_speak(each.tenant, each.project, Owner(row.tenant, row.project, row.model)):
             label = Label(row.model, row.tier or "", each.score)
             of = (each.request_id, row.started_at, each.tenant, each.policy)
             labels.append(label_row(*of, label, "feedback", each.author, each.given_at, each.comment))
@@ -220,7 +221,7 @@ def _metered(connection: Connection, request_ids: Sequence[str]) -> dict[str, An
     moments = [received for name in request_ids if (received := received_at_of(name)) is not None]
     if not moments:
         return {}
-    columns = ("request_id", "started_at", "tenant", "project", "model", "tier")
+    columns = ("request_id", "started_at", "tenant", "project", "model", "tier", "outcome")
     query = select(*(usage_events.c[name] for name in columns)).where(
         among(connection, usage_events.c.request_id, request_ids), *_arrived(min(moments), max(moments))
     )

@@ -13,11 +13,13 @@ from gateway.api.admin import (
     invoices,
     jobs,
     keys,
+    labels,
     ledger,
     limits,
     members,
     models,
     reconciliation,
+    shadow,
     tenants,
     usage,
 )
@@ -43,7 +45,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, exports, reconciliation, jobs, events, audit,
+    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, exports, reconciliation, labels, shadow,
+    jobs, events, audit,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)
