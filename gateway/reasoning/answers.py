@@ -27,7 +27,7 @@ _BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
 _HASHES = re.compile(r"^#### *(.+)$", re.MULTILINE)
 _SAID = re.compile(r"\banswer\b(?:\s+is)?\s*:?\**\s*:?\s*([^\n]{1,200})", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:[,\u202f\u00a0]\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|[-+−]?\.\d+")
-_LETTER = re.compile(r"[(\[]([A-Ja-j])[)\]](?:[.:]?\s.*)?|([A-Ja-j])(?:[.:)]\s.*)?")
+_LETTER = re.compile(r"[(\[]([A-Ja-j])[)\]](?:[.:]?\s.*)?|([A-Ja-j])(?:[.:)](?:\s.*)?)?")
 _MARKS = re.compile(r"[*_`$\"'“”‘’]+")
 
 
