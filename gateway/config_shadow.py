@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from gateway.callers import Period
 from gateway.config_section import Section, TenantName, Usd
-from gateway.judgements import Compare
 from gateway.types import Tier
+from gateway.verdicts import Compare
 
 Kind = Literal["auto", "tier", "model"]
 """What a request asks for: a choice, a tier, or one model."""

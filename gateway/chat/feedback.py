@@ -14,7 +14,6 @@ from typing import Literal
 from gateway.callers import Caller, RateLimit, scope_of
 from gateway.db.transaction import snapshot
 from gateway.errors import InvalidValue, Unavailable, UnknownRequest
-from gateway.judgements import Feedback, Shadow
 from gateway.labels.queries import Owner, find_owner, may_speak
 from gateway.limits.refusals import refusal
 from gateway.metering.queries import read_checkpoints
@@ -24,6 +23,7 @@ from gateway.services import Services
 from gateway.store.base import Claim, Refused
 from gateway.store.windows import window
 from gateway.types import Hold
+from gateway.verdicts import Feedback, Shadow
 
 YOUNG_SECONDS = 900.0
 """An id that is older has been metered, unless its delivery has stood still."""
@@ -49,7 +49,7 @@ async def take_feedback(
     """Keep one word on one answer. Raises UnknownRequest, LimitExceeded or Unavailable; then nothing was kept."""
     await limit_feedback(caller, services)
     owner, status = await owner_of(request_id, caller, services)
-    kept = comment is not None and services.catalog.policies[caller.policy].keep_comments
+    kept = comment is not None and services.policies.of(caller.policy).keep_comments
     services.spool.say(
         Feedback(
             request_id=request_id,

@@ -6,9 +6,6 @@ import hashlib
 
 import orjson
 
-from gateway.callers import Caller
-from gateway.catalog import Catalog
-from gateway.catalog_shadow import shadow_key_id
 from gateway.chat.request import ChatRequest
 from gateway.config_shadow import Kind, ShadowSampling
 from gateway.reasoning.answers import Answer, answer_of, answer_of_stream
@@ -39,14 +36,11 @@ class Heard:
         return answer_of_stream(b"".join(self._parts)) if self._size <= MOST_BYTES else None
 
 
-def sampled(request: ChatRequest, caller: Caller, prompt_bytes: int, catalog: Catalog) -> Heard | None:
+def sampled(request: ChatRequest, prompt_bytes: int, rule: ShadowSampling | None) -> Heard | None:
     """Whether this request is a part of its policy's sample."""
-    rule = catalog.policies[caller.policy].shadow
-    if rule is None or prompt_bytes > MOST_BYTES or kind_of(request.model) not in rule.only:
+    if rule is None or request.beside or prompt_bytes > MOST_BYTES or kind_of(request.model) not in rule.only:
         return None
-    if caller.key_id == shadow_key_id(rule.bill_to, caller.policy) or place_of(request.request_id) >= rule.share:
-        return None
-    return Heard(rule)
+    return Heard(rule) if place_of(request.request_id) < rule.share else None
 
 
 def kind_of(name: str) -> Kind:

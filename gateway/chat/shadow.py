@@ -14,19 +14,19 @@ from typing import Any
 
 import orjson
 
-from gateway.callers import Caller, Estimating
+from gateway.callers import Caller, Estimating, Terms
 from gateway.catalog_shadow import shadow_key_id
 from gateway.chat.complete import Reply, complete_chat
 from gateway.chat.request import ChatRequest, Options
 from gateway.chat.sampling import other_tier
 from gateway.config_shadow import ShadowSampling
 from gateway.errors import Forbidden, InvalidRequest, LimitExceeded, NotFound, PenstockError
-from gateway.judgements import Shadow, ShadowStatus, Texts, Verdict, labels_for
 from gateway.labels.judge import choice_of, combined, conversation, judge_body, said, shortened
 from gateway.reasoning.answers import Answer, answer_of, same_answer
 from gateway.request_ids import new_request_id
 from gateway.services import Services
 from gateway.types import TIERS, Attempt, Tier
+from gateway.verdicts import Shadow, ShadowStatus, Texts, Verdict, labels_for
 
 logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 60.0
@@ -93,15 +93,20 @@ async def shadow(original: Original, tier: str, services: Services) -> None:
 
 
 def payer_for(original: Original, services: Services) -> Caller | None:
-    """The operator's key for these requests, limited to the models and tiers of the key that asked: no text goes to a model
-    that its own key may not use. None when the policy has had no sample since the start. Without counters nothing is asked.
+    """The operator's key for these requests, limited to the models, tiers and places of the key that asked: no text goes to a
+    model that its own key may not use, nor anywhere that its key, request or policy rules out. None when the policy has had no sample since the start. Without counters nothing is asked.
     """
-    caller, rule = original.caller, original.rule
+    caller, rule, places = original.caller, original.rule, original.caller.terms
     key = services.keys.own(shadow_key_id(rule.bill_to, caller.policy))
     if key is None:
         return None
     return dataclasses.replace(
-        key, policy=caller.policy, models=caller.models, tiers=caller.tiers, estimating=Estimating()
+        key,
+        policy=caller.policy,
+        models=caller.models,
+        tiers=caller.tiers,
+        terms=key.terms.and_(Terms(local_only=places.local_only, regions=places.regions)),
+        estimating=Estimating(),
     )
 
 
@@ -121,6 +126,7 @@ def shadow_request(request: ChatRequest, name: str, body: dict[str, Any] | None 
         include_usage=False,
         options=own_options(request.options),
         end_user=None,
+        beside=True,
         received_at=now,
         started=time.perf_counter(),
     )

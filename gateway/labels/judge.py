@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from gateway.judgements import Verdict
+from gateway.verdicts import Verdict
 
 Choice = Literal["A", "B", "tie"]
 

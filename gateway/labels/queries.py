@@ -13,9 +13,10 @@ from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, ca
 
 from gateway.db.insert import among, insert_or_update
 from gateway.db.label_tables import quality_labels, waiting_feedback
+from gateway.db.routing_tables import routing_records
 from gateway.db.tables import holds, moment, usage_events
-from gateway.judgements import Feedback, Label, Source
 from gateway.request_ids import received_at_of
+from gateway.verdicts import Feedback, Label, Source
 
 _MILLISECOND = timedelta(milliseconds=1)
 _LABEL = ("score", "comment", "created_at", "tier", "policy")
@@ -33,9 +34,9 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A request as it was routed, and how good one model's answer to it was, by one source."""
+    """A request's row of routing_records, and how good one model's answer to it was, by one source."""
 
-    request: Row[Any]
+    record: Row[Any]
     model: str
     tier: str
     score: float
@@ -194,18 +195,18 @@ def labels_of(connection: Connection, request_id: str, tenant: str | None = None
 def labelled_traffic(
     connection: Connection, policy: str | None, since: datetime, until: datetime, *, tenant: str | None = None
 ) -> Iterator[Labelled]:
-    """Labels of requests started in [since, until), each with its request, in the order of their start; streamed.
+    """Labels of requests started in [since, until), each with its routing record, in the order of their start; streamed.
 
-    Of one policy, or of all of them.
+    Of one policy, or of all of them. Requests whose policy remembers nothing have no record and are left out.
     """
     at = quality_labels.c
     names = (at.model.label("label_model"), at.tier.label("label_tier"), at.score.label("label_score"), at.source)
-    same = and_(usage_events.c.request_id == at.request_id, usage_events.c.started_at == at.started_at)
+    same = and_(routing_records.c.request_id == at.request_id, routing_records.c.started_at == at.started_at)
     query = (
-        select(usage_events, *names)
+        select(routing_records, *names)
         .join(quality_labels, same)
-        .where(at.started_at >= since, at.started_at < until, usage_events.c.started_at >= since)
-        .where(usage_events.c.started_at < until)
+        .where(at.started_at >= since, at.started_at < until)
+        .where(routing_records.c.started_at >= since, routing_records.c.started_at < until)
         .order_by(at.started_at, at.request_id, at.model, at.source, at.author)
     )
     if policy is not None:

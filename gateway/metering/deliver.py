@@ -24,7 +24,6 @@ from gateway.db.connect import Database, connect
 from gateway.db.outbox import USAGE, send_later
 from gateway.db.transaction import transaction
 from gateway.errors import Unavailable
-from gateway.judgements import Feedback, Shadow
 from gateway.labels.queries import keep_feedback
 from gateway.labels.shadows.queries import keep_shadows
 from gateway.metering import queries
@@ -34,6 +33,7 @@ from gateway.metering.publish import metered
 from gateway.metering.records import decode
 from gateway.metering.segments import Line, Segment, list_segments, read_lines, writer_lives
 from gateway.types import Hold, UsageEvent
+from gateway.verdicts import Feedback, Shadow
 
 BATCH = 4000
 BATCH_BYTES = 8 * 1024 * 1024

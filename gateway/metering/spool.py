@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 from gateway.errors import StartupError, Unavailable
-from gateway.judgements import Feedback, Shadow
 from gateway.metering.records import encode
 from gateway.types import Hold, UsageEvent
+from gateway.verdicts import Feedback, Shadow
 
 SEGMENT_BYTES = 32 * 1024 * 1024
 SYNC_SECONDS = 0.05

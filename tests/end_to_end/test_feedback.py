@@ -53,9 +53,7 @@ def ask(running: Gateway, key: str = KEY, **changes: Any) -> str:
 
 def give(running: Gateway, body: Any, key: str = KEY) -> httpx.Response:
     """Feedback by plain HTTP."""
-    return httpx.post(
-        f"{running.base_url}/feedback", json=body, headers={"authorization": f"Bearer {key}"}, timeout=30
-    )
+    return httpx.post(f"{running.base_url}/feedback", json=body, headers={"authorization": f"Bearer {key}"}, timeout=30)
 
 
 def labels(running: Gateway, request_id: str, expected: int) -> list[dict[str, Any]]:
@@ -98,9 +96,7 @@ def test_feedback_becomes_a_label_and_a_later_word_replaces_it(
         assert running.json("ledger", "verify")["ok"]
 
 
-def test_nobody_learns_of_requests_of_others(
-    tmp_path: Path, configuration: dict[str, Any], database_url: str
-) -> None:
+def test_nobody_learns_of_requests_of_others(tmp_path: Path, configuration: dict[str, Any], database_url: str) -> None:
     with gateway(tmp_path, configuration, DATABASE_URL=database_url) as running:
         request_id, unknown = ask(running, WEB), new_request_id(time.time())
         running.event(request_id)

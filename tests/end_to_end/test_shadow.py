@@ -44,7 +44,11 @@ def test_another_tier_is_asked_after_the_answer_and_the_operator_pays(
         assert scores(running, request_id) == {"small": 1.0, "large": 1.0}
         mine, shadow = running.event(request_id), running.event(pair["shadow_request_id"])
         assert (mine["tenant"], mine["model"], mine["charge_pico"]) == ("acme", "small", SMALL_CHARGE * 3 // 2)
-        assert (shadow["tenant"], shadow["key_name"], shadow["charge_pico"]) == ("house", "shadow default", LARGE_CHARGE)
+        assert (shadow["tenant"], shadow["key_name"], shadow["charge_pico"]) == (
+            "house",
+            "shadow default",
+            LARGE_CHARGE,
+        )
         assert shadow["end_user"] is None
         assert {name: tally["calls"] for name, tally in up.calls()["models"].items()} == {"small": 1, "large": 1}
         assert running.json("ledger", "verify")["ok"]
@@ -134,7 +138,9 @@ def test_a_judge_is_asked_in_both_orders(
             judge = 2 * (100 * 1_000_000 + 1 * 2_000_000)
             assert pair["cost_pico"] == shadow["cost_pico"] + judge, "the judge is paid by the same key"
             rows = running.json("usage", "--group-by", "key")["rows"]
-            assert {row["key"]: row["requests"] for row in rows if row["key"] == "shadow default"} == {"shadow default": 3}
+            assert {row["key"]: row["requests"] for row in rows if row["key"] == "shadow default"} == {
+                "shadow default": 3
+            }
             assert running.json("ledger", "verify")["ok"]
 
 

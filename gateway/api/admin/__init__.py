@@ -18,6 +18,7 @@ from gateway.api.admin import (
     limits,
     members,
     models,
+    policies,
     reconciliation,
     shadow,
     tenants,
@@ -45,8 +46,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, exports, reconciliation, labels, shadow,
-    jobs, events, audit,
+    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, labels,
+    shadow, jobs, events, audit,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

@@ -11,9 +11,9 @@ from fastapi.concurrency import run_in_threadpool
 from gateway.api.admin.access import TenantName, may, services_of, tenant_for
 from gateway.api.admin.shapes import NewVerdict
 from gateway.errors import InvalidValue
-from gateway.judgements import ShadowStatus
 from gateway.keys.roles import Actor
 from gateway.labels.shadows.desk import judge, list_pairs
+from gateway.verdicts import ShadowStatus
 
 routes = APIRouter()
 

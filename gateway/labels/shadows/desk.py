@@ -9,8 +9,8 @@ from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot, transaction
 from gateway.errors import Conflict, UnknownRequest
-from gateway.judgements import Verdict
 from gateway.labels.shadows import queries
+from gateway.verdicts import Verdict
 
 Choice = Literal["a", "b", "tie", "neither"]
 

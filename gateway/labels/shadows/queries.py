@@ -12,8 +12,8 @@ from sqlalchemy import Connection, and_, or_, select, update
 from gateway.db.insert import insert_missing
 from gateway.db.label_tables import shadow_answers
 from gateway.db.tables import moment
-from gateway.judgements import Shadow, Source, Verdict, labels_for
 from gateway.labels.queries import label_row, write_labels
+from gateway.verdicts import Shadow, Source, Verdict, labels_for
 
 _FORGOTTEN = {"prompt_text": None, "answer_text": None, "shadow_text": None, "texts_expire_at": None}
 PUBLIC = (

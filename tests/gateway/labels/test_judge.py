@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gateway.judgements import Verdict
 from gateway.labels.judge import MAX_CHARACTERS, Choice, choice_of, combined, conversation, judge_body, said
+from gateway.verdicts import Verdict
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,9 @@ def test_tool_calls_are_compared_by_name_and_arguments_whatever_their_order() ->
 
 def test_a_stream_says_what_the_whole_reply_says() -> None:
     call = {"name": "look_up", "arguments": '{"city": "Paris"}'}
-    whole = {"choices": [{"message": {"content": "The answer", "tool_calls": [{"function": call}]}, "finish_reason": "stop"}]}
+    whole = {
+        "choices": [{"message": {"content": "The answer", "tool_calls": [{"function": call}]}, "finish_reason": "stop"}]
+    }
     deltas: list[dict[str, Any]] = [
         {"role": "assistant", "content": "The "},
         {"content": "answer"},
@@ -87,11 +89,20 @@ def test_a_stream_says_what_the_whole_reply_says() -> None:
     assert not answer_of_stream(events + cut).whole
 
 
-@pytest.mark.parametrize("payload", [{}, {"choices": []}, {"choices": [{}]}, {"choices": [{"message": {"content": None}}]}])
+@pytest.mark.parametrize(
+    "payload", [{}, {"choices": []}, {"choices": [{}]}, {"choices": [{"message": {"content": None}}]}]
+)
 def test_a_reply_without_text_is_an_empty_answer(payload: dict[str, Any]) -> None:
     assert answer_of(payload) == Answer("")
 
 
 def test_long_and_hostile_texts_end_soon() -> None:
-    for text in ("{" * 100_000, r"\boxed{" * 20_000, "1," * 100_000, "answer " * 50_000, "```json\n" * 30_000, "(" * 100_000):
+    for text in (
+        "{" * 100_000,
+        r"\boxed{" * 20_000,
+        "1," * 100_000,
+        "answer " * 50_000,
+        "```json\n" * 30_000,
+        "(" * 100_000,
+    ):
         final_answer(Answer(text))
