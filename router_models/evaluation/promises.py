@@ -74,7 +74,7 @@ def promises_report(
 
 
 def worths_report(scored: Scored, router: Router, seed: int, deployments: int = DEPLOYMENTS) -> dict[str, Any]:
-    """Promises by worth among three tiers: how many deployments keep them, and what they save. Prompts with outcomes of all tiers.
+    """Promises by worth among three tiers: how many deployments keep them, and what they save. On prompts with all outcomes.
 
     A deployment labels one half of the prompts and is judged on the other one, whose own chance the promise allows for.
     "artifact" is the promise of the artifact's own sample on all of these prompts, as a gateway without labels makes it.
