@@ -11,6 +11,7 @@ import click
 
 from gateway.commands import router_training
 from gateway.commands.options import json_option, print_json
+from gateway.commands.router_replay import replay
 from gateway.errors import StartupError
 
 if TYPE_CHECKING:
@@ -116,3 +117,6 @@ def _read(line: str) -> dict[str, Any]:
 def _out(document: dict[str, Any]) -> None:
     """One line, at once: whoever feeds lines one by one waits for it."""
     print(json.dumps(document), flush=True)
+
+
+router.add_command(replay)
