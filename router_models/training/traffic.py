@@ -21,7 +21,7 @@ def traffic_source(answers: Iterable[LabelledAnswer]) -> Source:
     prompts: dict[tuple[str, str], dict[str, str]] = {}
     outcomes = []
     for answer in answers:
-        if not answer.prompt.strip():
+        if answer.prompt is None or not answer.prompt.strip():
             continue
         dataset = f"own/{answer.source}"
         name = answer.request or hashlib.sha256(answer.prompt.encode("utf-8", "replace")).hexdigest()[:24]
