@@ -18,7 +18,7 @@ from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
-from gateway.routing.ask import Scorer
+from gateway.scorers import Scorers
 from gateway.settings import Settings
 from gateway.store.base import Store
 from gateway.store.corrections import Corrections
@@ -52,14 +52,14 @@ class Services:
     keys: KeyRing
     prices: PriceBook
     providers: Providers
-    scorer: Scorer
+    scorers: Scorers
     metrics: Metrics
 
 
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
     """Build and start every part. Raises StartupError or ConfigError that says what to do."""
     try:
-        scorer = Router.load()
+        bundled = Router.load()
     except ArtifactError as error:
         raise StartupError(f"The router's trained artifact cannot be used: {error}") from error
     metrics = Metrics()
@@ -71,6 +71,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
+    scorers = Scorers(bundled, database, metrics.set)
+    await scorers.open()
     # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)
     providers = build_providers(catalog, engine_url)
@@ -91,7 +93,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         keys=keys,
         prices=prices,
         providers=providers,
-        scorer=scorer,
+        scorers=scorers,
         metrics=metrics,
     )
 
@@ -105,7 +107,7 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    for part in (services.keys, services.prices, services.providers, *counting):
+    for part in (services.keys, services.prices, services.scorers, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:

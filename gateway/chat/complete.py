@@ -41,7 +41,7 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     """Answer one request. Raises a PenstockError for every way it can be refused or fail; what reached the hold is metered."""
     asked = resolve_model(request, caller, services.catalog)
     facts = read_facts(request)
-    score = score_difficulty(request, facts, services)
+    score = score_difficulty(request, caller, facts, services)
     prices = services.prices.current()
     options = request.options
     ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
@@ -62,9 +62,10 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     return Reply(headers, None, Relay(tab, answered), tab)
 
 
-def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
+def score_difficulty(request: ChatRequest, caller: Caller, facts: Facts, services: Services) -> Score:
     """How hard the question is; also for requests that name their model, so that the log can say what auto would do."""
-    return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
+    scorer = services.scorers.for_request(caller.policy, request.request_id)
+    return scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
 
 
 def unpriced_hold(caller: Caller, services: Services) -> int | None:

@@ -32,6 +32,8 @@ Action = Literal[
     "exports.run",
     "reconciliation.read",
     "reconciliation.change",
+    "artifacts.read",
+    "artifacts.change",
 ]
 
 _EVERYBODY: frozenset[Role] = frozenset(ROLES)
@@ -59,11 +61,13 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "exports.run": _ADMINS | {"finance"},
     "reconciliation.read": _ADMINS | {"finance"},
     "reconciliation.change": _ADMINS | {"finance"},
+    "artifacts.read": _ADMINS | {"developer"},
+    "artifacts.change": _ADMINS,
 }
 
 WHOLE: frozenset[Action] = frozenset({
     "models.read", "ledger.verify", "jobs.read", "events.read", "events.retry",
-    "reconciliation.read", "reconciliation.change", "exports.read", "exports.run",
+    "reconciliation.read", "reconciliation.change", "exports.read", "exports.run", "artifacts.read", "artifacts.change",
 })  # fmt: skip
 """What shows the whole installation, such as the providers' prices: members of one tenant may not do it."""
 
