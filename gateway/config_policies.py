@@ -27,3 +27,7 @@ class Policy(Section):
     when_over_budget: Literal["refuse", "cheaper"] = Field(
         "refuse", description="What becomes of `auto` requests that a budget does not allow."
     )
+    remember: Literal["nothing", "scores", "features", "prompts"] = Field(
+        "features",
+        description="What is kept of a decision for replay and training: the text read only with `prompts`.",
+    )

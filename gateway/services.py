@@ -18,12 +18,14 @@ from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
+from gateway.routing.remember import Packer
 from gateway.scorers import Scorers
 from gateway.settings import Settings
 from gateway.store.base import Store
 from gateway.store.corrections import Corrections
 from gateway.store.open import open_store
 from gateway.telemetry.metrics import Metrics
+from router_models import kept
 from router_models.errors import ArtifactError
 from router_models.router import Router
 
@@ -53,6 +55,7 @@ class Services:
     prices: PriceBook
     providers: Providers
     scorers: Scorers
+    packer: Packer
     metrics: Metrics
 
 
@@ -94,6 +97,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         prices=prices,
         providers=providers,
         scorers=scorers,
+        packer=kept.Packer(),
         metrics=metrics,
     )
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import Artifact, load
@@ -52,6 +53,7 @@ class Score:
     ease: float
     rank: float
     representation: tuple[float, ...]
+    features: Features = field(repr=False, compare=False)
 
     @property
     def out_of_distribution(self) -> bool:
@@ -143,7 +145,7 @@ class Router:
         unseen = self.unseen_share(features)
         known = self._familiarity(placed.near, unseen)
         unfamiliar = self._unfamiliar(request, features, unseen, known)
-        return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar)
+        return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar, features)
 
     def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
         """The `top` parts that moved the score most, largest first; see router_models.explain."""
@@ -160,6 +162,11 @@ class Router:
     def place(self, features: Features) -> Placed:
         """Where the prompt lies among the landmarks, and what the heads make of it."""
         return place(self._weights, self._landmarks, self._lengths, features)
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Per word of the vocabulary (V,): whether it was met in training."""
+        return self._seen
 
     def unseen_share(self, features: Features) -> float:
         """Share of the text's distinct words that never occurred in training, 0..1; 0 for a text without words."""
@@ -187,7 +194,9 @@ class Router:
             reasons.append("unlike_training")
         return tuple(reasons)
 
-    def _assemble(self, heads: list[float], familiarity: float, unfamiliar: tuple[Unfamiliar, ...]) -> Score:
+    def _assemble(
+        self, heads: list[float], familiarity: float, unfamiliar: tuple[Unfamiliar, ...], features: Features
+    ) -> Score:
         ease, among_its_kind, *logs = heads
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
@@ -210,7 +219,9 @@ class Router:
         middle, spread, _ = self._shown
         shown = (1.0, ease, (log(max(tokens["economy"], 1.0)) - middle) / spread)
         difficulty = 1.0 - quality["economy"].p
-        return Score(difficulty, quality, tokens, self.version, familiarity, unfamiliar, ease, -among_its_kind, shown)
+        return Score(
+            difficulty, quality, tokens, self.version, familiarity, unfamiliar, ease, -among_its_kind, shown, features
+        )
 
 
 __all__ = ["Contribution", "Interval", "Placed", "Router", "Score", "Unfamiliar"]

@@ -46,8 +46,9 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     options = request.options
     ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
     bounds = bound_costs(request, caller, asked, facts, prices, ladder, services)
-    decision = decide(request, caller, asked, facts, score, prices, bounds, services)
-    tab = Tab(request, caller, facts, decision, prices, bounds, ladder, services)
+    ask = conditions(request, caller, asked, facts, prices, bounds, services)
+    decision = decide(ask, score)
+    tab = Tab(request, caller, facts, ask, decision, prices, bounds, ladder, services)
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):
@@ -106,20 +107,19 @@ def bound_costs(
     return Bounds(worst, held)
 
 
-def decide(
+def conditions(
     request: ChatRequest,
     caller: Caller,
     asked: Asked,
     facts: Facts,
-    score: Score,
     prices: Prices,
     bounds: Bounds,
     services: Services,
-) -> Decision:
-    """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
+) -> Ask:
+    """What the request, its key and its policy ask of a model."""
     policy = services.catalog.policies[caller.policy]
     options, worst = request.options, bounds.worst
-    ask = Ask(
+    return Ask(
         models=asked.models,
         prices=prices.costs if policy.unpriced == "refuse" else tuple(cost or UNPRICED_SHEET for cost in prices.costs),
         service_tier=facts.service_tier,
@@ -140,6 +140,10 @@ def decide(
         fallbacks=policy.fallbacks,
         spread=int(request.request_id[-8:], 16),
     )
+
+
+def decide(ask: Ask, score: Score) -> Decision:
+    """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
     decision = decide_route(ask, score)
     if not decision.candidates:
         reasons = "; ".join(f"{rejected.model}: {rejected.reason}" for rejected in decision.rejected)

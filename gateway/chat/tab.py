@@ -23,8 +23,10 @@ from gateway.limits.estimate import Estimate, choices_of, limit_to_send
 from gateway.limits.ladder import Ladder
 from gateway.metering.normalise import estimate_usage, normalise
 from gateway.metering.usage.tier import served_tier
-from gateway.routing.ask import Candidate, Decision
+from gateway.routed import RoutingRecord
+from gateway.routing.ask import Ask, Candidate, Decision
 from gateway.routing.explain import explain_decision
+from gateway.routing.remember import remember
 from gateway.services import Services
 from gateway.types import UNPRICED, Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
@@ -49,6 +51,7 @@ class Tab:
         request: ChatRequest,
         caller: Caller,
         facts: Facts,
+        ask: Ask,
         decision: Decision,
         prices: Prices,
         bounds: Bounds,
@@ -59,6 +62,7 @@ class Tab:
         self.caller = caller
         self.facts = facts
         self.decision = decision
+        self._ask = ask
         self.attempts: list[Attempt] = []
         self.disconnected = False
         self.first_byte: float | None = None
@@ -241,4 +245,30 @@ class Tab:
             attempts=tuple(self.attempts),
             project=self.caller.project,
             end_user=request.end_user,
+            routing=self._remembered(),
         )
+
+    def _remembered(self) -> RoutingRecord | None:
+        """What making the decision again needs, as far as the policy lets it be kept."""
+        return remember(
+            self._ask,
+            self.decision,
+            how=self._services.catalog.policies[self.caller.policy].remember,
+            policy=self.caller.policy,
+            min_quality=self.request.options.min_quality,
+            sizes=self._sizes() if self._ask.max_cost is not None else {},
+            messages=self.request.messages,
+            packer=self._services.packer,
+        )
+
+    def _sizes(self) -> dict[str, int]:
+        """What the bounds of a call's cost follow from, beside prices and the limit of its output."""
+        prompt, modalities = self.facts.prompt, self.request.body.get("modalities")
+        voice = isinstance(modalities, list) and "audio" in modalities
+        return {
+            "text": prompt.text,
+            "images": prompt.images,
+            "audio": prompt.audio,
+            "voice": voice,
+            "strict": self._bounded,
+        }

@@ -18,6 +18,16 @@ class Interval(Protocol):
         """The estimate."""
         ...
 
+    @property
+    def low(self) -> float:
+        """Where it may well lie at the least."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """Where it may well lie at the most."""
+        ...
+
 
 class Score(Protocol):
     """What the trained model says about a prompt; see router_models.router.Score."""
@@ -40,6 +50,26 @@ class Score(Protocol):
     @property
     def artifact(self) -> str:
         """Version of the trained artifact."""
+        ...
+
+    @property
+    def rank(self) -> float:
+        """How hard the prompt is among its like."""
+        ...
+
+    @property
+    def familiarity(self) -> float:
+        """How much the prompt is like the training data, 0..1."""
+        ...
+
+    @property
+    def unfamiliar(self) -> tuple[str, ...]:
+        """Why the prompt is unlike the training data; empty when it is not."""
+        ...
+
+    @property
+    def features(self) -> Any:
+        """What the prompt was scored by; see router_models.features."""
         ...
 
 
@@ -118,5 +148,7 @@ class Decision:
     score: Score | None
     spare: tuple[Candidate, ...] = ()
     """Met every hard condition and were not chosen: who may answer when the budget does not allow the others."""
+    worth: float | None = None
+    """Pico-USD that a unit of quality was worth, where that was weighed."""
     too_dear: str | None = None
     """The model that was chosen and that the budget did not allow."""

@@ -59,7 +59,7 @@ LAYERS = (
     ),
     Layer(
         "words",
-        ("types", "callers", "conventions", "money", "errors", "settings"),
+        ("types", "routed", "callers", "conventions", "money", "errors", "settings"),
         True,
         "what everybody says; it depends on nothing",
     ),
