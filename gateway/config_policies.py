@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from gateway.config_section import Section, Usd
+from gateway.config_shadow import ShadowSampling
 
 
 class Policy(Section):
@@ -31,3 +32,7 @@ class Policy(Section):
         "features",
         description="What is kept of a decision for replay and training: the text read only with `prompts`.",
     )
+    keep_comments: bool = Field(
+        False, description="Whether comments of feedback are kept; they may quote what people wrote."
+    )
+    shadow: ShadowSampling | None = Field(None, description="Sampling of another tier's answers; off when absent.")

@@ -31,7 +31,7 @@ LAYERS = (
     Layer("assembly", ("services", "scorers"), True, "puts the parts together once"),
     Layer(
         "parts",
-        ("keys", "limits", "cache", "routing", "reasoning", "providers", "metering", "billing", "reports"),
+        ("keys", "limits", "cache", "routing", "labels", "reasoning", "providers", "metering", "billing", "reports"),
         False,
         "a part that knows another part cannot be changed or tested alone; the sentence connects them",
     ),
@@ -41,6 +41,7 @@ LAYERS = (
             "catalog",
             "catalog_outlets",
             "catalog_owners",
+            "catalog_shadow",
             "config",
             "config_exports",
             "config_outlets",
@@ -48,8 +49,10 @@ LAYERS = (
             "config_policies",
             "config_routing",
             "config_section",
+            "config_shadow",
             "config_yaml",
             "builtin",
+            "aside",
             "store",
             "db",
             "telemetry",
@@ -59,7 +62,7 @@ LAYERS = (
     ),
     Layer(
         "words",
-        ("types", "routed", "callers", "conventions", "money", "errors", "settings"),
+        ("types", "routed", "callers", "conventions", "judgements", "request_ids", "money", "errors", "settings"),
         True,
         "what everybody says; it depends on nothing",
     ),
@@ -71,6 +74,10 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         "gateway/metering/deliver.py",
         "billing",
     ): "usage, rated lines and ledger entries of one event are one transaction",
+    (
+        "gateway/metering/deliver.py",
+        "labels",
+    ): "a label goes to SQL with the checkpoint of its record, and after the request it is about",
     ("gateway/billing/ledger/verify.py", "metering"): "compares both sides, so it reads both",
 }
 

@@ -26,7 +26,7 @@ from gateway.routing.artifacts.queries import (
     forget_drift,
     insert_drift,
 )
-from gateway.routing.drift import Finding, calibration_error, compare, describe, is_reference
+from gateway.routing.drift import SPREAD, Finding, calibration_error, compare, describe, is_reference
 from gateway.routing.evidence.queries import facts_of, first_request, labels_of
 
 WEEK = timedelta(days=7)
@@ -57,7 +57,7 @@ def _measure(context: Context, policy: str, assignment: Assignment | None) -> li
     artifact = version_of(assignment.champion if assignment is not None else BUNDLED)
     earliest = assignment.champion_since if assignment is not None else now - LONGEST_BACK
     with snapshot(context.database) as connection:
-        reference, is_new = _reference(connection, policy, artifact, earliest, now)
+        reference, is_new = _reference(connection, policy, artifact, earliest, now, rules.least_requests)
         found: list[Finding] = []
         if reference is not None:
             window = now - timedelta(hours=rules.window_hours)
@@ -75,11 +75,14 @@ def _measure(context: Context, policy: str, assignment: Assignment | None) -> li
             text = f"{each.measure} has drifted: {each.value:.3f}, above {each.threshold:.3f}" if each.drifted else None
             data = {"artifact": artifact, "value": each.value, "threshold": each.threshold, "samples": each.samples}
             tell_state(connection, context, "router_drift", policy, each.measure, text, data)
+        if reference is None:  # an artifact that nothing is known of yet ends what was told of the one before
+            for measure in (*SPREAD, "unfamiliar"):
+                tell_state(connection, context, "router_drift", policy, measure, None, {})
     return found
 
 
 def _reference(
-    connection: Connection, policy: str, artifact: str, earliest: datetime, now: datetime
+    connection: Connection, policy: str, artifact: str, earliest: datetime, now: datetime, least: int
 ) -> tuple[Mapping[str, Any] | None, bool]:
     """What requests are compared with, and whether it is to be kept now: of an artifact's card, or of its first week."""
     known = find_reference(connection, policy, artifact)
@@ -92,7 +95,8 @@ def _reference(
     first = first_request(connection, policy, artifact, earliest, now)
     if first is None or now < first + WEEK:
         return None, False
-    return describe(facts_of(connection, policy, artifact, first, first + WEEK, MOST_REQUESTS)), True
+    described = describe(facts_of(connection, policy, artifact, first, first + WEEK, MOST_REQUESTS))
+    return (described, True) if described["requests"] >= least else (None, False)
 
 
 def _row(policy: str, artifact: str, now: datetime, found: Finding) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from gateway.db.routing_tables import SCORED, routing_records
 from gateway.db.tables import usage_events
 
 AT_A_TIME = 1000
+CHOSEN = "standard"
+"""The mode in which an artifact has a say: quick and deep requests go where they go whatever it thinks of them."""
 _RECORD, _LABEL, _USAGE = routing_records.c, quality_labels.c, usage_events.c
 
 
@@ -79,7 +81,8 @@ def requests_of(
     query = (
         select(_RECORD.artifact, _USAGE.cost_pico, _USAGE.outcome, _USAGE.started_at, _USAGE.finished_at)
         .join_from(routing_records, usage_events, same)
-        .where(*_routed(policy, since, until), _RECORD.artifact.in_(sorted(artifacts)), _USAGE.outcome != "interrupted")
+        .where(*_routed(policy, since, until), _RECORD.artifact.in_(sorted(artifacts)), _RECORD.mode == CHOSEN)
+        .where(_USAGE.outcome != "interrupted")
         .order_by(order, _RECORD.request_id)
         .limit(at_most)
     )
@@ -108,7 +111,7 @@ def grades_of(
         select(_RECORD.artifact, func.avg(_LABEL.score).label("score"))
         .join_from(routing_records, quality_labels, labelled)
         .join(usage_events, answered)
-        .where(*_routed(policy, since, until), _RECORD.artifact.in_(sorted(artifacts)))
+        .where(*_routed(policy, since, until), _RECORD.artifact.in_(sorted(artifacts)), _RECORD.mode == CHOSEN)
         .where(_LABEL.source.in_(sorted(sources)), _LABEL.created_at <= known_until)
         .group_by(_RECORD.request_id, _RECORD.artifact)
         .order_by(first, _RECORD.request_id)
