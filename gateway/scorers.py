@@ -97,9 +97,19 @@ def check_artifact(content: bytes, name: str) -> CheckedArtifact:
 
 
 @lru_cache(maxsize=1)
+def _bundled() -> tuple[str, dict[str, Any]]:
+    router = Router.load()
+    return router.version, router.card
+
+
 def bundled_version() -> str:
     """The version that requests were scored with where an assignment says `bundled`."""
-    return Router.load().version
+    return _bundled()[0]
+
+
+def bundled_card() -> dict[str, Any]:
+    """What the training wrote down about the bundled artifact."""
+    return dict(_bundled()[1])
 
 
 def share_of_hash(share: float) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.commands import router_artifacts
 from gateway.commands.options import json_option, print_json
 from gateway.errors import StartupError
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 @click.group(short_help="Score and explain prompts.")
 def router() -> None:
     """The difficulty router: how probable it is that the economy answer is not good enough."""
+
+
+for _command in (router_artifacts.artifacts, router_artifacts.assign, router_artifacts.rollback):
+    router.add_command(_command)
 
 
 @router.command()

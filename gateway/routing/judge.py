@@ -1,4 +1,4 @@
-"""Whether an artifact is worse, better or cheaper than another one, by what their requests cost and how their answers did (pure).
+"""Whether an artifact is worse, better or cheaper than another, by what its requests cost and how their answers did (pure).
 
 Four comparisons share the error that the confidence allows. Each may be looked at again and again (`sequential`).
 """
@@ -112,7 +112,8 @@ def _worse(found: Comparison, evidence: Evidence, rules: Rollback) -> str | None
     if found.seconds.low > rules.latency_margin * found.seconds_before:
         return f"requests of {name} take longer: {_ratio(found.seconds, found.seconds_before)}"
     if found.cost.low > rules.cost_margin * found.cost_before and found.quality.low <= 0.0:
-        return f"{name} costs more ({_ratio(found.cost, found.cost_before)}), and its answers are not proved better: {_quality(found)}"
+        dearer = _ratio(found.cost, found.cost_before)
+        return f"{name} costs more ({dearer}), and its answers are not proved better: {_quality(found)}"
     return None
 
 
@@ -155,7 +156,8 @@ def _mean_of_first(stream: Sequence[Seen]) -> float:
 def _quality(found: Comparison) -> str:
     bounds = found.quality
     first, second = found.labels
-    return f"difference of quality {bounds.mean:+.3f} ({bounds.low:+.3f} to {bounds.high:+.3f}), {second} labels against {first}"
+    interval = f"{bounds.low:+.3f} to {bounds.high:+.3f}"
+    return f"difference of quality {bounds.mean:+.3f} ({interval}), {second} labels against {first}"
 
 
 def _ratio(difference: Bounds, before: float) -> str:

@@ -1,9 +1,9 @@
 """Bounds of a mean that hold at every look at once, so that a running comparison may be looked at as often as one likes (pure).
 
 Values within known limits: betting (Waudby-Smith and Ramdas 2023, "Estimating means of bounded random variables by betting"):
-whoever bets that the mean is larger than m multiplies a stake of 1 by 1/error at some time with probability `error` at most if it
-is not (Ville's inequality). Nothing is asked of the values but that each has the mean given those before; so the two sides of a
-comparison are taken block by block, and what changes in time for both changes no difference. Values without limits: asymptotic
+whoever bets that the mean is larger than m multiplies a stake of 1 by 1/error at some time with probability `error` at most if
+it is not (Ville's inequality). Nothing is asked of the values but that each has the mean given those before; so the two sides of
+a comparison are taken block by block, and what changes in time for both changes no difference. Values without limits: asymptotic
 confidence sequences (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, "Time-uniform central limit theory").
 """
 
@@ -24,7 +24,7 @@ LEAST_VALUES = 50
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A mean of `count` values. It is above `high` with probability `error` at most, at whatever look, and likewise below `low`."""
+    """A mean of `count` values. It is above `high` with probability `error` at most, at whatever look; below `low` likewise."""
 
     mean: float
     low: float

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
 from gateway.api.admin import (
+    artifacts,
     audit,
     budgets,
     events,
@@ -44,6 +45,7 @@ async def admin_page() -> HTMLResponse:
 
 NOUNS = (
     tenants, keys, budgets, limits, members, models, usage, ledger, invoices, exports, reconciliation, jobs, events, audit,
+    artifacts,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

@@ -37,7 +37,7 @@ def judge_artifacts(context: Context) -> str | None:
         judgement = judge(evidence, context.catalog.routing.rollback) if evidence is not None else None
         done = _act(context, assignment, judgement)
         if done or judgement is not None:
-            said.append(f"{assignment.policy}: {done or judgement and judgement.reason}")
+            said.append(f"{assignment.policy}: {done or (judgement and judgement.reason)}")
     return "; ".join(said) or None
 
 

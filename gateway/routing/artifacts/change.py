@@ -185,7 +185,9 @@ def _change(
     write_assignment(connection, after)
     used = {version for each in assignment_rows(connection).values() for version in each.versions()} - {BUNDLED}
     if most is not None and len(used) > most:
-        raise Conflict(f"Gateways hold {most} artifacts beside the bundled one, and this would be {len(used)}: {', '.join(sorted(used))}.")
+        raise Conflict(
+            f"Gateways hold {most} artifacts beside the bundled one, and this would be {len(used)}: {', '.join(sorted(used))}."
+        )
     insert_change(connection, now, after.set_by, action, before, after, reason, evidence)
     change = Change(f"router.{action}", f"policy:{after.policy}", before=before.document(), after=after.document())
     write_audit(connection, after.set_by, now, change)

@@ -177,7 +177,6 @@ def _assignment(row: RowMapping) -> Assignment:
     )
 
 
-
 def insert_drift(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keep what was measured."""
     if rows:
@@ -187,9 +186,7 @@ def insert_drift(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> N
 def find_reference(connection: Connection, policy: str, artifact: str) -> dict[str, Any] | None:
     """What the requests of a policy under an artifact are compared with, once it is there."""
     table = router_drift.c
-    query = select(table.document).where(
-        table.policy == policy, table.artifact == artifact, table.measure == REFERENCE
-    )
+    query = select(table.document).where(table.policy == policy, table.artifact == artifact, table.measure == REFERENCE)
     found: dict[str, Any] | None = connection.scalar(query.order_by(table.id.desc()).limit(1))
     return found
 

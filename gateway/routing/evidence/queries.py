@@ -101,7 +101,7 @@ def grades_of(
     known_until: datetime,
     at_most: int,
 ) -> Iterator[Graded]:
-    """Answers with labels, in the order in which they were first labelled; labels that came after `known_until` do not count."""
+    """Answers with labels, in the order in which they got their first; labels that came after `known_until` do not count."""
     labelled = and_(_LABEL.request_id == _RECORD.request_id, _LABEL.started_at == _RECORD.started_at)
     answered = and_(
         _USAGE.request_id == _RECORD.request_id, _USAGE.started_at == _RECORD.started_at, _USAGE.model == _LABEL.model
