@@ -16,7 +16,7 @@ from math import inf, log, sqrt
 
 BOLDEST = 0.5
 """The largest stake, of values scaled to 0..1: no bet loses more than half."""
-HALVINGS = 24
+HALVINGS = 17
 TUNED_TO = 500
 """Asymptotic bounds are narrowest after about so many values; they are not used before LEAST_VALUES."""
 LEAST_VALUES = 50
