@@ -93,6 +93,8 @@ def check_artifact(content: bytes, name: str) -> CheckedArtifact:
         router = open_artifact(content, name)
     except ArtifactError as error:
         raise InvalidValue(f"{error}.", param="artifact") from None
+    except ArithmeticError as error:
+        raise InvalidValue(f"artifact {name!r} cannot score: {error}. Train it again.", param="artifact") from None
     return CheckedArtifact(router.version, hashlib.sha256(content).hexdigest(), content, router.card)
 
 

@@ -51,7 +51,7 @@ def gather(context: Context, assignment: Assignment) -> Evidence | None:
         with snapshot(context.database) as connection:
             requests = list(requests_of(connection, policy, pair, since, now, MOST_REQUESTS))
             grades = list(grades_of(connection, policy, pair, sources, since, now, now, MOST_REQUESTS))
-        return Evidence(*pair, requests, grades, together=True)
+        return _of_both(Evidence(*pair, requests, grades, together=True))
     since = assignment.champion_since
     if assignment.predecessor is None or now > since + timedelta(days=rules.watch_days):
         return None
@@ -64,7 +64,12 @@ def gather(context: Context, assignment: Assignment) -> Evidence | None:
         requests = list(chain(old, new))
         graded = grades_of(connection, policy, [before], sources, earliest, since, since, MOST_BEFORE)
         grades = list(chain(graded, grades_of(connection, policy, [champion], sources, since, now, now, MOST_REQUESTS)))
-    return Evidence(before, champion, requests, grades, together=False)
+    return _of_both(Evidence(before, champion, requests, grades, together=False))
+
+
+def _of_both(evidence: Evidence) -> Evidence | None:
+    """None unless both have had requests."""
+    return evidence if {request.artifact for request in evidence.requests} == {evidence.first, evidence.second} else None
 
 
 def version_of(name: str) -> str:

@@ -36,7 +36,12 @@ def added(database: Database, folder: Path, *names: str) -> list[str]:
 
 
 def given(
-    database: Database, champion: str, challenger: str | None = None, share: float = 0.1, policy: str = "default", at: float = NOW
+    database: Database,
+    champion: str,
+    challenger: str | None = None,
+    share: float = 0.1,
+    policy: str = "default",
+    at: float = NOW,
 ) -> Assignment:
     with transaction(database) as connection:
         return assign(connection, policy, champion, challenger, share, "tester", at, "a test", MOST_LOADED)
@@ -123,7 +128,10 @@ def test_a_file_of_another_format_or_other_features_is_refused_and_says_so(datab
 
 def test_an_artifact_whose_scores_are_no_probabilities_is_refused(database: Database, tmp_path: Path) -> None:
     content = variant(tmp_path, "broken", kernel=np.full_like(load().weights.kernel, 3e38))
-    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(InvalidValue, match="which are no probabilities|nan"):
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(InvalidValue, match="which are no probabilities|nan"),
+    ):
         add(database, content, "broken", "tester", NOW)
 
 
@@ -149,7 +157,10 @@ def test_a_policy_goes_from_champion_to_champion_and_back_again(database: Databa
     assert [row["action"] for row in page.rows + rest.rows] == ["rollback", "assign", "assign"]
     assert page.rows[0]["reason"] == "it was bad"
     assert page.rows[0]["before"]["champion"], page.rows[0]["after"]["champion"] == (two, one)
-    assert [entry["action"] for entry in audit_page(database).entries][:3] == ["router.rollback", *["router.assign"] * 2]
+    assert [entry["action"] for entry in audit_page(database).entries][:3] == [
+        "router.rollback",
+        *["router.assign"] * 2,
+    ]
 
 
 def test_a_rollback_ends_the_challenger_first(database: Database, tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def test_what_is_worse_is_said_in_numbers() -> None:
 
 
 def test_few_labels_decide_nothing_however_bad_they_are() -> None:
-    few = Evidence("old", "new", [], [Graded(name, float(name == "old")) for _ in range(40) for name in ("old", "new")], True)
+    few = Evidence(
+        "old", "new", [], [Graded(name, float(name == "old")) for _ in range(40) for name in ("old", "new")], True
+    )
     assert judge(few, RULES).outcome == "keep"
     assert judge(few, Rollback(least_labels=10)).outcome == "rollback"
 

@@ -77,7 +77,15 @@ def test_what_changes_for_both_at_once_is_no_difference() -> None:
 
 
 def test_blocks_are_the_shortest_stretches_with_both() -> None:
-    stream = [Seen(False, 1.0), Seen(False, 0.0), Seen(True, 1.0), Seen(True, 0.0), Seen(True, 0.0), Seen(False, 1.0), Seen(True, 1.0)]
+    stream = [
+        Seen(False, 1.0),
+        Seen(False, 0.0),
+        Seen(True, 1.0),
+        Seen(True, 0.0),
+        Seen(True, 0.0),
+        Seen(False, 1.0),
+        Seen(True, 1.0),
+    ]
     assert paired(stream) == [0.5, -1.0]
 
 
