@@ -11,9 +11,11 @@ class RoutingRecord:
     """One decision in numbers, as far as the policy lets it be remembered; the request's own facts are on its event.
 
     `quality` and `tokens` follow the tiers economy, standard, premium: (probability of a good answer, low, high), and expected
-    output tokens. `needs` holds what is not the default of: needs, tier, tiers, models, max_cost, service_tier, choices, media,
-    text, images, audio, strict, voice. `worth` is pico-USD per unit of quality, infinite for the best, None where nothing was
-    weighed. The order of the fields is that of the spool: new ones come last, with a default.
+    output tokens. `worth` is pico-USD per unit of quality, infinite for the best, None where nothing was weighed.
+    `needs` holds what is not the default of: needs, tier, tiers, models, service_tier, choices, least (input tokens); what holds
+    whatever the policy says, min_quality, max_cost, local_only and regions; sizes (of the prompt, where a cost cap looked at
+    them); shown (the score's representation, where models are judged by themselves).
+    The order of the fields is that of the spool: new ones come last, with a default.
     """
 
     policy: str

@@ -145,6 +145,7 @@ class Scorers:
         self._retry_at: dict[str, float] = {}
         self._seen: dict[str, Assignment] = {}
         self._drift_at = 0.0
+        self._prepare: list[Callable[[Router], None]] = []
         self._task: asyncio.Task[None] | None = None
 
     def for_request(self, policy: str, request_id: str) -> Scorer:
@@ -155,6 +156,14 @@ class Scorers:
         if served.below and crc32(request_id.encode()) < served.below and served.challenger is not None:
             return served.challenger
         return served.champion
+
+    def before_use(self, prepare: Callable[[Router], None]) -> None:
+        """Have this done with every artifact before a request is scored with it."""
+        self._prepare.append(prepare)
+
+    def router(self, version: str) -> Router | None:
+        """The router of a version that is in use."""
+        return next((router for router in self.in_use() if router.version == version), None)
 
     def in_use(self) -> tuple[Router, ...]:
         """Every router that a request may be scored with now, the bundled one first."""
@@ -216,6 +225,8 @@ class Scorers:
             router = open_artifact(found[0], version)
             if router.version != version:
                 raise InvalidValue(f"it calls itself {router.version!r}.")
+            for prepare in self._prepare:
+                prepare(router)
         # Whatever is wrong with an artifact, the gateway answers on.
         except Exception as error:
             problems[version] = getattr(error, "message", None) or f"{type(error).__name__}: {error}"

@@ -13,12 +13,18 @@ from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
+from gateway.judgement import Abilities, promise_maker
 from gateway.keys.authenticate import KeyRing
 from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
+from gateway.routing.affinity import Affinity
+from gateway.routing.health import Health
+from gateway.routing.policies.live import LivePolicies
+from gateway.routing.promises import Promises
 from gateway.routing.remember import Packer
+from gateway.routing.share import Shares
 from gateway.scorers import Scorers
 from gateway.settings import Settings
 from gateway.store.base import Store
@@ -57,6 +63,12 @@ class Services:
     scorers: Scorers
     packer: Packer
     metrics: Metrics
+    policies: LivePolicies
+    promises: Promises
+    abilities: Abilities
+    health: Health
+    affinity: Affinity
+    shares: Shares
 
 
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
@@ -74,7 +86,14 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
+    policies = LivePolicies(catalog, database)
+    await policies.open()
     scorers = Scorers(bundled, database, metrics.set)
+    abilities = Abilities(catalog, bundled)
+    promises = Promises(catalog, lambda: prices.current().costs, promise_maker(scorers.router))
+    await promises.open(bundled.version, {policy.confidence for policy in policies.all().values()})
+    scorers.before_use(abilities.learn)
+    scorers.before_use(promises.forget)
     await scorers.open()
     # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)
@@ -99,6 +118,12 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         scorers=scorers,
         packer=kept.Packer(),
         metrics=metrics,
+        policies=policies,
+        promises=promises,
+        abilities=abilities,
+        health=Health(len(catalog.models)),
+        affinity=Affinity(),
+        shares=Shares(),
     )
 
 
@@ -111,7 +136,8 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    for part in (services.keys, services.prices, services.scorers, services.providers, *counting):
+    routing = (services.scorers, services.promises, services.policies)
+    for part in (services.keys, *routing, services.prices, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:

@@ -41,7 +41,7 @@ routing_records = Table(
     Column("input_tokens", BigInteger, nullable=False),
     # The most the request allows per choice; 0 when it names no limit.
     Column("output_limit", BigInteger, nullable=False),
-    # What else the request and its key demanded: needs, tier, tiers, models, max_cost, service_tier, choices, sizes.
+    # What else the request and its key demanded; see gateway.routed.
     Column("needs", JSON, nullable=False),
     # What was chosen first; who answered is on the usage row.
     Column("model", Text, nullable=False),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from gateway.callers import NO_TERMS, Terms
 from gateway.routed import RoutingRecord
-from gateway.routing.ask import Ask, Decision
+from gateway.routing.ask import Ask, Decision, Score
 from gateway.types import TIERS, Tier
 
 SCORED: tuple[Tier, ...] = TIERS[:3]
@@ -41,13 +42,15 @@ def remember(
     how: Remember,
     policy: str,
     min_quality: float | None,
+    terms: Terms,
     sizes: Mapping[str, int],
     messages: Sequence[Any],
     packer: Packer,
 ) -> RoutingRecord | None:
     """The record of a decision with candidates; None when nothing is to be remembered or nothing was scored.
 
-    `min_quality` is what the request itself asked for; `sizes` is what `worst_costs` follow from (see `sizes_of`).
+    `min_quality` is what the request itself asked for, `terms` what it and its key demand whatever the policy; `sizes` is what
+    `worst_costs` follow from, where a cost cap compares them.
     """
     score = decision.score
     if how == "nothing" or score is None:
@@ -73,12 +76,12 @@ def remember(
         first.name,
         first.tier,
         decision.worth,
-        demands_of(ask, sizes),
+        demands_of(ask, score, terms, sizes),
         packer.text(messages) if how == "prompts" else None,
     )
 
 
-def demands_of(ask: Ask, sizes: Mapping[str, int]) -> dict[str, Any]:
+def demands_of(ask: Ask, score: Score, terms: Terms, sizes: Mapping[str, int]) -> dict[str, Any]:
     """What a request and its key demanded beyond the ordinary; empty for most requests."""
     demands: dict[str, Any] = {}
     if ask.needs:
@@ -95,7 +98,13 @@ def demands_of(ask: Ask, sizes: Mapping[str, int]) -> dict[str, Any]:
         demands["choices"] = ask.choices
     if ask.input_tokens // TOKEN_BYTES != ask.input_tokens_least:
         demands["least"] = ask.input_tokens_least
-    if ask.max_cost is not None:
-        demands["max_cost"] = ask.max_cost
+    if terms != NO_TERMS:
+        given = {"min_quality": terms.min_quality, "max_cost": terms.max_cost, "local_only": terms.local_only or None}
+        demands |= {name: value for name, value in given.items() if value is not None}
+        if terms.regions is not None:
+            demands["regions"] = sorted(terms.regions)
+    if sizes:
         demands["sizes"] = dict(sizes)
+    if ask.abilities:
+        demands["shown"] = list(score.representation)
     return demands

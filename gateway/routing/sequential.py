@@ -1,10 +1,10 @@
 """Bounds of a mean that hold at every look at once, so that a running comparison may be looked at as often as one likes (pure).
 
 Values within known limits: betting (Waudby-Smith and Ramdas 2023, "Estimating means of bounded random variables by betting"):
-whoever bets that the mean is larger than m multiplies a stake of 1 by 1/error at some time with probability `error` at most if
-it is not (Ville's inequality). Nothing is asked of the values but that each has the mean given those before; so the two sides of
-a comparison are taken block by block, and what changes in time for both changes no difference. Values without limits: asymptotic
-confidence sequences (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, "Time-uniform central limit theory").
+whoever bets that the mean is larger than m multiplies a stake of 1 by 1/error at some time with probability `error` at most, if
+it is not (Ville's inequality). Nothing is asked of the values but that each has the mean given those before. So two sides are
+compared block by block, and what changes for both in time makes no difference. Values without limits: asymptotic confidence
+sequences (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2024, "Time-uniform central limit theory").
 """
 
 from __future__ import annotations

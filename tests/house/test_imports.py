@@ -28,7 +28,7 @@ LAYERS = (
         "the outside of the house: it may see every room and no room may see it",
     ),
     Layer("sentence", ("chat", "jobs"), True, "says what happens, in order; rooms below must not know that order"),
-    Layer("assembly", ("services", "scorers", "artifacts"), True, "puts the parts together once"),
+    Layer("assembly", ("services", "scorers", "judgement", "artifacts"), True, "puts the parts together once"),
     Layer(
         "parts",
         ("keys", "limits", "cache", "routing", "labels", "reasoning", "providers", "metering", "billing", "reports"),
@@ -110,6 +110,7 @@ RULES = (
         "the router is loaded once, where everything is assembled, and passed by hand",
         unless=(
             "gateway/services.py",
+            "gateway/judgement.py",
             "gateway/scorers.py",  # opens the artifacts that are in SQL, for services and for whoever adds one
             "gateway/commands/router.py",
         ),

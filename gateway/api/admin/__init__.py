@@ -18,6 +18,7 @@ from gateway.api.admin import (
     limits,
     members,
     models,
+    policies,
     reconciliation,
     tenants,
     usage,
@@ -44,8 +45,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, exports, reconciliation, jobs, events, audit,
-    artifacts,
+    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, jobs, events,
+    audit, artifacts,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)
