@@ -1,16 +1,15 @@
-"""The section `policies.NAME.shadow` of penstock.yaml: which requests another tier answers as well, and who says how they compare."""
+"""The section `policies.NAME.shadow` of penstock.yaml: which requests another tier answers as well, and who compares."""
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from gateway.callers import Period
 from gateway.config_section import Section, TenantName, Usd
-from gateway.judgements import Compare
 from gateway.types import Tier
+from gateway.verdicts import Compare
 
 Kind = Literal["auto", "tier", "model"]
 """What a request asks for: a choice, a tier, or one model."""
@@ -29,8 +28,12 @@ class ShadowSampling(Section):
         "exact", description="Who compares: the final answers (`exact`), a model (`judge`), or a person (`human`)."
     )
     judge: str | None = Field(None, min_length=1, description="For `compare: judge`: the model that judges.")
-    only: tuple[Kind, ...] = Field(("auto",), min_length=1, description="Requests that ask for `auto`, a `tier`, a `model`.")
-    bill_to: TenantName = Field("default", description="The tenant that is charged for shadow requests: the operator's own.")
+    only: tuple[Kind, ...] = Field(
+        ("auto",), min_length=1, description="Requests that ask for `auto`, a `tier`, a `model`."
+    )
+    bill_to: TenantName = Field(
+        "default", description="The tenant that is charged for shadow requests: the operator's own."
+    )
     keep_days: int = Field(7, ge=1, le=365, description="For `compare: human`: days until texts that nobody judged go.")
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.aside import Aside
 from gateway.billing.away import Away
 from gateway.billing.budgets import CounterRebuild
 from gateway.billing.prices.book import PriceBook
@@ -69,6 +70,9 @@ class Services:
     health: Health
     affinity: Affinity
     shares: Shares
+    look_ups: Database
+    """For what a request waits for: it gives up soon."""
+    aside: Aside
 
 
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
@@ -124,6 +128,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         health=Health(len(catalog.models)),
         affinity=Affinity(),
         shares=Shares(),
+        look_ups=connect(url, deadline_seconds=LOOK_UP_SECONDS),
+        aside=Aside(),
     )
 
 
@@ -137,10 +143,11 @@ async def close_services(services: Services) -> None:
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
     routing = (services.scorers, services.promises, services.policies)
-    for part in (services.keys, *routing, services.prices, services.providers, *counting):
+    for part in (services.aside, services.keys, *routing, services.prices, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:
             logger.warning("%s did not close cleanly: %s", type(part).__name__, type(error).__name__)
     services.spool.close()
+    services.look_ups.close()
     services.database.close()

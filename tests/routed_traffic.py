@@ -13,12 +13,12 @@ from gateway.billing.cost import rate_usage
 from gateway.db.connect import Database
 from gateway.db.tables import moment
 from gateway.db.transaction import transaction
-from gateway.judgements import Label, Source
 from gateway.labels.queries import label_row, write_labels
 from gateway.metering.queries import insert_usage, open_months
 from gateway.request_ids import new_request_id
 from gateway.routed import RoutingRecord
 from gateway.types import METERS, PriceList, Usage, UsageEvent
+from gateway.verdicts import Label, Source
 from router_models.artifact import load, save
 from tests.usage import attempt, event
 

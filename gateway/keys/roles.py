@@ -36,6 +36,8 @@ Action = Literal[
     "reconciliation.change",
     "artifacts.read",
     "artifacts.change",
+    "labels.read",
+    "shadow.judge",
 ]
 
 _EVERYBODY: frozenset[Role] = frozenset(ROLES)
@@ -67,6 +69,8 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "reconciliation.change": _ADMINS | {"finance"},
     "artifacts.read": _ADMINS | {"developer"},
     "artifacts.change": _ADMINS,
+    "labels.read": _ADMINS | {"developer"},
+    "shadow.judge": _ADMINS | {"developer"},
 }
 
 WHOLE: frozenset[Action] = frozenset({

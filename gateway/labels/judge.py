@@ -6,9 +6,10 @@ Judges favour a place as well as an answer, so both orders are asked, and a judg
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from gateway.judgements import Verdict
+from gateway.verdicts import Verdict
 
 Choice = Literal["A", "B", "tie"]
 
@@ -25,12 +26,11 @@ INSTRUCTIONS = (
 _VERDICT = re.compile(r"\b(?:(TIE)|([AB]))\b")
 
 
-def judge_body(model: str, question: str, first: str, second: str) -> dict[str, Any]:
+def judge_body(question: str, first: str, second: str) -> dict[str, Any]:
     """The request to a judge, as a chat completion."""
     parts = (("request", question), ("answer A", first), ("answer B", second))
     text = "\n\n".join(f"[{name}]\n{shortened(part)}\n[end of {name}]" for name, part in parts)
     return {
-        "model": model,
         "messages": [
             {"role": "system", "content": INSTRUCTIONS},
             {"role": "user", "content": f"{text}\n\nWhich answer is better? A, B or TIE:"},
@@ -38,6 +38,18 @@ def judge_body(model: str, question: str, first: str, second: str) -> dict[str, 
         "max_tokens": MAX_TOKENS,
         "temperature": 0,
     }
+
+
+def conversation(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What was asked, as text: one message as it is, several with their roles. Other parts than text are named."""
+    if len(messages) == 1:
+        return _content(messages[0].get("content"))
+    return "\n\n".join(f"{message.get('role')}: {_content(message.get('content'))}" for message in messages)
+
+
+def said(text: str, calls: Sequence[tuple[str, str]]) -> str:
+    """An answer as text, its tool calls included. Nothing is called."""
+    return "\n".join([*([text] if text else []), *(f"[calls {name} with {arguments}]" for name, arguments in calls)])
 
 
 def choice_of(reply: str) -> Choice | None:
@@ -67,3 +79,10 @@ def shortened(text: str) -> str:
         return text
     half = MAX_CHARACTERS // 2
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+
+
+def _content(content: object) -> str:
+    if isinstance(content, list):
+        parts = (part if isinstance(part, dict) else {} for part in content)
+        return "\n".join(str(part.get("text") or f"[{part.get('type')}]") for part in parts)
+    return content if isinstance(content, str) else ""

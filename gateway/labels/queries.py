@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, cast, delete, null, or_, select, union_all
 
 from gateway.db.insert import among, insert_or_update
-from gateway.db.label_tables import quality_labels, waiting_feedback
+from gateway.db.label_tables import quality_labels, shadow_answers, waiting_feedback
+from gateway.db.routing_tables import routing_records
 from gateway.db.tables import holds, moment, usage_events
-from gateway.judgements import Feedback, Label, Source
 from gateway.request_ids import received_at_of
+from gateway.verdicts import Feedback, Label, Source
 
 _MILLISECOND = timedelta(milliseconds=1)
 _LABEL = ("score", "comment", "created_at", "tier", "policy")
@@ -28,13 +29,14 @@ class Owner:
     tenant: str
     project: str | None
     model: str | None
+    outcome: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A request as it was routed, and how good one model's answer to it was, by one source."""
+    """A request's row of routing_records, and how good one model's answer to it was, by one source."""
 
-    request: Row[Any]
+    record: Row[Any]
     model: str
     tier: str
     score: float
@@ -47,14 +49,14 @@ def find_owner(connection: Connection, request_id: str) -> Owner | None:
     if received_at is None:
         return None
     columns = ("tenant", "project")
-    finished = select(*(usage_events.c[name] for name in columns), usage_events.c.model).where(
+    finished = select(*(usage_events.c[name] for name in columns), usage_events.c.model, usage_events.c.outcome).where(
         usage_events.c.request_id == request_id, *_arrived(received_at, received_at)
     )
-    opened = select(*(holds.c[name] for name in columns), cast(null(), Text)).where(
+    opened = select(*(holds.c[name] for name in columns), cast(null(), Text), cast(null(), Text)).where(
         holds.c.request_id == request_id, holds.c.state == "open"
     )
     rows = connection.execute(union_all(finished, opened)).all()
-    return Owner(*max(rows, key=lambda row: row[2] is not None)) if rows else None
+    return Owner(*max(rows, key=lambda row: row[3] is not None)) if rows else None
 
 
 def keep_feedback(connection: Connection, given: Sequence[Feedback]) -> int:
@@ -83,9 +85,9 @@ def label_feedback(connection: Connection, given: Sequence[Feedback]) -> list[Fe
     labels, left = [], []
     for each in latest.values():
         row = found.get(each.request_id)
-        if row is None or row.model is None:
+        if row is None or (row.model is None and row.outcome != "failed"):
             left.append(each)
-        elif may_speak(each.tenant, each.project, Owner(row.tenant, row.project, row.model)):
+        elif row.model is not None and may_speak(each.tenant, each.project, Owner(row.tenant, row.project, row.model)):
             label = Label(row.model, row.tier or "", each.score)
             of = (each.request_id, row.started_at, each.tenant, each.policy)
             labels.append(label_row(*of, label, "feedback", each.author, each.given_at, each.comment))
@@ -109,7 +111,14 @@ def waiting(connection: Connection, at_most: int, after: tuple[datetime, str, st
         query = query.where(later)
     return [
         Feedback(
-            row.request_id, row.tenant, row.project, row.policy, row.author, row.score, row.comment, row.given_at.timestamp()
+            row.request_id,
+            row.tenant,
+            row.project,
+            row.policy,
+            row.author,
+            row.score,
+            row.comment,
+            row.given_at.timestamp(),
         )
         for row in connection.execute(query)
     ]
@@ -118,7 +127,11 @@ def waiting(connection: Connection, at_most: int, after: tuple[datetime, str, st
 def stop_waiting(connection: Connection, done: Sequence[Feedback]) -> None:
     """Take these out of what waits, unless a later word has come in their place."""
     columns = waiting_feedback.c
-    same = (columns.request_id == bindparam("name"), columns.author == bindparam("who"), columns.given_at == bindparam("at"))
+    same = (
+        columns.request_id == bindparam("name"),
+        columns.author == bindparam("who"),
+        columns.given_at == bindparam("at"),
+    )
     rows = [{"name": each.request_id, "who": each.author, "at": moment(each.given_at)} for each in done]
     if rows:
         connection.execute(delete(waiting_feedback).where(*same), rows)
@@ -182,18 +195,18 @@ def labels_of(connection: Connection, request_id: str, tenant: str | None = None
 def labelled_traffic(
     connection: Connection, policy: str | None, since: datetime, until: datetime, *, tenant: str | None = None
 ) -> Iterator[Labelled]:
-    """Labels of requests started in [since, until), each with its request, in the order of their start; streamed.
+    """Labels of requests started in [since, until), each with its routing record, in the order of their start; streamed.
 
-    Of one policy, or of all of them.
+    Of one policy, or of all of them. Requests whose policy remembers nothing have no record and are left out.
     """
     at = quality_labels.c
     names = (at.model.label("label_model"), at.tier.label("label_tier"), at.score.label("label_score"), at.source)
-    same = and_(usage_events.c.request_id == at.request_id, usage_events.c.started_at == at.started_at)
+    same = and_(routing_records.c.request_id == at.request_id, routing_records.c.started_at == at.started_at)
     query = (
-        select(usage_events, *names)
+        select(routing_records, *names)
         .join(quality_labels, same)
-        .where(at.started_at >= since, at.started_at < until, usage_events.c.started_at >= since)
-        .where(usage_events.c.started_at < until)
+        .where(at.started_at >= since, at.started_at < until)
+        .where(routing_records.c.started_at >= since, routing_records.c.started_at < until)
         .order_by(at.started_at, at.request_id, at.model, at.source, at.author)
     )
     if policy is not None:
@@ -204,12 +217,26 @@ def labelled_traffic(
         yield Labelled(row, row.label_model, row.label_tier, row.label_score, row.source)
 
 
+def answer_lengths(
+    connection: Connection, policy: str | None, since: datetime, until: datetime
+) -> dict[tuple[str, str], int]:
+    """Output tokens of labelled answers by request and model: of those that callers got, and of shadow answers."""
+    at, answered, shadow = quality_labels.c, usage_events.c, shadow_answers.c
+    period = (at.started_at >= since, at.started_at < until, *(() if policy is None else (at.policy == policy,)))
+    written = answered.output + answered.reasoning + answered.audio_output
+    same = and_(answered.request_id == at.request_id, answered.started_at == at.started_at, answered.model == at.model)
+    got = select(at.request_id, at.model, written).join(usage_events, same).where(*period)
+    same = and_(shadow.request_id == at.request_id, shadow.model == at.model)
+    sampled = select(at.request_id, at.model, shadow.output_tokens).join(shadow_answers, same).where(*period)
+    return {(row[0], row[1]): row[2] for query in (sampled, got) for row in connection.execute(query)}
+
+
 def _metered(connection: Connection, request_ids: Sequence[str]) -> dict[str, Any]:
     """The usage rows of these requests by id; their ids say in which months they are."""
     moments = [received for name in request_ids if (received := received_at_of(name)) is not None]
     if not moments:
         return {}
-    columns = ("request_id", "started_at", "tenant", "project", "model", "tier")
+    columns = ("request_id", "started_at", "tenant", "project", "model", "tier", "outcome")
     query = select(*(usage_events.c[name] for name in columns)).where(
         among(connection, usage_events.c.request_id, request_ids), *_arrived(min(moments), max(moments))
     )

@@ -1,4 +1,4 @@
-r"""The final answer of a reply, in a form that can be compared: a number, an option letter, JSON, tool calls, a short text (pure).
+r"""The final answer of a reply, in a form that can be compared: number, option letter, JSON, tool calls, short text (pure).
 
 What is looked for, the first that is found: tool calls; JSON, bare or in a fence; `\boxed{...}`; `#### ...`; "answer: ..." or
 "answer is ..."; a text that is short altogether; a number in the last line. Longer free text has no final answer.
@@ -27,7 +27,7 @@ _BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
 _HASHES = re.compile(r"^#### *(.+)$", re.MULTILINE)
 _SAID = re.compile(r"\banswer\b(?:\s+is)?\s*:?\**\s*:?\s*([^\n]{1,200})", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:[,\u202f\u00a0]\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|[-+−]?\.\d+")
-_LETTER = re.compile(r"[(\[]([A-Ja-j])[)\]](?:[.:]?\s.*)?|([A-Ja-j])(?:[.:)]\s.*)?")
+_LETTER = re.compile(r"[(\[]([A-Ja-j])[)\]](?:[.:]?\s.*)?|([A-Ja-j])(?:[.:)](?:\s.*)?)?")
 _MARKS = re.compile(r"[*_`$\"'“”‘’]+")
 
 
@@ -112,9 +112,8 @@ def final_answer(answer: Answer) -> Final | None:
         if candidate[:1] in ("{", "[") and (value := _canonical(candidate)) is not None:
             return Final("json", value)
     for pattern in (_BOXED, _HASHES, _SAID):
-        if found := pattern.findall(text):
-            if (final := _short(found[-1].split(". ")[0])) is not None:
-                return final
+        if (found := pattern.findall(text)) and (final := _short(found[-1].split(". ")[0])) is not None:
+            return final
     if (final := _short(text)) is not None:
         return final
     numbers = _NUMBER.findall(text.splitlines()[-1]) if text else []

@@ -28,7 +28,12 @@ LAYERS = (
         "the outside of the house: it may see every room and no room may see it",
     ),
     Layer("sentence", ("chat", "jobs"), True, "says what happens, in order; rooms below must not know that order"),
-    Layer("assembly", ("services", "scorers", "judgement", "artifacts"), True, "puts the parts together once"),
+    Layer(
+        "assembly",
+        ("services", "scorers", "judgement", "rescoring", "artifacts", "recalibration"),
+        True,
+        "puts the parts together once",
+    ),
     Layer(
         "parts",
         ("keys", "limits", "cache", "routing", "labels", "reasoning", "providers", "metering", "billing", "reports"),
@@ -62,7 +67,7 @@ LAYERS = (
     ),
     Layer(
         "words",
-        ("types", "routed", "callers", "conventions", "judgements", "request_ids", "money", "errors", "settings"),
+        ("types", "routed", "callers", "conventions", "verdicts", "request_ids", "money", "errors", "settings"),
         True,
         "what everybody says; it depends on nothing",
     ),
@@ -108,11 +113,16 @@ RULES = (
         "gateway",
         ("router_models",),
         "the router is loaded once, where everything is assembled, and passed by hand",
+        # Training and calibration are commands and a job of their own: nothing of them is loaded where requests are served.
         unless=(
             "gateway/services.py",
             "gateway/judgement.py",
+            "gateway/rescoring.py",
             "gateway/scorers.py",  # opens the artifacts that are in SQL, for services and for whoever adds one
+            "gateway/recalibration.py",  # fits an artifact to labels; only the job that does so imports it
             "gateway/commands/router.py",
+            "gateway/commands/router_log.py",
+            "gateway/commands/router_training.py",
         ),
     ),
     Rule("gateway", ("sklearn", "scipy", "pandas", "litellm"), "heavy libraries must not be in the gateway's memory"),

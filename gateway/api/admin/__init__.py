@@ -14,12 +14,14 @@ from gateway.api.admin import (
     invoices,
     jobs,
     keys,
+    labels,
     ledger,
     limits,
     members,
     models,
     policies,
     reconciliation,
+    shadow,
     tenants,
     usage,
 )
@@ -45,8 +47,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, jobs, events,
-    audit, artifacts,
+    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, labels,
+    shadow, jobs, events, audit, artifacts,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

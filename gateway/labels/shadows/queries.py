@@ -12,8 +12,8 @@ from sqlalchemy import Connection, and_, or_, select, update
 from gateway.db.insert import insert_missing
 from gateway.db.label_tables import shadow_answers
 from gateway.db.tables import moment
-from gateway.judgements import Shadow, Source, Verdict, labels_for
 from gateway.labels.queries import label_row, write_labels
+from gateway.verdicts import Shadow, Source, Verdict, labels_for
 
 _FORGOTTEN = {"prompt_text": None, "answer_text": None, "shadow_text": None, "texts_expire_at": None}
 PUBLIC = (
@@ -21,6 +21,9 @@ PUBLIC = (
     "compare", "judge", "status", "verdict", "agreement", "cost_pico", "input_tokens", "output_tokens", "error_code",
     "created_at",
 )  # fmt: skip
+
+TELLING = ("answered_model", "answered_tier", "model", "tier", "input_tokens", "output_tokens", "cost_pico")
+"""What would tell a person who wrote which answer."""
 
 
 def keep_shadows(connection: Connection, shadows: Sequence[Shadow]) -> None:
@@ -110,6 +113,12 @@ def _shown(row: Any) -> dict[str, Any]:
     if row["status"] == "waiting":
         answers = (row["answer_text"], row["shadow_text"])
         first, second = answers if answer_comes_first(row["request_id"]) else answers[::-1]
-        hidden = dict.fromkeys(("answered_model", "answered_tier", "model", "tier", "input_tokens", "output_tokens", "cost_pico"))
-        shown |= {**hidden, "prompt": row["prompt_text"], "a": first, "b": second, "texts_expire_at": row["texts_expire_at"]}
+        hidden = dict.fromkeys(TELLING)
+        shown |= {
+            **hidden,
+            "prompt": row["prompt_text"],
+            "a": first,
+            "b": second,
+            "texts_expire_at": row["texts_expire_at"],
+        }
     return shown
