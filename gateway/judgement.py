@@ -47,8 +47,13 @@ class Abilities:
         self._known[router.version] = found
 
 
-def promise_maker(router_of: Callable[[str], Router | None]) -> Make:
-    """Makes tables of promises from the calibration sample of an artifact; None for one that is not in use or has none."""
+def promise_maker(router: Router) -> Make:
+    """Makes tables of promises from the calibration sample of this artifact; others have none."""
+    return promise_maker_of(lambda version: router if version == router.version else None)
+
+
+def promise_maker_of(router_of: Callable[[str], Router | None]) -> Make:
+    """The same for several artifacts, each with its own sample; None for one that is not there or has none."""
 
     def make(artifact: str, prices: Any, confidence: float) -> Any:
         router = router_of(artifact)

@@ -14,7 +14,7 @@ from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
-from gateway.judgement import Abilities, promise_maker
+from gateway.judgement import Abilities, promise_maker_of
 from gateway.keys.authenticate import KeyRing
 from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
@@ -94,7 +94,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await policies.open()
     scorers = Scorers(bundled, database, metrics.set)
     abilities = Abilities(catalog, bundled)
-    promises = Promises(catalog, lambda: prices.current().costs, promise_maker(scorers.router))
+    promises = Promises(catalog, lambda: prices.current().costs, promise_maker_of(scorers.router))
     await promises.open(bundled.version, {policy.confidence for policy in policies.all().values()})
     scorers.before_use(abilities.learn)
     scorers.before_use(promises.forget)

@@ -11,6 +11,7 @@ from gateway.jobs.outbox.send import send_outbox
 from gateway.jobs.rate_unpriced import run as rate_unpriced
 from gateway.jobs.router.challengers import judge_artifacts
 from gateway.jobs.router.drift import watch_drift
+from gateway.jobs.router.recalibrate import recalibrate_artifacts
 from gateway.jobs.runner import Job
 from gateway.jobs.storage import apply_retention, open_partitions
 
@@ -23,6 +24,7 @@ JOBS: tuple[Job, ...] = (
     Job("rate-unpriced", 300, rate_unpriced),
     Job("challengers", 600, judge_artifacts),
     Job("router-drift", 3_600, watch_drift),
+    Job("recalibrate", 86_400, recalibrate_artifacts),
     Job("labels", 15, tend_labels),
     Job("verify", 86_400, verify_books),
     Job("partitions", 3_600, open_partitions),

@@ -57,7 +57,7 @@ def is_reference(document: object) -> bool:
     """Whether something, such as a part of an artifact's card, can be compared with."""
     if not isinstance(document, Mapping):
         return False
-    parts = [document.get(name) for name in SPREAD]
+    parts = [document[name] for name in SPREAD if name in document]
     return all(isinstance(part, Mapping) and {"edges", "shares"} <= part.keys() for part in parts) and all(
         isinstance(document.get(name), int | float) for name in ("requests", "unfamiliar")
     )
@@ -72,6 +72,8 @@ def compare(reference: Mapping[str, Any], facts: Iterable[Facts], rules: Drift) 
     noise = 1.0 / size + 1.0 / before
     found = []
     for name in SPREAD:
+        if name not in reference:
+            continue
         edges, shares = reference[name]["edges"], reference[name]["shares"]
         now = _shares([float(getattr(row, name)) for row in rows], edges)
         index = stability_index(shares, now, before, size)

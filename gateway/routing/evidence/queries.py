@@ -57,11 +57,13 @@ class Judged:
     """
 
     request_id: str
+    at: datetime
     artifact: str
     tier: str
     score: float
     quality: tuple[float, ...]
-    familiarity: float
+    input_tokens: int
+    unfamiliar: str
     fingerprint: str | None
     features: bytes | None
 
@@ -156,8 +158,8 @@ def labels_of(
     """Labels of answers to requests of a time, newest first: of all models, also of answers nobody was sent."""
     labelled = and_(_LABEL.request_id == _RECORD.request_id, _LABEL.started_at == _RECORD.started_at)
     query: Select[tuple[object, ...]] = select(
-        _RECORD.request_id, _RECORD.artifact, _LABEL.tier, _LABEL.score, _RECORD.familiarity, _RECORD.fingerprint,
-        _RECORD.features, *(_RECORD[f"quality_{tier}"] for tier in SCORED),
+        _RECORD.request_id, _RECORD.started_at, _RECORD.artifact, _LABEL.tier, _LABEL.score, _RECORD.input_tokens,
+        _RECORD.unfamiliar, _RECORD.fingerprint, _RECORD.features, *(_RECORD[f"quality_{tier}"] for tier in SCORED),
     )  # fmt: skip
     query = query.join_from(routing_records, quality_labels, labelled)
     query = query.where(*_routed(policy, since, until), _LABEL.source.in_(sorted(sources)))
@@ -167,11 +169,13 @@ def labels_of(
     return [
         Judged(
             request_id=row.request_id,
+            at=row.started_at,
             artifact=row.artifact,
             tier=row.tier,
             score=min(1.0, max(0.0, row.score)),
             quality=tuple(getattr(row, f"quality_{tier}") for tier in SCORED),
-            familiarity=row.familiarity,
+            input_tokens=row.input_tokens,
+            unfamiliar=row.unfamiliar,
             fingerprint=row.fingerprint,
             features=row.features,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from math import log
 
 import pytest
@@ -34,7 +35,7 @@ def labels(seed: int, count: int, error: float = 0.0) -> list[Judged]:
         place = drawn.randrange(3)
         tier = ("economy", "standard", "premium")[place]
         score = float(drawn.random() < quality[place] - error)
-        made.append(Judged(f"req_{number}", "v1", tier, score, quality, 0.5, None, None))
+        made.append(Judged(f"req_{number}", datetime.now(UTC), "v1", tier, score, quality, 100, "", None, None))
     return made
 
 
