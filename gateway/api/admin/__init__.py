@@ -19,6 +19,7 @@ from gateway.api.admin import (
     models,
     policies,
     reconciliation,
+    routing,
     tenants,
     usage,
 )
@@ -44,7 +45,7 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, jobs, events,
+    tenants, keys, budgets, limits, members, models, policies, routing, usage, ledger, invoices, exports, reconciliation, jobs, events,
     audit,
 )  # fmt: skip
 for noun in NOUNS:
