@@ -3,7 +3,7 @@
     python -m benchmarks.router_replay [--requests 100000] [--models 3] [--postgresql] [--write]
 
 Fills a database with requests whose features are drawn at random (so no text is needed), scored by the bundled artifact and
-routed by the gateway's own decision; replays them under a lower floor as they were scored, and scored again by another artifact.
+routed by the gateway's own decision; replays them as they were scored, under a lower floor, and scored again by another one.
 One process, one thread. --write keeps the numbers in benchmarks/results/.
 """
 

@@ -1,4 +1,4 @@
-"""What an artifact is and what it promises: its card, its promises by floor, and quality against cost on two sets of prompts."""
+"""What an artifact is and what it promises: card, promises by floor, and quality against cost on two sets of prompts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def router_card(
     """Card, promises and curves, JSON-ready. Raises ConfigError for an artifact that cannot be used, Unavailable."""
     router = open_artifact(artifact)
     prices = tier_prices(catalog.models, costs, catalog.tiers)
-    table = promise_maker(router)(router.version, prices, confidence) if prices else None
+    table: Any = promise_maker(router)(router.version, prices, confidence) if prices else None
     worths = list(table.worths) if table is not None else np.geomspace(LOWEST, HIGHEST, STEPS).tolist()
     by_tier = {tier: (into, out) for tier, into, out in prices}
     sample = router.artifact.sample

@@ -45,8 +45,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, policies, routing, usage, ledger, invoices, exports, reconciliation, jobs, events,
-    audit,
+    tenants, keys, budgets, limits, members, models, policies, routing, usage, ledger, invoices, exports, reconciliation, jobs,
+    events, audit,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)
