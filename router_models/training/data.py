@@ -1,7 +1,8 @@
 """Reads the tables of recorded outcomes and says which prompts may be trained on; incomplete tables are refused by name.
 
 Never trained on: the prompts of RouteLLM's evaluation (mmlu_test, gsm8k_test, mt_bench), prompts of other sets that
-repeat one of them, and the fifth of every other set that `is_held_out` names.
+repeat one of them, the fifth of every other set that `is_held_out` names, and an eighth of the rest, with which promises of
+quality are tested (`is_for_promises`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from router_models.training.model_tiers import canonical_model, tier_of
 
 EVALUATION_ONLY = frozenset({"mmlu_test", "gsm8k_test", "mt_bench"})
 HELD_OUT_EVERY = 5
+PROMISES_EVERY = 8
 # Domains whose recorded scores do not say whether an answer was good; neither trained nor evaluated on.
 BADLY_GRADED = {
     "llmrouter14/trivia_qa": "the expected answer is one arbitrary alias in odd word order (for the author of Das Kapital "
@@ -35,8 +37,8 @@ class Tables:
     """Prompts, one row each, and outcomes, one row per prompt and model.
 
     `prompts`: dataset, prompt_id, prompt, category, stem_key, domain, and as booleans held_out, overlaps (repeats a
-    prompt of RouteLLM's evaluation), graded (not in BADLY_GRADED), trainable. `outcomes`: row (position in prompts),
-    model (one spelling), tier (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing).
+    prompt of RouteLLM's evaluation), graded (not in BADLY_GRADED), for_promises, trainable. `outcomes`: row (position in
+    prompts), model (one spelling), tier (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing).
     """
 
     prompts: pd.DataFrame
@@ -49,6 +51,11 @@ def is_held_out(dataset: str, stem_key: str) -> bool:
     Every prompt of EVALUATION_ONLY sets, and of the others those with int(stem_key, 16) % 5 == 0.
     """
     return dataset in EVALUATION_ONLY or int(stem_key, 16) % HELD_OUT_EVERY == 0
+
+
+def is_for_promises(stem_key: str) -> bool:
+    """Whether a prompt that is not held out is kept for the calibration sample: int(stem_key, 16) % 8 == 3."""
+    return int(stem_key, 16) % PROMISES_EVERY == 3
 
 
 def domain_of(dataset: str, category: str) -> str:
@@ -79,7 +86,9 @@ def prepare(prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFram
     prompts["held_out"] = [is_held_out(d, s) for d, s in zip(prompts["dataset"], prompts["stem_key"], strict=True)]
     prompts["overlaps"] = np.array([key in repeated for key in keys]) | prompts["stem_key"].isin(tested)
     prompts["graded"] = ~prompts["domain"].isin(BADLY_GRADED)
-    prompts["trainable"] = ~prompts["held_out"] & ~prompts["overlaps"] & prompts["graded"]
+    usable = ~prompts["held_out"] & ~prompts["overlaps"] & prompts["graded"]
+    prompts["for_promises"] = usable & np.array([is_for_promises(stem) for stem in prompts["stem_key"]], dtype=bool)
+    prompts["trainable"] = usable & ~prompts["for_promises"]
     return Tables(prompts, _outcomes(outcomes, {key: row for row, key in enumerate(keys)}))
 
 
