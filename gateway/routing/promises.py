@@ -29,6 +29,7 @@ PER_TOKEN = 1_000_000
 
 TierPrices = tuple[tuple[str, float, float], ...]
 """Tier, pico-USD per input token, per output token."""
+Costs = Callable[[], Sequence[PriceSheet | None]]
 Make = Callable[[str, TierPrices, float], PromiseTable | None]
 """A table for an artifact's version, prices and a confidence; None for an artifact without a sample."""
 
@@ -45,7 +46,7 @@ class Wanted:
 class Promises:
     """The tables of one process."""
 
-    def __init__(self, catalog: Catalog, costs: Callable[[], Sequence[PriceSheet | None]], make: Make) -> None:
+    def __init__(self, catalog: Catalog, costs: Costs, make: Make) -> None:
         self._catalog = catalog
         self._all = catalog.tiers
         self._costs = costs
@@ -58,9 +59,13 @@ class Promises:
 
     async def open(self, artifact: str, confidences: Iterable[float]) -> None:
         """Make the tables that will surely be asked for, and keep them right."""
-        self._missing |= {Wanted(artifact, confidence, self._tiers(None, None)) for confidence in confidences}
-        await asyncio.to_thread(self.renew)
+        await asyncio.to_thread(self.prepare, artifact, confidences)
         self._task = asyncio.create_task(self._keep_right())
+
+    def prepare(self, artifact: str, confidences: Iterable[float]) -> None:
+        """Make the tables of callers who may use all tiers."""
+        self._missing |= {Wanted(artifact, confidence, self._all) for confidence in confidences}
+        self.renew()
 
     async def close(self) -> None:
         """Stop."""
