@@ -115,11 +115,16 @@ class Promises:
 
     async def _keep_right(self) -> None:
         while True:
+            # Not wait_for: before Python 3.12 it may swallow the cancellation that ends this task.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), CHECK_SECONDS)
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._wake.wait()
             self._wake.clear()
-            if self._missing or self._costs() is not self._made_for:
-                await asyncio.to_thread(self.renew)
+            try:
+                if self._missing or self._costs() is not self._made_for:
+                    await asyncio.to_thread(self.renew)
+            except Exception as error:  # the known tables stay; the next round tries again
+                logger.warning("promises could not be renewed: %s", type(error).__name__)
 
 
 def tier_prices(models: Iterable[Model], costs: Sequence[PriceSheet | None], tiers: frozenset[str]) -> TierPrices:
