@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from gateway.catalog import Catalog, Model
 from gateway.errors import ConfigError
-from gateway.routing.ask import Ability
-from gateway.routing.promises import Make
+from gateway.routing.ask import Ability, PromiseTable
+from gateway.routing.promises import Make, TierPrices
 from router_models.abilities import ability_from_benchmarks
 from router_models.errors import TrainingDataError
+from router_models.floor import TierPrice, promise_table
 from router_models.router import Router
+from router_models.tiers import TIERS
 
 logger = logging.getLogger(__name__)
 _NOTHING: Mapping[int, Ability] = {}
@@ -55,14 +56,13 @@ def promise_maker(router: Router) -> Make:
 def promise_maker_of(router_of: Callable[[str], Router | None]) -> Make:
     """The same for several artifacts, each with its own sample; None for one that is not there or has none."""
 
-    def make(artifact: str, prices: Any, confidence: float) -> Any:
+    def make(artifact: str, prices: TierPrices, confidence: float) -> PromiseTable | None:
         router = router_of(artifact)
         if router is None or not len(router.artifact.sample):
             return None
         sample = router.artifact.sample
-        from router_models.floor import TierPrice, promise_table
-
-        asked = {tier: TierPrice(into, out) for tier, into, out in prices}
+        rates = {tier: (into, out) for tier, into, out in prices}
+        asked = {tier: TierPrice(*rates[tier]) for tier in TIERS if tier in rates}
         return promise_table(sample, asked, confidence=confidence)
 
     return make

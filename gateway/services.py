@@ -20,12 +20,8 @@ from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
-from gateway.routing.affinity import Affinity
-from gateway.routing.health import Health
-from gateway.routing.policies.live import LivePolicies
-from gateway.routing.promises import Promises
+from gateway.routing.knowledge import Knowledge, make_knowledge
 from gateway.routing.remember import Packer
-from gateway.routing.share import Shares
 from gateway.scorers import Scorers
 from gateway.settings import Settings
 from gateway.store.base import Store
@@ -64,12 +60,7 @@ class Services:
     scorers: Scorers
     packer: Packer
     metrics: Metrics
-    policies: LivePolicies
-    promises: Promises
-    abilities: Abilities
-    health: Health
-    affinity: Affinity
-    shares: Shares
+    routing: Knowledge
     look_ups: Database
     """For what a request waits for: it gives up soon."""
     aside: Aside
@@ -90,14 +81,12 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
-    policies = LivePolicies(catalog, database)
-    await policies.open()
-    scorers = Scorers(bundled, database, metrics.set)
-    abilities = Abilities(catalog, bundled)
-    promises = Promises(catalog, lambda: prices.current().costs, promise_maker_of(scorers.router))
-    await promises.open(bundled.version, {policy.confidence for policy in policies.all().values()})
+    scorers, abilities = Scorers(bundled, database, metrics.set), Abilities(catalog, bundled)
+    make = promise_maker_of(scorers.router)
+    routing = make_knowledge(catalog, database, lambda: prices.current().costs, make, abilities.of)
+    await routing.open(bundled.version)
     scorers.before_use(abilities.learn)
-    scorers.before_use(promises.forget)
+    scorers.before_use(routing.promises.forget)
     await scorers.open()
     # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)
@@ -122,12 +111,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         scorers=scorers,
         packer=kept.Packer(),
         metrics=metrics,
-        policies=policies,
-        promises=promises,
-        abilities=abilities,
-        health=Health(len(catalog.models)),
-        affinity=Affinity(),
-        shares=Shares(),
+        routing=routing,
         look_ups=connect(url, deadline_seconds=LOOK_UP_SECONDS),
         aside=Aside(),
     )
@@ -142,7 +126,7 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    routing = (services.scorers, services.promises, services.policies)
+    routing = (services.scorers, services.routing)
     for part in (services.aside, services.keys, *routing, services.prices, services.providers, *counting):
         try:
             await part.close()
