@@ -134,7 +134,7 @@ def shadow_request(request: ChatRequest, name: str, body: dict[str, Any] | None 
 
 def own_options(options: Options) -> Options:
     """A request's options without those that choose a model or name its owners; what limits where it may go stays."""
-    chosen = dict.fromkeys(("mode", "tier", "max_cost", "min_quality", "session_id", "user"))
+    chosen: dict[str, Any] = dict.fromkeys(("mode", "tier", "max_cost", "min_quality", "session_id", "user"))
     return dataclasses.replace(options, **chosen, tags=("shadow",))
 
 
