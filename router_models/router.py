@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import Artifact, load
 from router_models.explain import Contribution, contributions
 from router_models.features import Features, Floats, extract
-from router_models.place import Placed, place, ramps, signals_of
+from router_models.place import Landmarks, Placed, ramps, signals_of
 from router_models.request import RequestText
 from router_models.tiers import TIERS, Tier
 
@@ -40,7 +40,8 @@ class Score:
     qualities are to the average and the wider their intervals. `unfamiliar` names what is most unlike that data.
     `ease` is the head behind the qualities, in logits, not yet calibrated. `rank` says how hard the prompt is among prompts of
     its kind, in logits: the score to send a fixed share of traffic up by, steadier than `difficulty` on unknown domains.
-    `representation` is what single models are judged by: give the score to `Ability.quality`.
+    `representation` is what single models are judged by: give the score to `Ability.quality`. `features` are what all this was
+    computed from, to score the same request again later.
     """
 
     difficulty: float
@@ -52,6 +53,7 @@ class Score:
     ease: float
     rank: float
     representation: tuple[float, ...]
+    features: Features = field(compare=False, repr=False)
 
     @property
     def out_of_distribution(self) -> bool:
@@ -88,9 +90,7 @@ class Router:
         self._artifact = artifact
         self._weights = weights = artifact.weights
         self._seen = np.unpackbits(weights.seen, bitorder="little").astype(bool)
-        # |point - landmark|^2 = |point|^2 - 2 point . landmark + |landmark|^2: the last part is the same for every prompt.
-        self._landmarks: Floats = np.ascontiguousarray(weights.landmarks.T)
-        self._lengths: Floats = np.einsum("ij,ij->i", weights.landmarks, weights.landmarks)
+        self._landmarks = Landmarks.of(weights)
         # The curves as lines by piece: (logit at the piece's knot, slope) at familiarity 0 and 1, by tier. Plain floats are
         # faster than arrays of three numbers.
         self._knots: list[float] = weights.knots.tolist()
@@ -141,9 +141,9 @@ class Router:
         features = extract(request, self._artifact.embedder)
         placed = self.place(features)
         unseen = self.unseen_share(features)
-        known = self._familiarity(placed.near, unseen)
+        known = self._familiarity(placed.near, unseen) * features.likeness
         unfamiliar = self._unfamiliar(request, features, unseen, known)
-        return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar)
+        return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar, features)
 
     def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
         """The `top` parts that moved the score most, largest first; see router_models.explain."""
@@ -159,7 +159,7 @@ class Router:
 
     def place(self, features: Features) -> Placed:
         """Where the prompt lies among the landmarks, and what the heads make of it."""
-        return place(self._weights, self._landmarks, self._lengths, features)
+        return self._landmarks.place(features)
 
     def unseen_share(self, features: Features) -> float:
         """Share of the text's distinct words that never occurred in training, 0..1; 0 for a text without words."""
@@ -168,8 +168,9 @@ class Router:
         return 1.0 - int(np.count_nonzero(self._seen[features.whole])) / features.named
 
     def _familiarity(self, near: Floats, unseen: float) -> float:
-        values = (*signals_of(near, unseen), 1.0)
-        logit = sum(weight * signal for weight, signal in zip(self._signal_weights, values, strict=True))
+        best, square, mean, unseen = signals_of(near, unseen)
+        by_best, by_square, by_mean, by_unseen, constant = self._signal_weights
+        logit = by_best * best + by_square * square + by_mean * mean + by_unseen * unseen + constant
         return 1.0 / (1.0 + exp(-max(min(logit, 50.0), -50.0)))
 
     def _unfamiliar(
@@ -187,11 +188,13 @@ class Router:
             reasons.append("unlike_training")
         return tuple(reasons)
 
-    def _assemble(self, heads: list[float], familiarity: float, unfamiliar: tuple[Unfamiliar, ...]) -> Score:
+    def _assemble(
+        self, heads: list[float], familiarity: float, unfamiliar: tuple[Unfamiliar, ...], features: Features
+    ) -> Score:
         ease, among_its_kind, *logs = heads
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
-        best = Interval(0.0, 0.0, 0.0)
+        p = low = high = 0.0
         piece = bisect_right(self._knots, ease)
         beyond = ease - self._starts[piece]
         parts = zip(TIERS, self._lines[piece], self._half, logs, self._token_factor, strict=True)
@@ -200,17 +203,18 @@ class Router:
             logit = far + familiarity * (low_near + slope_near * beyond - far)
             half = wide + familiarity * (narrow - wide)
             # A stronger tier is never predicted to be worse: where the curves cross, one of them lacks data.
-            best = Interval(
-                max(best.p, probability(logit)),
-                max(best.low, probability(logit - half)),
-                max(best.high, probability(logit + half)),
-            )
-            quality[tier] = best
+            p = max(p, probability(logit))
+            low = max(low, probability(logit - half))
+            high = max(high, probability(logit + half))
+            quality[tier] = Interval(p, low, high)
             tokens[tier] = min(max(exp(min(log_tokens, 12.0)) * factor, TOKEN_BOUNDS[0]), TOKEN_BOUNDS[1])
         middle, spread, _ = self._shown
         shown = (1.0, ease, (log(max(tokens["economy"], 1.0)) - middle) / spread)
         difficulty = 1.0 - quality["economy"].p
-        return Score(difficulty, quality, tokens, self.version, familiarity, unfamiliar, ease, -among_its_kind, shown)
+        version = self._artifact.version
+        return Score(
+            difficulty, quality, tokens, version, familiarity, unfamiliar, ease, -among_its_kind, shown, features
+        )
 
 
 __all__ = ["Contribution", "Interval", "Placed", "Router", "Score", "Unfamiliar"]
