@@ -58,6 +58,11 @@ class Model:
     script: Mapping[str, Any] | None
     usage: Convention | None
     """How its reports count tokens; None where their own fields must tell."""
+    local: bool = False
+    """Whether it runs on the operator's own machines."""
+    regions: frozenset[str] = frozenset()
+    """Where it may run; empty when that is not known."""
+    quality: shape.Known | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,11 @@ class Catalog:
     billing: shape.Billing = field(default_factory=shape.Billing)
     exports: tuple[ScheduledExport, ...] = ()
     operator: str = "Penstock"
+
+    @property
+    def tiers(self) -> frozenset[str]:
+        """The tiers that have a model."""
+        return frozenset([model.tier for model in self.models])
 
     def models_in(self, tier: str) -> tuple[Model, ...]:
         """The deployments of one tier, in the order of the file."""
@@ -169,6 +179,9 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         retries=entry.retries,
         script=entry.script,
         usage=entry.usage or convention_at(base_url),
+        local=entry.local if entry.local is not None else provider == BUNDLED,
+        regions=frozenset(entry.regions),
+        quality=entry.quality,
     )
 
 

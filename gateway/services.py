@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,17 +14,25 @@ from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
+from gateway.judgement import abilities_of, promise_maker
 from gateway.keys.authenticate import KeyRing
 from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
-from gateway.routing.ask import Scorer
+from gateway.routing.affinity import Affinity
+from gateway.routing.ask import Ability, Scorer
+from gateway.routing.health import Health
+from gateway.routing.policies.live import LivePolicies
+from gateway.routing.promises import Promises
+from gateway.routing.remember import Packer
+from gateway.routing.share import Shares
 from gateway.settings import Settings
 from gateway.store.base import Store
 from gateway.store.corrections import Corrections
 from gateway.store.open import open_store
 from gateway.telemetry.metrics import Metrics
+from router_models import kept
 from router_models.errors import ArtifactError
 from router_models.router import Router
 
@@ -53,7 +62,14 @@ class Services:
     prices: PriceBook
     providers: Providers
     scorer: Scorer
+    packer: Packer
     metrics: Metrics
+    policies: LivePolicies
+    promises: Promises
+    abilities: Mapping[int, Ability]
+    health: Health
+    affinity: Affinity
+    shares: Shares
 
 
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
@@ -62,6 +78,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         scorer = Router.load()
     except ArtifactError as error:
         raise StartupError(f"The router's trained artifact cannot be used: {error}") from error
+    abilities = abilities_of(catalog, scorer)
     metrics = Metrics()
     url = settings.database(catalog.database)
     database = connect(url)
@@ -71,6 +88,10 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
+    policies = LivePolicies(catalog, database)
+    await policies.open()
+    promises = Promises(catalog, lambda: prices.current().costs, promise_maker(scorer))
+    await promises.open(scorer.version, {policy.confidence for policy in policies.all().values()})
     # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)
     providers = build_providers(catalog, engine_url)
@@ -92,7 +113,14 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         prices=prices,
         providers=providers,
         scorer=scorer,
+        packer=kept.Packer(),
         metrics=metrics,
+        policies=policies,
+        promises=promises,
+        abilities=abilities,
+        health=Health(len(catalog.models)),
+        affinity=Affinity(),
+        shares=Shares(),
     )
 
 
@@ -105,7 +133,7 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    for part in (services.keys, services.prices, services.providers, *counting):
+    for part in (services.keys, services.promises, services.policies, services.prices, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import Artifact, load
@@ -160,6 +161,11 @@ class Router:
     def place(self, features: Features) -> Placed:
         """Where the prompt lies among the landmarks, and what the heads make of it."""
         return self._landmarks.place(features)
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Per word of the vocabulary (V,): whether it was met in training."""
+        return self._seen
 
     def unseen_share(self, features: Features) -> float:
         """Share of the text's distinct words that never occurred in training, 0..1; 0 for a text without words."""

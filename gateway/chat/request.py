@@ -19,6 +19,8 @@ class Options:
     session_id: str | None = None
     tags: tuple[str, ...] = ()
     user: str | None = None
+    local_only: bool = False
+    regions: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Relay:
                 self._waiting_since = time.perf_counter()
         except ProviderError as error:
             failure = error
+            tab.blame(self._answered.candidate.model, error)
         await self._settle(failure)
         if failure is not None:
             yield b"data: " + orjson.dumps(failure.body()) + b"\n\n"

@@ -14,6 +14,8 @@ Action = Literal[
     "usage.read",
     "requests.read",
     "models.read",
+    "policies.read",
+    "policies.change",
     "ledger.verify",
     "tenants.read",
     "keys.read",
@@ -41,6 +43,8 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "usage.read": _EVERYBODY,
     "requests.read": _ADMINS | {"finance", "developer"},
     "models.read": _EVERYBODY,
+    "policies.read": _EVERYBODY,
+    "policies.change": _ADMINS,
     "ledger.verify": _ADMINS | {"finance"},
     "tenants.read": _EVERYBODY,
     "keys.read": _EVERYBODY,
@@ -62,7 +66,7 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
 }
 
 WHOLE: frozenset[Action] = frozenset({
-    "models.read", "ledger.verify", "jobs.read", "events.read", "events.retry",
+    "models.read", "policies.read", "policies.change", "ledger.verify", "jobs.read", "events.read", "events.retry",
     "reconciliation.read", "reconciliation.change", "exports.read", "exports.run",
 })  # fmt: skip
 """What shows the whole installation, such as the providers' prices: members of one tenant may not do it."""

@@ -6,14 +6,17 @@ line breaks. A last line without its line feed was torn by a crash; a whole line
 
 from __future__ import annotations
 
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from dataclasses import fields, replace
+from math import inf
 from operator import attrgetter
 from typing import Any
 from zlib import crc32
 
 import orjson
 
+from gateway.routed import RoutingRecord
 from gateway.types import Attempt, Hold, Rated, RatedLine, Usage, UsageEvent
 
 
@@ -55,6 +58,8 @@ def _line(record: Hold | UsageEvent, default: Callable[[Any], Any] | None = None
     else:
         kind, values = b"S ", dict(zip(_EVENT, _of_event(record), strict=True))
         values["attempts"] = [_attempt_values(attempt) for attempt in record.attempts]
+        if record.routing is not None:
+            values["routing"] = _routing_values(record.routing)
     text = orjson.dumps(values, default, option)
     return b"%b%08x %b\n" % (kind, crc32(text, crc32(kind)), text)
 
@@ -69,9 +74,11 @@ def _getter(kind: type[Any], *without: str) -> tuple[tuple[str, ...], Callable[[
 
 
 _HOLD, _of_hold = _getter(Hold)
-_EVENT, _of_event = _getter(UsageEvent, "attempts")
+_EVENT, _of_event = _getter(UsageEvent, "attempts", "routing")
 _ATTEMPT, _of_attempt = _getter(Attempt, "usage", "cost", "charge")
 _USAGE, _of_usage = _getter(Usage)
+_ROUTING, _of_routing = _getter(RoutingRecord)
+_FEATURES, _WORTH = _ROUTING.index("features"), _ROUTING.index("worth")
 _of_line = attrgetter("meter", "quantity", "rate", "amount")
 
 
@@ -84,6 +91,16 @@ def _attempt_values(attempt: Attempt) -> dict[str, Any]:
     return values
 
 
+def _routing_values(record: RoutingRecord) -> list[Any]:
+    """A list, because every request carries it and names would be half of it. JSON has neither bytes nor infinity."""
+    values = list(_of_routing(record))
+    if record.features is not None:
+        values[_FEATURES] = b2a_base64(record.features, newline=False).decode()
+    if record.worth == inf:
+        values[_WORTH] = "inf"
+    return values
+
+
 def _hold(values: dict[str, Any]) -> Hold:
     claims = tuple((counter, amount) for counter, amount in values.pop("claims", ()))
     return Hold(**values, claims=claims)
@@ -91,7 +108,20 @@ def _hold(values: dict[str, Any]) -> Hold:
 
 def _event(values: dict[str, Any]) -> UsageEvent:
     attempts = tuple(_attempt(attempt) for attempt in values["attempts"])
-    return UsageEvent(**{**values, "tags": tuple(values["tags"]), "attempts": attempts})
+    routing = _routing(values["routing"]) if values.get("routing") else None
+    return UsageEvent(**{**values, "tags": tuple(values["tags"]), "attempts": attempts, "routing": routing})
+
+
+def _routing(values: list[Any]) -> RoutingRecord:
+    record = RoutingRecord(*values)
+    return replace(
+        record,
+        features=a2b_base64(values[_FEATURES]) if record.features is not None else None,
+        unfamiliar=tuple(record.unfamiliar),
+        quality=tuple((p, low, high) for p, low, high in record.quality),
+        tokens=tuple(record.tokens),
+        worth=float(record.worth) if record.worth is not None else None,
+    )
 
 
 def _attempt(values: dict[str, Any]) -> Attempt:
@@ -129,8 +159,14 @@ def _without_free_text(record: Hold | UsageEvent) -> Hold | UsageEvent:
         decision=_plain(record.decision),
         error_code=_plain(record.error_code) if record.error_code is not None else None,
         explanation={},
+        routing=_without_odd_text(record.routing) if record.routing is not None else None,
         attempts=tuple(replace(attempt, raw_usage=None, service_tier=None) for attempt in record.attempts),
     )
+
+
+def _without_odd_text(record: RoutingRecord) -> RoutingRecord:
+    needs = {name: _plain(value) if isinstance(value, str) else value for name, value in record.needs.items()}
+    return replace(record, needs=needs, prompt=_plain(record.prompt) if record.prompt is not None else None)
 
 
 def _plain(text: str) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models.evaluation.routellm import PairedOutcomes
-from router_models.floor import promise_floor
 from router_models.local import learn_local, local_points
 from router_models.router import Router
+from router_models.threshold import promise_floor
 
 DEPLOYMENTS = 200
 # Labelled prompts of a deployment: to learn a local ranking from, and to test thresholds with.

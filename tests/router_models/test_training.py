@@ -120,6 +120,22 @@ def test_held_out_and_overlapping_prompts_are_not_trained_on(tables: Tables) -> 
     assert not repeated["trainable"].any()
 
 
+def test_an_eighth_is_kept_for_promises_and_neither_trained_on_nor_judged(tables: Tables, tmp_path: Path) -> None:
+    prompts = tables.prompts
+    kept = prompts["for_promises"]
+    assert 0.05 < kept.mean() < 0.17
+    assert not (kept & (prompts["trainable"] | prompts["held_out"] | prompts["overlaps"])).any()
+    train(tables, tmp_path / "a.npz")
+    router = Router.load(tmp_path / "a.npz")
+    sample = router.artifact.sample
+    assert len(sample) == kept.sum() == router.card["calibration_sample"]["prompts"]
+    first = prompts.index[kept][0]
+    recorded = tables.outcomes[(tables.outcomes["row"] == first) & (tables.outcomes["tier"] == "premium")]
+    assert sample.labels[0, 2] == recorded["score"].mean()
+    score = router.score_prompt(prompts.loc[first, "prompt"])
+    assert sample.quality[0, 0] == pytest.approx(score.quality["economy"].p, abs=1e-6)
+
+
 @given(st.sampled_from(sorted(EVALUATION_ONLY)), st.integers(0, 2**64 - 1))
 def test_sets_kept_for_evaluation_are_always_held_out(dataset: str, stem: int) -> None:
     assert is_held_out(dataset, f"{stem:016x}")

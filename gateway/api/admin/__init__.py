@@ -17,6 +17,7 @@ from gateway.api.admin import (
     limits,
     members,
     models,
+    policies,
     reconciliation,
     tenants,
     usage,
@@ -43,7 +44,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, exports, reconciliation, jobs, events, audit,
+    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, jobs, events,
+    audit,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.callers import Period
+from gateway.config_policies import NO_ROUTING, Routing
 
 
 def _amount(value: Any) -> Any:
@@ -74,6 +75,7 @@ class NewKeyBody(Body):
     budgets: list[KeyBudget] = Field([], max_length=4)
     limits: dict[str, Count] = {}
     expires_at: datetime | None = None
+    routing: Routing = NO_ROUTING
 
 
 class Rotation(Body):

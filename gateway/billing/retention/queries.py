@@ -26,6 +26,7 @@ from gateway.billing.unpriced.queries import waiting_in
 from gateway.db.insert import insert_or_add, insert_or_update
 from gateway.db.invoice_tables import billing_periods, late_events
 from gateway.db.rollup_tables import MONEY, PICO_PER_MILL, removed_months, removed_sums, usage_days
+from gateway.db.routing_tables import routing_records
 from gateway.db.tables import attempts, rated_lines, usage_events
 from gateway.types import usage_fields
 
@@ -156,7 +157,8 @@ def are_unexplained(connection: Connection, month: Month) -> bool:
 
 
 def delete_rows(connection: Connection, since: datetime, until: datetime) -> int:
-    """Take out requests started in a period, with attempts and rated lines (SQLite)."""
+    """Take out requests started in a period, with attempts, rated lines and routing records (SQLite)."""
+    _forget_routing(connection, since, until)
     mine = select(usage_events.c.request_id).where(*_within(_STARTED, since, until))
     for table in (rated_lines, attempts):
         connection.execute(delete(table).where(table.c.request_id.in_(mine)))
@@ -166,6 +168,11 @@ def delete_rows(connection: Connection, since: datetime, until: datetime) -> int
 def clear_explanations(connection: Connection, since: datetime, until: datetime) -> None:
     """Forget why requests started in a period were routed as they were."""
     connection.execute(update(usage_events).where(*_within(_STARTED, since, until)).values(explanation={}))
+    _forget_routing(connection, since, until)
+
+
+def _forget_routing(connection: Connection, since: datetime, until: datetime) -> None:
+    connection.execute(delete(routing_records).where(*_within(routing_records.c.started_at, since, until)))
 
 
 def removed_months_for(connection: Connection, tenant: str | None, period: Month) -> list[str]:

@@ -26,6 +26,10 @@ class FixedScore:
     expected_output_tokens: dict[str, float]
     difficulty: float = 0.5
     artifact: str = "fixed"
+    rank: float = 0.0
+    familiarity: float = 1.0
+    unfamiliar: tuple[str, ...] = ()
+    features: None = None
 
 
 def score(economy: float, standard: float, premium: float) -> FixedScore:
