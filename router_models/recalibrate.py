@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models.abilities import FLOOR, map_ability
-from router_models.artifact import Artifact, Weights, save
+from router_models.artifact import HEADS, OWN_LEVEL, Artifact, Weights, save
+from router_models.curves import TOKEN_BOUNDS, qualities
 from router_models.errors import TrainingDataError
 from router_models.floor import CalibrationSample
-from router_models.place import ramps
-from router_models.router import TOKEN_BOUNDS, Score
+from router_models.router import Score
 from router_models.tiers import TIERS
 
 # Prompts with a label in any tier that a calibration needs, and labels of one tier without which its curve stays.
@@ -45,12 +45,11 @@ Doubles = NDArray[np.float64]
 class LabelledPrompts:
     """N prompts as an artifact sees them, and what is known of answers to them; tiers in columns, NaN where nothing is known.
 
-    `ease` (N,), `familiarity` (N,; 0 for unfamiliar ones), `expected_tokens` (N, T) and `input_tokens` (N,) are the artifact's;
+    `logits` (N, T) of a good answer, `expected_tokens` (N, T) and `input_tokens` (N,) are the artifact's;
     `labels` (N, T) say how good the tier's answer was, 0..1; `written` (N, T) are its output tokens.
     """
 
-    ease: Doubles
-    familiarity: Doubles
+    logits: Doubles
     expected_tokens: Doubles
     input_tokens: Doubles
     labels: Doubles
@@ -58,7 +57,7 @@ class LabelledPrompts:
 
     def take(self, rows: NDArray[np.int64]) -> LabelledPrompts:
         """These rows only."""
-        parts = (self.ease, self.familiarity, self.expected_tokens, self.input_tokens, self.labels, self.written)
+        parts = (self.logits, self.expected_tokens, self.input_tokens, self.labels, self.written)
         return LabelledPrompts(*(part[rows] for part in parts))
 
 
@@ -82,8 +81,7 @@ def labelled_prompts(
     """Prompts scored by the artifact that is to be calibrated; see LabelledPrompts for the shapes."""
     tokens = [[score.expected_output_tokens[tier] for tier in TIERS] for score in scores]
     return LabelledPrompts(
-        ease=np.array([score.ease for score in scores], dtype=np.float64),
-        familiarity=np.array([score.familiarity for score in scores], dtype=np.float64),
+        logits=np.array([score.logits for score in scores], dtype=np.float64).reshape(len(scores), len(TIERS)),
         expected_tokens=np.array(tokens, dtype=np.float64).reshape(len(scores), len(TIERS)),
         input_tokens=np.array(input_tokens, dtype=np.float64),
         labels=labels,
@@ -99,7 +97,7 @@ def recalibrate(artifact: Artifact, labelled: LabelledPrompts, seed: int = 0) ->
     weights, changes = _refitted(artifact.weights, labelled.take(fit))
     longer = weights.token_factor / artifact.weights.token_factor
     if tested.size:
-        sample = _own_sample(weights, labelled.take(tested), longer)
+        sample = _own_sample(changes, labelled.take(tested), longer)
         drawn = "half of the prompts labelled in two tiers or more"
     else:
         sample = _moved_sample(artifact.sample, changes, longer)
@@ -115,26 +113,12 @@ def recalibrate(artifact: Artifact, labelled: LabelledPrompts, seed: int = 0) ->
             "labelled_in_all": int((~np.isnan(sample.labels)).all(axis=1).sum()),
         },
         "tiers": {
-            tier: _tier_report(artifact.weights, labelled.take(fit), column, changes[column], seed)
+            tier: _tier_report(labelled.take(fit), column, changes[column], seed)
             for column, tier in enumerate(TIERS)
         },
     }
     card = {**artifact.card, "recalibrated": report, "calibration_sample": report["sample"]}
     return Recalibrated(replace(artifact, weights=weights, card=card, sample=sample), report)
-
-
-def raw_logits(weights: Weights, ease: Doubles, familiarity: Doubles) -> Doubles:
-    """Logits (N, T) of a good answer by the artifact's curves, before a stronger tier is kept from being worse."""
-    ends = np.einsum("ns,fts->fnt", ramps(ease, weights.knots), weights.slope) + weights.offset[:, None, :]
-    result: Doubles = ends[0] + familiarity[:, None] * (ends[1] - ends[0])
-    return result
-
-
-def qualities(logits: Doubles) -> Doubles:
-    """Probabilities (N, T) as the router reports them: never certain, never falling from one tier to the next."""
-    bounded = np.clip(1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0))), FLOOR, 1.0 - FLOOR)
-    result: Doubles = np.maximum.accumulate(bounded, axis=1)
-    return result
 
 
 def _check(labelled: LabelledPrompts, known: NDArray[np.bool_]) -> None:
@@ -170,7 +154,7 @@ def _change(logit: Doubles, label: Doubles) -> Doubles:
 
 
 def _refitted(weights: Weights, labelled: LabelledPrompts) -> tuple[Weights, Doubles]:
-    logits = raw_logits(weights, labelled.ease, labelled.familiarity)
+    logits = labelled.logits
     changes = np.zeros((len(TIERS), 2))
     half, factor = weights.half_width.copy(), weights.token_factor.copy()
     for column in range(len(TIERS)):
@@ -181,9 +165,13 @@ def _refitted(weights: Weights, labelled: LabelledPrompts) -> tuple[Weights, Dou
             half[:, column] = max(half[0, column], width), width
         counted = ~np.isnan(labelled.written[:, column])
         factor[column] *= _token_change(labelled.written[counted, column], labelled.expected_tokens[counted, column])
-    slope = weights.slope * changes[None, :, :1]
-    offset = weights.offset * changes[None, :, 0] + changes[None, :, 1]
-    return replace(weights, slope=slope, offset=offset, half_width=half, token_factor=factor), changes
+    slope = weights.slope * changes[:, :1]
+    offset = weights.offset * changes[:, 0] + changes[:, 1]
+    # The levels of a tier's own are parts of its logits, so they are stretched too.
+    stretch = np.ones(HEADS, dtype=np.float32)
+    stretch[2 + OWN_LEVEL : 2 + OWN_LEVEL + len(TIERS)] = changes[:, 0]
+    heads = {name: getattr(weights, name) * stretch for name in ("kernel", "core", "bias")}
+    return replace(weights, slope=slope, offset=offset, half_width=half, token_factor=factor, **heads), changes
 
 
 def _token_change(written: Doubles, expected: Doubles) -> float:
@@ -217,9 +205,9 @@ def _half_width(logit: Doubles, label: Doubles) -> float | None:
     return float(np.clip(max(misses), NARROWEST, WIDEST))
 
 
-def _own_sample(weights: Weights, tested: LabelledPrompts, longer: Doubles) -> CalibrationSample:
+def _own_sample(changes: Doubles, tested: LabelledPrompts, longer: Doubles) -> CalibrationSample:
     return CalibrationSample(
-        quality=qualities(raw_logits(weights, tested.ease, tested.familiarity)),
+        quality=qualities(tested.logits * changes[:, 0] + changes[:, 1]),
         output_tokens=np.clip(tested.expected_tokens * longer, *TOKEN_BOUNDS),
         input_tokens=tested.input_tokens,
         labels=tested.labels,
@@ -233,9 +221,7 @@ def _moved_sample(old: CalibrationSample, changes: Doubles, longer: Doubles) -> 
     return CalibrationSample(qualities(logits), np.clip(tokens, *TOKEN_BOUNDS), old.input_tokens, old.labels)
 
 
-def _tier_report(
-    weights: Weights, labelled: LabelledPrompts, column: int, change: Doubles, seed: int
-) -> dict[str, Any]:
+def _tier_report(labelled: LabelledPrompts, column: int, change: Doubles, seed: int) -> dict[str, Any]:
     """Labels and change of one tier, and the log loss before and after, each prompt judged by a fit without it."""
     use = ~np.isnan(labelled.labels[:, column])
     label = labelled.labels[use, column]
@@ -243,7 +229,7 @@ def _tier_report(
     report["shift"] = round(float(change[1]), 4)
     if label.size < WANTED_IN_TIER:
         return {**report, "note": f"fewer than {WANTED_IN_TIER} labels: the curve stays as it was"}
-    logit = raw_logits(weights, labelled.ease[use], labelled.familiarity[use])[:, column]
+    logit = labelled.logits[use, column]
     return {
         **report,
         "mean_label": round(float(label.mean()), 4),

@@ -28,7 +28,7 @@ LAYERS = (
         "the outside of the house: it may see every room and no room may see it",
     ),
     Layer("sentence", ("chat", "jobs"), True, "says what happens, in order; rooms below must not know that order"),
-    Layer("assembly", ("services", "judgement"), True, "puts the parts together once"),
+    Layer("assembly", ("services", "judgement", "rescoring"), True, "puts the parts together once"),
     Layer(
         "parts",
         ("keys", "limits", "cache", "routing", "reasoning", "providers", "metering", "billing", "reports"),
@@ -100,7 +100,7 @@ RULES = (
         "gateway",
         ("router_models",),
         "the router is loaded once, where everything is assembled, and passed by hand",
-        unless=("gateway/services.py", "gateway/judgement.py", "gateway/commands/router.py"),
+        unless=("gateway/services.py", "gateway/judgement.py", "gateway/rescoring.py", "gateway/commands/router.py"),
     ),
     Rule("gateway", ("sklearn", "scipy", "pandas", "litellm"), "heavy libraries must not be in the gateway's memory"),
     Rule(
