@@ -11,6 +11,8 @@ from router_models.place import ramps
 from router_models.tiers import TIERS
 
 TOKEN_BOUNDS = (1.0, 16_384.0)
+# Of familiarity: on unfamiliar domains the tiers' own levels do harm, on familiar ones they are most of what is to be had.
+OWN_POWER = 3
 
 Doubles = NDArray[np.float64]
 
@@ -26,7 +28,7 @@ def logits_of(weights: Weights, heads: Doubles, familiarity: Doubles) -> Doubles
     """Logits (N, T) of a good answer from heads (N, H), before a stronger tier is kept from being worse."""
     parts = ramps(drawn_ease(heads[:, 0], familiarity, weights.shrink), weights.knots)
     own = heads[:, 2 + OWN_LEVEL : 2 + OWN_LEVEL + len(TIERS)]
-    result: Doubles = parts @ weights.slope.T + weights.offset + familiarity[:, None] ** 2 * own
+    result: Doubles = parts @ weights.slope.T + weights.offset + familiarity[:, None] ** OWN_POWER * own
     return result
 
 

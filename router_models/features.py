@@ -55,8 +55,15 @@ def _drawn(**as_byte: bytes) -> bytes:
 _WORDS = _drawn(a=_LOWER + _UPPER + _HIGH, n=_DIGIT)
 _LENGTHS = _drawn(a=_LOWER + _UPPER + _HIGH + _DIGIT)
 _NAMES = bytes(
-    ord("a") if code in _LOWER + b"," else ord("A") if code in _UPPER else ord("n") if code in _DIGIT else
-    code if code in b" ." else ord("x")
+    ord("a")
+    if code in _LOWER + b","
+    else ord("A")
+    if code in _UPPER
+    else ord("n")
+    if code in _DIGIT
+    else code
+    if code in b" ."
+    else ord("x")
     for code in range(256)
 )
 _OPTIONS = bytes(

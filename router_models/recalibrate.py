@@ -113,8 +113,7 @@ def recalibrate(artifact: Artifact, labelled: LabelledPrompts, seed: int = 0) ->
             "labelled_in_all": int((~np.isnan(sample.labels)).all(axis=1).sum()),
         },
         "tiers": {
-            tier: _tier_report(labelled.take(fit), column, changes[column], seed)
-            for column, tier in enumerate(TIERS)
+            tier: _tier_report(labelled.take(fit), column, changes[column], seed) for column, tier in enumerate(TIERS)
         },
     }
     card = {**artifact.card, "recalibrated": report, "calibration_sample": report["sample"]}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import LENGTH, OWN_LEVEL, REASONING, THINKING, Artifact, load
-from router_models.curves import TOKEN_BOUNDS
+from router_models.curves import OWN_POWER, TOKEN_BOUNDS
 from router_models.explain import Contribution, contributions
 from router_models.features import Features, Floats, extract
 from router_models.place import Landmarks, Placed, ramps, signals_of
@@ -215,7 +215,7 @@ class Router:
         drawn = (keep + familiarity * (1.0 - keep)) * ease + away * shift
         piece = bisect_right(self._knots, drawn)
         beyond = drawn - self._starts[piece]
-        own, shared = familiarity * familiarity, away * rest[LENGTH]
+        own, shared = familiarity**OWN_POWER, away * rest[LENGTH]
         p = low = high = 0.0
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
