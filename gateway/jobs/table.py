@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.jobs.alerts.budgets import fire_budget_alerts
 from gateway.jobs.alerts.operator import verify_books, watch
+from gateway.jobs.alerts.watched import JOB as BUDGET_ALERTS
 from gateway.jobs.exports import run_exports
 from gateway.jobs.holds.give_back import give_back_holds
 from gateway.jobs.outbox.send import send_outbox
@@ -14,7 +15,7 @@ from gateway.jobs.storage import apply_retention, open_partitions
 JOBS: tuple[Job, ...] = (
     Job("send", 5, send_outbox),
     Job("give-back", 15, give_back_holds),
-    Job("budget-alerts", 60, fire_budget_alerts),
+    Job(BUDGET_ALERTS, 60, fire_budget_alerts),
     Job("watch", 60, watch),
     Job("exports", 60, run_exports),
     Job("rate-unpriced", 300, rate_unpriced),

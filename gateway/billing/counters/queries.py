@@ -103,7 +103,7 @@ def used(database: Database, counter: str, tenant: str, now: float, *, shared: b
             spent = _within(spent, attempts.c.request_started_at, span)  # partitions are chosen by it
         total = connection.execute(_within(spent, usage_events.c.started_at, span)).scalar_one()
         if span.starts_at is None:  # shorter windows lie in months that retention keeps
-            total += removed_money(connection, kind, "charge").get((tenant, owner), 0)  # type: ignore[arg-type]
+            total += removed_money(connection, kind, "charge", [owner]).get((tenant, owner), 0)  # type: ignore[arg-type]
         return by_job + int(total) + _held(connection, counter, kind, tenant, owner, quantity, span)
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from gateway.billing.periods import queries as periods
 from gateway.billing.periods.month import Month
 from gateway.billing.unpriced.queries import waiting_in
-from gateway.db.insert import insert_or_add, insert_or_update
+from gateway.db.insert import among, insert_or_add, insert_or_update
 from gateway.db.invoice_tables import billing_periods, late_events
 from gateway.db.rollup_tables import MONEY, PICO_PER_MILL, removed_months, removed_sums, usage_days
 from gateway.db.tables import attempts, rated_lines, usage_events
@@ -178,10 +178,14 @@ def removed_months_for(connection: Connection, tenant: str | None, period: Month
     return sorted(wanted & set(connection.scalars(gone)))
 
 
-def removed_money(connection: Connection, kind: Kind, book: Literal["cost", "charge"]) -> dict[tuple[str, str], int]:
-    """Pico-USD of removed requests by tenant and owner."""
+def removed_money(
+    connection: Connection, kind: Kind, book: Literal["cost", "charge"], owners: Iterable[str] | None = None
+) -> dict[tuple[str, str], int]:
+    """Pico-USD of removed requests by tenant and owner, of these owners or all."""
     columns = [func.sum(removed_sums.c[f"{book}_{part}"]) for part in ("mills", "rest_pico")]
     query = select(removed_sums.c.tenant, removed_sums.c.owner, *columns).where(removed_sums.c.kind == kind)
+    if owners is not None:
+        query = query.where(among(connection, removed_sums.c.owner, list(owners)))
     query = query.group_by(removed_sums.c.tenant, removed_sums.c.owner)
     return {
         (tenant, owner): int(mills) * PICO_PER_MILL + int(rest)
