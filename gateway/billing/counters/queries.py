@@ -13,8 +13,10 @@ from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, s
 from sqlalchemy.dialects.postgresql import JSONB
 
 from gateway.billing.retention.queries import removed_money
+from gateway.billing.unpriced.counters import CounterChange
 from gateway.callers import ScopeKind
 from gateway.db.connect import Database
+from gateway.db.job_tables import counter_changes
 from gateway.db.partitions import of_request
 from gateway.db.tables import SETTLED_LATE, TO_GIVE_BACK, UNPRICED_LATE, attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
@@ -67,6 +69,16 @@ def late_charges(connection: Connection, tenant: str | None = None, at_most: int
             owed += _corrected(connection, row.request_id, row.attempt_count, row.started_at)
             found.append(LateCharge(row.request_id, counters, owed, row.tokens))
     return found[:at_most]
+
+
+def pending_changes(
+    connection: Connection, tenant: str | None = None, at_most: int | None = None
+) -> list[CounterChange]:
+    """The oldest changes that the shared counters still lack, of all tenants or of one."""
+    query = select(counter_changes).order_by(counter_changes.c.created_at, counter_changes.c.name).limit(at_most)
+    if tenant is not None:
+        query = query.where(counter_changes.c.tenant == tenant)
+    return [CounterChange(row.name, row.tenant, row.changes) for row in connection.execute(query)]
 
 
 def _corrected(connection: Connection, request_id: str, attempts: int, started_at: datetime) -> int:
@@ -162,13 +174,14 @@ def _held(
 
 
 def _left_to_the_job(connection: Connection, counter: str, tenant: str) -> int:
-    """What released holds still take from a counter, less the late charges that it lacks. There are seldom any."""
+    """What released holds still take from a counter, less what it lacks of late charges and rated calls. There are seldom any."""
     if corrected_as(counter) is None:
         return 0
     query = select(holds.c.claims).where(text(TO_GIVE_BACK), holds.c.tenant == tenant)
     taken = sum(taken for claims in connection.scalars(query) for name, taken in claims if name == counter)
     late = (charge for charge in late_charges(connection, tenant) if counter in charge.counters)
-    return int(taken) - sum(charge.amount(counter) for charge in late)
+    lacking = sum(change.changes.get(counter, 0) for change in pending_changes(connection, tenant))
+    return int(taken) - sum(charge.amount(counter) for charge in late) - lacking
 
 
 def _of_session(
