@@ -10,7 +10,7 @@ from gateway.jobs.holds.give_back import give_back_holds
 from gateway.jobs.outbox.send import send_outbox
 from gateway.jobs.rate_unpriced import run as rate_unpriced
 from gateway.jobs.runner import Job
-from gateway.jobs.storage import apply_retention, open_partitions
+from gateway.jobs.storage import apply_retention, open_partitions, remove_old_holds
 
 JOBS: tuple[Job, ...] = (
     Job("send", 5, send_outbox),
@@ -22,4 +22,5 @@ JOBS: tuple[Job, ...] = (
     Job("verify", 86_400, verify_books),
     Job("partitions", 3_600, open_partitions),
     Job("retention", 86_400, apply_retention),
+    Job("holds", 86_400, remove_old_holds),
 )

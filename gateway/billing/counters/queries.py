@@ -174,7 +174,7 @@ def _held(
 
 
 def _left_to_the_job(connection: Connection, counter: str, tenant: str) -> int:
-    """What released holds still take from a counter, less what it lacks of late charges and rated calls. There are seldom any."""
+    """What released holds still take from a counter, less what late charges and rated calls add. There are seldom any."""
     if corrected_as(counter) is None:
         return 0
     query = select(holds.c.claims).where(text(TO_GIVE_BACK), holds.c.tenant == tenant)

@@ -26,7 +26,9 @@ def standing(
 def users_since(connection: Connection, tenant: str, since: datetime) -> list[str]:
     """End users of a tenant with requests that started from a moment on."""
     user, of = usage_events.c.end_user, usage_events.c.tenant == tenant
-    return list(connection.scalars(select(user).where(of, user.is_not(None), usage_events.c.started_at >= since).distinct()))
+    return list(
+        connection.scalars(select(user).where(of, user.is_not(None), usage_events.c.started_at >= since).distinct())
+    )
 
 
 def users_after(connection: Connection, tenant: str, since: datetime | None, after: str, at_most: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Which budgets may need an alert: those of every owner with a name, and what each unnamed end user has of them.
 
-Unnamed users are known from their requests alone. A look takes those that asked for something since the look before, and once an
-hour everybody who did in the window, a page at a time; nobody else can have reached anything.
+Unnamed users are known from their requests alone. A look takes those that asked for something since the look before, and once
+an hour everybody who did in the window, a page at a time; nobody else can have reached anything.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def pages_of_budgets(context: Context, rungs: Sequence[Rung], before: float) -> 
         named = {other.owner.name for other in rungs if other.owner.kind == "user" and _same_tenant(other, rung)}
         for users in _users(context, rung, before, since):
             yield [
-                Watched(rung.owner.tenant, budget.scope + user, replace(budget, scope=budget.scope + user), unnamed=True)
+                Watched(
+                    rung.owner.tenant, budget.scope + user, replace(budget, scope=budget.scope + user), unnamed=True
+                )
                 for user in users
                 if user not in named
                 for budget in rung.allowance.budgets

@@ -3,8 +3,8 @@
 The deliverer closes such holds in SQL without a charge. Here their claims are taken off the counters under the name of the
 request, which a late settlement by a process that only seemed gone uses as well: whoever comes second changes nothing, and the
 store says who was first. Should its usage reach SQL after this job was first, its charge is added to the counters, once.
-What counters lack since calls were rated is added in the same way. Whatever fails is done again at the next run; the store remembers the names for longer than any counter but those of lifetime
-budgets lives.
+What counters lack since calls were rated is added in the same way. Whatever fails is done again at the next run; the store
+remembers the names for longer than any counter but those of lifetime budgets lives.
 """
 
 from __future__ import annotations

@@ -104,9 +104,10 @@ def test_a_mapping_that_says_a_column_twice_is_refused(tmp_path: Path) -> None:
     assert code == 2
     assert "mapping.yaml: not valid YAML: line 4: the key 'model' stands in line 2 already; leave one of them." in said
     mapping.write_bytes(b"columns: \xff\n")
-    assert "mapping.yaml: not valid YAML" in books.refused(
-        "reconcile", "import", *MONTH, "--columns", str(mapping), str(books.bill)
-    )[1]
+    assert (
+        "mapping.yaml: not valid YAML"
+        in books.refused("reconcile", "import", *MONTH, "--columns", str(mapping), str(books.bill))[1]
+    )
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {

@@ -56,14 +56,19 @@ def asked(*attempts: Attempt, **changes: Any) -> UsageEvent:
     return served(*attempts, **given)
 
 
-async def serve(database: Database, folder: Path, redis_url: str, event: UsageEvent, names: tuple[str, ...] = MONEY) -> None:
+async def serve(
+    database: Database, folder: Path, redis_url: str, event: UsageEvent, names: tuple[str, ...] = MONEY
+) -> None:
     """Hold, settle and deliver as a gateway does: the counters keep what the request owes without a price."""
     claims = tuple((name, event.hold) for name in names)
     store = RedisStore(redis_url)
     assert await store.reserve([Claim(name, amount, 10**18) for name, amount in claims]) is None
     await store.adjust(
         [
-            (Claim(name, amount, 0), sum(a.owed for a in event.attempts if "model:" not in name or name.endswith(a.model)))
+            (
+                Claim(name, amount, 0),
+                sum(a.owed for a in event.attempts if "model:" not in name or name.endswith(a.model)),
+            )
             for name, amount in claims
         ],
         once=event.request_id,
@@ -163,8 +168,10 @@ async def test_a_request_of_which_one_call_still_waits_counts_the_other_and_all_
     assert rate(database, LATER, two_models()).calls == 1
     assert stand(counters, names) == summed(database, shared=True, names=names)
     run_job(context_of(database, redis_url))
-    assert stand(counters, names) == summed(database, shared=True, names=names) == summed(
-        database, shared=False, names=names
+    assert (
+        stand(counters, names)
+        == summed(database, shared=True, names=names)
+        == summed(database, shared=False, names=names)
     )
     assert stand(counters, names)["budget-lifetime/ever/model:acme/other"] == 100 * 10**6
 

@@ -50,7 +50,10 @@ def test_each_user_is_told_about_once_per_window_and_named_ones_by_their_own_bud
     database: Database, clock: Clock, tmp_path: Path
 ) -> None:
     context = context_of(
-        database, clock, {"limit_usd": 10, "period": "day"}, named={"vip": {"budget": {"limit_usd": 100, "period": "day"}}}
+        database,
+        clock,
+        {"limit_usd": 10, "period": "day"},
+        named={"vip": {"budget": {"limit_usd": 100, "period": "day"}}},
     )
     day = 86_400
     spend(
@@ -142,7 +145,8 @@ def test_everybody_is_found_over_pages_and_a_tenant_hears_of_so_many_users_and_n
     spend(tmp_path, database, *(costing("10", end_user=f"user {number:05d}") for number in range(users)))
     left_out = users - MOST_USERS
     assert (
-        fire_budget_alerts(context) == f"{MOST_USERS} budget alerts given, 0 ended, {left_out} of further users left out"
+        fire_budget_alerts(context)
+        == f"{MOST_USERS} budget alerts given, 0 ended, {left_out} of further users left out"
     )
     assert fire_budget_alerts(context) is None
     assert len(told(database)) == MOST_USERS
