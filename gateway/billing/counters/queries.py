@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, cast, func, literal, select, text, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from gateway.billing.retention.queries import removed_money
@@ -71,13 +71,9 @@ def late_charges(connection: Connection, tenant: str | None = None, at_most: int
     return found[:at_most]
 
 
-def pending_changes(
-    connection: Connection, tenant: str | None = None, at_most: int | None = None
-) -> list[CounterChange]:
-    """The oldest changes that the shared counters still lack, of all tenants or of one."""
+def pending_changes(connection: Connection, at_most: int) -> list[CounterChange]:
+    """The oldest changes that the shared counters still lack."""
     query = select(counter_changes).order_by(counter_changes.c.created_at, counter_changes.c.name).limit(at_most)
-    if tenant is not None:
-        query = query.where(counter_changes.c.tenant == tenant)
     return [CounterChange(row.name, row.tenant, row.changes) for row in connection.execute(query)]
 
 
@@ -180,8 +176,17 @@ def _left_to_the_job(connection: Connection, counter: str, tenant: str) -> int:
     query = select(holds.c.claims).where(text(TO_GIVE_BACK), holds.c.tenant == tenant)
     taken = sum(taken for claims in connection.scalars(query) for name, taken in claims if name == counter)
     late = (charge for charge in late_charges(connection, tenant) if counter in charge.counters)
-    lacking = sum(change.changes.get(counter, 0) for change in pending_changes(connection, tenant))
-    return int(taken) - sum(charge.amount(counter) for charge in late) - lacking
+    return int(taken) - sum(charge.amount(counter) for charge in late) - _lacking(connection, counter, tenant)
+
+
+def _lacking(connection: Connection, counter: str, tenant: str) -> int:
+    """What pending changes add to a counter, summed in SQL: many calls may be rated at once."""
+    each = func.json_each if connection.dialect.name == "sqlite" else func.json_each_text
+    pairs = each(counter_changes.c.changes).table_valued("key", "value")
+    query = select(func.coalesce(func.sum(cast(pairs.c.value, BigInteger)), 0)).select_from(
+        counter_changes.join(pairs, true())
+    )
+    return int(connection.execute(query.where(counter_changes.c.tenant == tenant, pairs.c.key == counter)).scalar_one())
 
 
 def _of_session(

@@ -68,7 +68,7 @@ async def _work_off(context: Context, store: Store | None) -> tuple[int, int, in
                 with transaction(database) as connection:
                     queries.unmark(connection, [hold.request_id for hold in late])
             with snapshot(database) as connection:
-                lacking = pending_changes(connection, at_most=BATCH)
+                lacking = pending_changes(connection, BATCH)
             for change in lacking:
                 await _add(store, change)
             if lacking:

@@ -31,11 +31,12 @@ from tests.gateway.jobs.test_give_back import context_of, run_job
 from tests.pricing import pair
 from tests.usage import hold_of
 
+USER = "b\"o'b/日本 %"
 MONEY = (
     "budget-day/2026-10-05/tenant:acme",
     "budget-month/2026-10/key:key_1",
     "budget-lifetime/ever/project:acme/web",
-    "budget-week/2026-W41/user:acme/bob",
+    f"budget-week/2026-W41/user:acme/{USER}",
     "budget-lifetime/ever/tag:acme/batch",
     "budget-lifetime/ever/model:acme/new",
     "session-money/99999999/session:acme/run",
@@ -52,7 +53,7 @@ def counters(redis_url: str) -> Iterator[redis.Redis]:
 
 def asked(*attempts: Attempt, **changes: Any) -> UsageEvent:
     """A call without a price that every kind of budget counts."""
-    given = {"project": "web", "end_user": "bob", "tags": ("batch", "other"), "session_id": "run", **changes}
+    given = {"project": "web", "end_user": USER, "tags": ("batch", "other"), "session_id": "run", **changes}
     return served(*attempts, **given)
 
 
@@ -93,7 +94,7 @@ def summed(database: Database, *, shared: bool, names: tuple[str, ...] = MONEY) 
 
 def waiting(database: Database) -> int:
     with snapshot(database) as connection:
-        return len(pending_changes(connection))
+        return len(pending_changes(connection, 100))
 
 
 async def test_every_counter_ends_at_what_the_call_costs_and_a_rebuild_at_any_moment_agrees(
@@ -268,7 +269,7 @@ async def test_a_call_whose_hold_was_given_back_is_rated_when_the_counters_have_
         counters.set(PREFIX + name, MAXIMUM)
     spool = Spool.open(tmp_path)
     claims, ended = tuple((name, MAXIMUM) for name in names), (now - timedelta(minutes=30)).timestamp()
-    spool.hold(hold_of(event, claims=claims, project="web", end_user="bob", expires_at=ended))
+    spool.hold(hold_of(event, claims=claims, project="web", end_user=USER, expires_at=ended))
     deliverer = Deliverer(tmp_path, database)
     deliverer.deliver_once()
     run_job(context_of(database, redis_url))
