@@ -79,11 +79,17 @@ def _compare(context: Context, watched: Sequence[Watched], now: float) -> _Told:
     with transaction(context.database) as connection:
         for key in ended:
             queries.end_alert(connection, "budget", key, now)
+        told: dict[tuple[object, ...], int] = {}
         for each, alert in fired:
-            if each.unnamed and queries.told_of_users(connection, each.tenant, alert.key) >= MOST_USERS:
-                left_out += 1
-            else:
-                given += fire(connection, alert, tenants[each.tenant], now)
+            if each.unnamed:
+                same = (each.tenant, *alert.key[1:])
+                if same not in told:
+                    told[same] = queries.told_of_users(connection, each.tenant, alert.key)
+                if told[same] >= MOST_USERS:
+                    left_out += 1
+                    continue
+                told[same] += 1
+            given += fire(connection, alert, tenants[each.tenant], now)
     return _Told(given, len(ended), left_out)
 
 
