@@ -13,6 +13,7 @@ from gateway.api.chat import chat_completions
 from gateway.api.errors import install_error_handlers
 from gateway.catalog import Catalog
 from gateway.errors import ConfigError, StartupError, Unavailable
+from gateway.garbage import keep_what_is_loaded
 from gateway.middleware import Front, HotRoute
 from gateway.services import close_services, open_services
 from gateway.settings import Settings
@@ -35,6 +36,7 @@ def create_app(settings: Settings, catalog: Catalog, engine_url: str | None = No
             front.failure = error
             raise
         app.state.services = front.services = services
+        keep_what_is_loaded(look_after=10_000)
         try:
             yield
         finally:

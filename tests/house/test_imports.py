@@ -57,7 +57,7 @@ LAYERS = (
     ),
     Layer(
         "words",
-        ("types", "callers", "conventions", "money", "errors", "settings"),
+        ("types", "callers", "conventions", "money", "errors", "settings", "garbage"),
         True,
         "what everybody says; it depends on nothing",
     ),

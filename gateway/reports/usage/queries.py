@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Literal, get_args
 
 from sqlalchemy import (
@@ -13,7 +14,6 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Integer,
-    Row,
     Select,
     Subquery,
     and_,
@@ -65,25 +65,29 @@ def sums(
     if part.source == "rows":
         query = _of_rows(part, group_by, tenant, sqlite)
     else:
-        query = _of_rollups(part, group_by, tenant)
+        query = _of_rollups(part, group_by, tenant, sqlite)
         if not sqlite:
             # Some ten thousand groups are summed in memory instead of being sorted on disk.
             connection.execute(text("SET LOCAL work_mem = '64MB'"))
     width = len(group_by)
-    times = (
-        []
-        if part.source == "rows"
-        else [(place, _TIMES[name]) for place, name in enumerate(group_by) if name in _TIMES]
-    )
-    texts: dict[tuple[datetime, str], str] = {}
-    for row in connection.execute(query).all():
-        groups = list(row[:width])
+    found = connection.execute(query).all()
+    if part.source == "rows":
+        yield from ((tuple(row[:width]), [int(value) for value in row[width:]]) for row in found)
+        return
+    texts: dict[tuple[int, str], str] = {}
+    times = [(place, _TIMES[name]) for place, name in enumerate(group_by) if name in _TIMES]
+    for row in found:
+        groups = row[:width]
         for place, form in times:
-            start = groups[place]
-            if (start, form) not in texts:
-                texts[start, form] = start.strftime(form)
-            groups[place] = texts[start, form]
-        yield tuple(groups), _numbers(row[width:], part)
+            seconds = groups[place]
+            text_of = texts.get((seconds, form))
+            if text_of is None:
+                text_of = texts[seconds, form] = datetime.fromtimestamp(seconds, UTC).strftime(form)
+            groups = (*groups[:place], text_of, *groups[place + 1 :])
+        numbers = list(row[width:-5])
+        cost, cost_rest, charge, charge_rest, everything = row[-5:]
+        numbers += (cost * PICO_PER_MILL + cost_rest, charge * PICO_PER_MILL + charge_rest, everything)
+        yield groups, numbers
 
 
 def sums_and_total(
@@ -94,9 +98,10 @@ def sums_and_total(
     if part.source == "rows":
         [(_, everything)] = sums(connection, part, (), tenant)
         return found, everything
-    columns = list(zip(*(numbers for _, numbers in found), strict=True))
-    everything = [sum(column) for column in columns] if columns else [0] * (len(SUMS) + 1)
-    return [(groups, numbers[:-1]) for groups, numbers in found], [everything[-1], *everything[1:-1]]
+    requests = sum(numbers.pop() for _, numbers in found)
+    columns = [numbers for _, numbers in found]
+    others = (sum(map(itemgetter(place), columns)) for place in range(1, len(SUMS)))
+    return found, [requests, *others]
 
 
 def removed_month(connection: Connection, since: datetime | None, until: datetime | None) -> str | None:
@@ -150,11 +155,13 @@ def _tags(wanted: Sequence[ColumnElement[bool]], sqlite: bool) -> Subquery:
     return select(*columns).select_from(usage_events.join(each, true())).where(*wanted).distinct().subquery("tags")
 
 
-def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None) -> Select[Any]:
+def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bool) -> Select[Any]:
     table = usage_days if part.source == "days" else usage_hours
-    # The start stays a moment here: making text of it in SQL would take as long as everything else.
-    columns_of = [table.c.start if name in _TIMES else usage_groups.c[_COLUMNS.get(name, name)] for name in group_by]
-    named = [column.label(f"group_{index}") for index, column in enumerate(columns_of)]
+    raw = [table.c.start if name in _TIMES else usage_groups.c[_COLUMNS.get(name, name)] for name in group_by]
+    # Seconds since the epoch, of a group and not of its rows: as text or as a moment it would take as long as everything else.
+    start = func.strftime("%s", table.c.start) if sqlite else func.date_part("epoch", table.c.start)
+    shown = [cast(start, BigInteger) if name in _TIMES else raw[place] for place, name in enumerate(group_by)]
+    named = [column.label(f"group_{index}") for index, column in enumerate(shown)]
     counted = _COUNTED[_OF_ATTEMPTS.intersection(group_by)]
     columns = [counted, "estimated", *usage_fields(), *_PARTS]
     everything = cast(func.coalesce(func.sum(table.c.requests), 0), BigInteger).label("everything")
@@ -165,14 +172,7 @@ def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None) -> Sele
         query = query.select_from(table.join(usage_groups, usage_groups.c.id == table.c.group_id))
     if tenant is not None:
         query = query.where(usage_groups.c.tenant == tenant)
-    return query.where(*_between(table.c.start, part)).group_by(*(group.name for group in named))
-
-
-def _numbers(values: Row[Any] | Sequence[Any], part: Part) -> list[int]:
-    if part.source == "rows":
-        return [int(value) for value in values]
-    cost, charge = (values[place] * PICO_PER_MILL + values[place + 1] for place in (-5, -3))
-    return [*values[:-5], cost, charge, values[-1]]
+    return query.where(*_between(table.c.start, part)).group_by(*raw)
 
 
 def _row_group(name: str, sqlite: bool) -> ColumnElement[Any]:
