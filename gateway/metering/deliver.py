@@ -174,7 +174,7 @@ class Deliverer:
                 counts.known += 1
         with transaction(self._database) as connection:
             opened = [pair for name, pair in holds.items() if name not in events or events[name][1].reserved]
-            queries.write_holds(connection, opened)
+            queries.write_holds(connection, opened, now)
             if events:
                 counts.events = self._write_events(connection, events, now)
                 counts.known += len(events) - counts.events

@@ -12,14 +12,17 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    FromClause,
     Integer,
     Select,
+    Subquery,
     and_,
     cast,
     func,
     literal,
     select,
     text,
+    true,
 )
 
 from gateway.db.partitions import month_start
@@ -30,7 +33,7 @@ from gateway.types import usage_fields
 
 GroupBy = Literal[
     "tenant", "key", "key_name", "project", "user", "model", "provider", "tier", "day", "hour", "outcome", "session",
-    "requested_model",
+    "requested_model", "tag",
 ]  # fmt: skip
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
 SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
@@ -38,7 +41,7 @@ SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
 _COLUMNS = {"key": "key_id", "session": "session_id", "user": "end_user"}
 _OF_ATTEMPTS = frozenset({"model", "provider"})
 _TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
-_ROWS_ONLY = frozenset({"session", "user", "requested_model"})
+_ROWS_ONLY = frozenset({"session", "user", "requested_model", "tag"})
 _COUNTED = {
     frozenset[str](): "requests",
     frozenset({"model"}): "requests_by_model",
@@ -60,9 +63,7 @@ def sums(
     """Groups and their SUMS, of everybody or of one tenant; from roll-ups with the number of all requests behind them."""
     sqlite = connection.dialect.name == "sqlite"
     if part.source == "rows":
-        of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
-        query = _of_rows(part, [_row_group(name, sqlite) for name in group_by], of_attempts)
-        query = query if tenant is None else query.where(usage_events.c.tenant == tenant)
+        query = _of_rows(part, group_by, tenant, sqlite)
     else:
         query = _of_rollups(part, group_by, tenant, sqlite)
         if not sqlite:
@@ -114,10 +115,17 @@ def removed_month(connection: Connection, since: datetime | None, until: datetim
     return month
 
 
-def _of_rows(part: Part, groups: Sequence[ColumnElement[Any]], of_attempts: bool) -> Select[Any]:
-    """From usage rows, or from their attempts."""
+def _of_rows(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bool) -> Select[Any]:
+    """From usage rows, or from their attempts; a request with several tags is in the group of each."""
+    wanted = _between(usage_events.c.started_at, part)
+    if tenant is not None:
+        wanted.append(usage_events.c.tenant == tenant)
+    of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
     table = attempts if of_attempts else usage_events
+    tags = _tags(wanted, sqlite)
+    groups = [tags.c.tag if name == "tag" else _row_group(name, sqlite) for name in group_by]
     named = [group.label(f"group_{index}") for index, group in enumerate(groups)]
+    rows: FromClause = usage_events
     query = select(
         *named,
         func.count(usage_events.c.request_id.distinct())
@@ -132,9 +140,19 @@ def _of_rows(part: Part, groups: Sequence[ColumnElement[Any]], of_attempts: bool
             attempts.c.request_started_at == usage_events.c.started_at,
             *_between(attempts.c.request_started_at, part),
         )
-        query = query.select_from(usage_events.outerjoin(attempts, mine))
+        rows = rows.outerjoin(attempts, mine)
+    if "tag" in group_by:
+        same = and_(tags.c.request_id == usage_events.c.request_id, tags.c.started_at == usage_events.c.started_at)
+        rows = rows.outerjoin(tags, same)
     # By label, because PostgreSQL takes two spellings of one expression with parameters for different ones.
-    return query.where(*_between(usage_events.c.started_at, part)).group_by(*(group.name for group in named))
+    return query.select_from(rows).where(*wanted).group_by(*(group.name for group in named))
+
+
+def _tags(wanted: Sequence[ColumnElement[bool]], sqlite: bool) -> Subquery:
+    """The tags of requests, each once even if a request names it twice."""
+    each = (func.json_each if sqlite else func.json_array_elements_text)(usage_events.c.tags).table_valued("value")
+    columns = (usage_events.c.request_id, usage_events.c.started_at, each.c.value.label("tag"))
+    return select(*columns).select_from(usage_events.join(each, true())).where(*wanted).distinct().subquery("tags")
 
 
 def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bool) -> Select[Any]:

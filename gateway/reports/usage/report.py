@@ -58,7 +58,9 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Usage between two moments. A request answered by two models counts once in each model's row, once in the total."""
+    """Usage between two moments. A request answered by two models counts once in each model's row, one with two tags in
+    each tag's, and once in the total.
+    """
 
     since: datetime | None
     until: datetime | None
@@ -86,8 +88,8 @@ def usage_report(
 ) -> UsageReport:
     """Sum the requests (of a tenant) started in [since, until), grouped by any of GROUPS; moments without a zone are UTC.
 
-    Grouping by model or provider looks at attempts, so a failed attempt is found where it was billed. Raises ValueError
-    for an unknown group, and for a question about requests that retention has removed.
+    Grouping by model or provider looks at attempts, so a failed attempt is found where it was billed; by tag, what has none
+    is in a group of None. Raises ValueError for an unknown group, and for a question about requests that retention has removed.
     """
     for name in group_by:
         if name not in GROUPS:
@@ -114,7 +116,7 @@ def sum_up(
             if piece.source == "rows" and (gone := queries.removed_month(connection, piece.since, piece.until)):
                 raise ValueError(
                     f"the requests of {gone} have been removed by retention, their sums by hour and day are kept: "
-                    "ask for whole hours, and not by session, user or requested model"
+                    "ask for whole hours, and not by session, user, tag or requested model"
                 )
             found, everything = queries.sums_and_total(connection, piece, group_by, tenant)
             for groups, numbers in found:
