@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config_section import Section, Usd
+from gateway.config_shadow import ShadowSampling
 
 Objective = Literal["cost", "quality", "latency"]
 Region = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -89,3 +90,11 @@ class Policy(Placement):
     when_over_budget: Literal["refuse", "cheaper"] = Field(
         "refuse", description="What becomes of `auto` requests that a budget does not allow."
     )
+    remember: Literal["nothing", "scores", "features", "prompts"] = Field(
+        "features",
+        description="What is kept of a decision for replay and training: the text read only with `prompts`.",
+    )
+    keep_comments: bool = Field(
+        False, description="Whether comments of feedback are kept; they may quote what people wrote."
+    )
+    shadow: ShadowSampling | None = Field(None, description="Sampling of another tier's answers; off when absent.")

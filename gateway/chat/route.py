@@ -10,7 +10,7 @@ from gateway.chat.request import ChatRequest, Options
 from gateway.chat.resolve import Asked
 from gateway.config_policies import Policy
 from gateway.routing.ask import NOTHING_CACHED, Ask, Score
-from gateway.routing.conditions import is_placed
+from gateway.routing.conditions import tiers_left
 from gateway.routing.knowledge import Knowledge
 from gateway.types import UNPRICED_SHEET, PriceSheet
 
@@ -32,7 +32,9 @@ def ask_for(
     live: dict[str, Any] = {}
     if asked.auto:
         if policy.floor == "average":
-            tiers = _tiers(asked, caller, terms)
+            names, tiers = asked.allowed_models, caller.tiers
+            if asked.tier is not None or names is not None or terms.local_only or terms.regions is not None:
+                tiers = tiers_left(asked.models, asked.tier, tiers, names, terms.local_only, terms.regions)
             live["worth"] = known.promises.worth(score.artifact, policy.confidence, wanted, tiers)
         window = policy.premium_window_seconds
         live["premium_spent"] = known.shares.spent(caller.key_id, terms.max_premium_share, window)
@@ -64,7 +66,7 @@ def ask_for(
         states=known.health.states(),
         now=known.health.now(),
         cached=known.affinity.cached(caller.tenant, conversation) if policy.affinity else NOTHING_CACHED,
-        abilities=known.abilities,
+        abilities=known.abilities(score.artifact),
         **live,
     )
 
@@ -80,16 +82,7 @@ def terms_for(options: Options, caller: Caller, policy: Policy, of_policy: Terms
     return request.and_(caller.terms).and_(of_policy)
 
 
-def _tiers(asked: Asked, caller: Caller, terms: Terms) -> frozenset[str] | None:
-    """The tiers among which a promise is kept for this request; None for all that are configured."""
-    if asked.allowed_models is None and terms.regions is None and not terms.local_only:
-        return frozenset({asked.tier}) if asked.tier is not None else caller.tiers
-    names = asked.allowed_models
-    return frozenset([
-        model.tier
-        for model in asked.models
-        if (asked.tier is None or model.tier == asked.tier)
-        and (caller.tiers is None or model.tier in caller.tiers)
-        and (names is None or model.name in names)
-        and is_placed(model, terms.local_only, terms.regions)
-    ])  # fmt: skip
+def own_terms(options: Options, caller: Caller) -> Terms:
+    """What the request and its key demand whatever the policy, without the quality that the request itself asks for."""
+    request = Terms(max_cost=options.max_cost, local_only=options.local_only, regions=options.regions)
+    return request.and_(caller.terms)

@@ -19,13 +19,17 @@ from gateway.chat.facts import Facts
 from gateway.chat.holding import Holding
 from gateway.chat.learn import learn_answer
 from gateway.chat.request import ChatRequest
+from gateway.chat.route import own_terms
+from gateway.chat.sampling import Heard
 from gateway.errors import PenstockError, ProviderError, ProviderUnreachable
 from gateway.limits.estimate import Estimate, choices_of, limit_to_send
 from gateway.limits.ladder import Ladder
 from gateway.metering.normalise import estimate_usage, normalise
 from gateway.metering.usage.tier import served_tier
-from gateway.routing.ask import Candidate, Decision
+from gateway.routed import RoutingRecord
+from gateway.routing.ask import Ask, Candidate, Decision
 from gateway.routing.explain import explain_decision
+from gateway.routing.remember import remember
 from gateway.services import Services
 from gateway.types import UNPRICED, Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
@@ -50,6 +54,7 @@ class Tab:
         request: ChatRequest,
         caller: Caller,
         facts: Facts,
+        ask: Ask,
         decision: Decision,
         prices: Prices,
         bounds: Bounds,
@@ -60,8 +65,10 @@ class Tab:
         self.caller = caller
         self.facts = facts
         self.decision = decision
+        self._ask = ask
         self.attempts: list[Attempt] = []
         self.disconnected = False
+        self.heard: Heard | None = None
         self.first_byte: float | None = None
         self.upstream_seconds = 0.0
         self._prices = prices
@@ -199,6 +206,11 @@ class Tab:
             await self._holding.correct(event.attempts)
         return event
 
+    @property
+    def event(self) -> UsageEvent | None:
+        """What the request left behind, once it is closed."""
+        return self._event
+
     def saved(self, event: UsageEvent) -> int:
         """Pico-USD not spent: the same tokens at the dearest deployment that could have answered, less the charge."""
         if self.request.model.partition(":")[0] != "auto" or not event.attempts or event.reserved:
@@ -248,4 +260,32 @@ class Tab:
             attempts=tuple(self.attempts),
             project=self.caller.project,
             end_user=request.end_user,
+            routing=self._remembered(),
         )
+
+    def _remembered(self) -> RoutingRecord | None:
+        """What making the decision again needs, as far as the policy lets it be kept."""
+        options, how = self.request.options, self._services.routing.policies.of(self.caller.policy).remember
+        return remember(
+            self._ask,
+            self.decision,
+            how="nothing" if self.request.beside else how,
+            policy=self.caller.policy,
+            min_quality=options.min_quality,
+            terms=own_terms(options, self.caller),
+            sizes=self._sizes() if self._ask.max_cost is not None else {},
+            messages=self.request.messages,
+            packer=self._services.packer,
+        )
+
+    def _sizes(self) -> dict[str, int]:
+        """What the bounds of a call's cost follow from, beside prices and the limit of its output."""
+        prompt, modalities = self.facts.prompt, self.request.body.get("modalities")
+        voice = isinstance(modalities, list) and "audio" in modalities
+        return {
+            "text": prompt.text,
+            "images": prompt.images,
+            "audio": prompt.audio,
+            "voice": voice,
+            "strict": self._bounded,
+        }

@@ -57,6 +57,26 @@ class Score(Protocol):
         ...
 
     @property
+    def rank(self) -> float:
+        """How hard the prompt is among its like."""
+        ...
+
+    @property
+    def familiarity(self) -> float:
+        """How much the prompt is like the training data, 0..1."""
+        ...
+
+    @property
+    def representation(self) -> tuple[float, ...]:
+        """What single models are judged by."""
+        ...
+
+    @property
+    def features(self) -> Any:
+        """What the prompt was scored by; see router_models.features."""
+        ...
+
+    @property
     def out_of_distribution(self) -> bool:
         """Whether the prompt is unlike what the model was trained on."""
         ...

@@ -5,6 +5,8 @@ Hard conditions: scope, tier, capabilities, place, context, cost cap. Nothing th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gateway.catalog import Model
 from gateway.config_policies import Sla
 from gateway.money import amount_for
@@ -39,6 +41,25 @@ def admit(ask: Ask, score: Score | None) -> tuple[list[Candidate], list[Rejected
 def is_placed(model: Model, local_only: bool, regions: frozenset[str] | None) -> bool:
     """Whether a deployment stands where it must. One that may run in several regions must be allowed in all of them."""
     return (model.local or not local_only) and (regions is None or bool(model.regions and model.regions <= regions))
+
+
+def tiers_left(
+    models: Iterable[Model],
+    tier: str | None,
+    tiers: frozenset[str] | None,
+    names: frozenset[str] | None,
+    local_only: bool,
+    regions: frozenset[str] | None,
+) -> frozenset[str]:
+    """The tiers among which a promise is kept: those of the models that scope and place leave."""
+    return frozenset([
+        model.tier
+        for model in models
+        if (tier is None or model.tier == tier)
+        and (tiers is None or model.tier in tiers)
+        and (names is None or model.name in names)
+        and is_placed(model, local_only, regions)
+    ])  # fmt: skip
 
 
 def _obstacle(model: Model, worst_cost: int, ask: Ask) -> str | None:

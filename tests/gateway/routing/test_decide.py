@@ -34,7 +34,11 @@ class FixedScore:
     expected_output_tokens: dict[str, float]
     difficulty: float = 0.5
     artifact: str = "fixed"
+    rank: float = 0.0
+    familiarity: float = 1.0
     unfamiliar: tuple[str, ...] = ()
+    representation: tuple[float, ...] = ()
+    features: None = None
 
     @property
     def out_of_distribution(self) -> bool:
