@@ -106,6 +106,43 @@ class Estimating:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """How an owner's requests may be routed; None is no condition. Money is pico-USD.
+
+    `min_quality` is the least that `auto` requests keep, `max_cost` the most that one may cost at worst, `max_premium_share`
+    the share of them that the upper tiers should answer, `regions` where they may be processed.
+    """
+
+    min_quality: float | None = None
+    max_cost: int | None = None
+    max_premium_share: float | None = None
+    local_only: bool = False
+    regions: frozenset[str] | None = None
+
+    def and_(self, other: Terms) -> Terms:
+        """Both at once: the higher floor, the lower caps, and the places that both allow."""
+        if other == NO_TERMS:
+            return self
+        if self.regions is None or other.regions is None:
+            regions = self.regions if other.regions is None else other.regions
+        else:
+            regions = self.regions & other.regions
+        floors = [each for each in (self.min_quality, other.min_quality) if each is not None]
+        costs = [each for each in (self.max_cost, other.max_cost) if each is not None]
+        shares = [each for each in (self.max_premium_share, other.max_premium_share) if each is not None]
+        return Terms(
+            max(floors, default=None),
+            min(costs, default=None),
+            min(shares, default=None),
+            self.local_only or other.local_only,
+            regions,
+        )
+
+
+NO_TERMS = Terms()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who is asking: one key of one tenant, with what it may use. `None` for models or tiers means all of them.
 
@@ -124,3 +161,5 @@ class Caller:
     limits: tuple[RateLimit, ...] = ()
     named: Named | None = None
     estimating: Estimating = Estimating()
+    terms: Terms = NO_TERMS
+    """What its tenant and key add to the policy."""

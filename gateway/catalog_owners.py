@@ -10,6 +10,7 @@ from typing import get_args
 
 from gateway import config_owners as shape
 from gateway.callers import (
+    NO_TERMS,
     Allowance,
     Budget,
     Estimating,
@@ -19,10 +20,12 @@ from gateway.callers import (
     RateLimit,
     ScopeKind,
     SessionLimits,
+    Terms,
     scope_of,
 )
+from gateway.config_policies import Policy, Routing
 from gateway.errors import ConfigError
-from gateway.money import parse_usd
+from gateway.money import PICO_PER_USD, parse_usd
 from gateway.types import Tier
 
 LIMITS: dict[str, tuple[LimitKind, Per]] = {
@@ -48,6 +51,7 @@ class Tenant:
     estimating: Estimating
     overdraft: int
     """Pico-USD by which its hard budgets, and those below it, may be overdrawn."""
+    terms: Terms = NO_TERMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class DeclaredKey:
     allowance: Allowance
     models: frozenset[str] | None
     tiers: frozenset[str] | None
+    terms: Terms = NO_TERMS
 
 
 def hash_key(secret: str) -> str:
@@ -126,6 +131,17 @@ def resolve_secret(text: str, label: str, secret: Callable[[str], str | None]) -
     return value
 
 
+def terms_of(asked: Routing | Policy) -> Terms:
+    """What a policy, a tenant or a key asks of routing. A policy's `min_quality` is no floor: requests may ask for less."""
+    return Terms(
+        min_quality=asked.min_quality if isinstance(asked, Routing) else None,
+        max_cost=int(asked.max_cost_usd * PICO_PER_USD) if asked.max_cost_usd is not None else None,
+        max_premium_share=asked.max_premium_share,
+        local_only=asked.local_only,
+        regions=frozenset(asked.regions) if asked.regions is not None else None,
+    )
+
+
 def _tenant(entry: shape.Tenant, label: str) -> Tenant:
     overdraft = _usd(entry.estimate.overdraft_usd, f"{label}: estimate.overdraft_usd")
 
@@ -157,6 +173,7 @@ def _tenant(entry: shape.Tenant, label: str) -> Tenant:
             _usd(entry.estimate.without_store_usd, f"{label}: estimate.without_store_usd"),
         ),
         overdraft=overdraft,
+        terms=terms_of(entry.routing),
     )
 
 
@@ -189,6 +206,7 @@ def _key(
         allowance=_allowance(entry, scope_of("key", entry.tenant, key_id), tenant.overdraft, label),
         models=frozenset(entry.models) if entry.models is not None else None,
         tiers=frozenset(entry.tiers) if entry.tiers is not None else None,
+        terms=terms_of(entry.routing),
     )
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "budgets": "budgets:budgets",
     "limits": "limits:limits",
     "members": "members:members",
+    "policies": "policies:policies",
     "audit": "audit:audit",
     "prices": "prices:prices",
     "usage": "usage:usage",

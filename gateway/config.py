@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -15,6 +15,9 @@ from gateway.config_outlets import Alerts, Events, Mail
 from gateway.config_owners import BillTo as BillTo
 from gateway.config_owners import Key as Key
 from gateway.config_owners import Tenant as Tenant
+from gateway.config_policies import Policy as Policy
+from gateway.config_policies import Region
+from gateway.config_routing import Routing
 from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.config_yaml import load_yaml
 from gateway.conventions import Convention
@@ -99,6 +102,15 @@ class Retries(Section):
     )
 
 
+class Known(Section):
+    """What is known of how good a model is, beside its tier."""
+
+    benchmarks: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {}, description="Published scores 0 to 1, by a domain of the router's artifact."
+    )
+    recorded: str | None = Field(None, description="Its name among the models that the artifact was trained on.")
+
+
 class Model(Section):
     """A model at a place, with its price. The same name twice is one load-balanced group."""
 
@@ -122,29 +134,15 @@ class Model(Section):
     )
     context: int | None = Field(None, gt=0, description="Tokens of prompt and answer together; unlimited when absent.")
     max_output: int = Field(4096, gt=0, description="Output tokens assumed for the hold when a request names none.")
+    regions: tuple[Region, ...] = Field((), description="Where it may run; policies can ask for regions.")
+    local: bool | None = Field(
+        None, description="Whether it runs on the operator's own machines; so when absent if `engine: bundled`."
+    )
+    quality: Known | None = Field(None, description="How good it is; as its tier when absent.")
     weight: int = Field(1, gt=0, le=1000, description="Share of the traffic within its group.")
     deadlines: Deadlines = Field(Deadlines(), description="How long its calls may take.")
     retries: Retries = Field(Retries(), description="When the same upstream is asked again.")
     script: dict[str, Any] | None = Field(None, description="For `provider: scripted`: how it behaves.")
-
-
-class Policy(Section):
-    """How `auto` chooses."""
-
-    min_quality: float = Field(0.95, ge=0, le=1, description="Share of the best tier's quality that must be kept.")
-    objective: Literal["cost", "quality"] = Field(
-        "cost", description="Cheapest that keeps the quality, or best there is."
-    )
-    fallbacks: bool = Field(True, description="Whether other candidates are asked when one fails.")
-    unpriced: Literal["refuse", "hold"] = Field(
-        "refuse", description="What becomes of requests to a model without a price: refused, or held at a maximum."
-    )
-    unpriced_hold_usd: Usd = Field(
-        Decimal(1), gt=0, le=1000, decimal_places=12, description="For `hold`: held per call until its price is known."
-    )
-    when_over_budget: Literal["refuse", "cheaper"] = Field(
-        "refuse", description="What becomes of `auto` requests that a budget does not allow."
-    )
 
 
 class Retention(Section):
@@ -172,6 +170,7 @@ class Config(Section):
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
+    routing: Routing = Field(Routing(), description="Artifacts of the router in production.")
     retention: Retention = Field(Retention(), description="How long requests are kept; for ever when absent.")
     events: Events | None = Field(None, description="Where every metered request is sent; nowhere when absent.")
     alerts: Alerts | None = Field(None, description="Who hears when the operator should look at something.")

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from gateway.callers import Period
 from gateway.config_outlets import TenantAlerts
+from gateway.config_policies import Routing
 from gateway.config_section import Name, Section, TenantName, Usd
 from gateway.types import Tier
 
@@ -122,6 +123,7 @@ class Tenant(Owner):
     name: TenantName = Field(description="Unique name, used in bills and reports.")
     price_plan: PricePlan = Field(PricePlan(), description="Markup on provider prices.")
     policy: str = Field("default", description="Policy for `auto` requests.")
+    routing: Routing = Field(Routing(), description="What is added to the policy for all of its requests.")
     billing: BillTo = Field(BillTo(), description="How the tenant is invoiced.")
     projects: tuple[Project, ...] = Field((), description="Parts of the tenant, with keys of their own.")
     users: Users = Field(Users(), description="What end users may take, whom requests name.")
@@ -143,3 +145,4 @@ class Key(Owner):
         None, description="Model names (and `auto`) it may ask for; all when absent."
     )
     tiers: tuple[Tier, ...] | None = Field(None, description="Tiers it may be served from; all when absent.")
+    routing: Routing = Field(Routing(), description="What is added to the policy for its requests.")

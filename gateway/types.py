@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, get_args
 
+from gateway.routed import RoutingRecord
+
 Tier = Literal["economy", "standard", "premium", "deep"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 """Cheapest first; the order is the order of escalation."""
@@ -259,6 +261,8 @@ class UsageEvent:
     project: str | None = None
     end_user: str | None = None
     """Whom the request says it is for: the OpenAI field `user` or `safety_identifier`."""
+    routing: RoutingRecord | None = None
+    """What is remembered of the decision; None when the policy says `remember: nothing`."""
 
     @property
     def cost(self) -> int:

@@ -1,7 +1,8 @@
 """The one-file artifact of a trained router (sealed npz, never pickle); a doubtful file is refused with a named error.
 
 The file holds the arrays of `Weights` and one JSON header: format number, version, fingerprint of the features and the
-embedder, SHA-256 over all arrays, tiers, domains, models, and a summary of the training. No partly usable artifact exists.
+embedder, SHA-256 over all arrays, tiers, domains, models, and a summary of the training. Beside the weights lies a calibration
+sample for promises of quality (see `floor`). No partly usable artifact exists.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 
 from router_models import embedder, sealed
 from router_models.embedder import Embedder
-from router_models.errors import ArtifactVersionError, FeatureMismatchError
+from router_models.errors import ArtifactVersionError, EmbedderMismatchError, FeatureMismatchError, TrainingDataError
 from router_models.features import CORE, NAMES, fingerprint
+from router_models.floor import CalibrationSample
 from router_models.tiers import TIERS
 
-FORMAT = 2
+FORMAT = 3
 KIND = "router artifact"
 BUNDLED = Path(__file__).parent / "artifacts" / "router.npz"
 # How easy a prompt is, how easy among prompts of its kind, then one per tier for the logarithm of its output tokens.
@@ -30,6 +32,8 @@ REPRESENTED = 3
 SIGNALS = 4
 # Pieces of the curve from ease to probability.
 PIECES = 8
+# Stands in the file for a label that nobody knows; numbers that are not finite are refused there.
+UNKNOWN = -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Artifact:
     """A loaded artifact: `version` names it in logs and decisions, `card` is the summary written by the training.
 
     `domains` are the names of the K domains of training prompts and `models` of the M recorded models, in the weights' order.
+    `sample` are labelled prompts that nothing in the artifact was fitted on.
     """
 
     version: str
@@ -88,6 +93,7 @@ class Artifact:
     models: tuple[str, ...]
     card: dict[str, Any]
     embedder: Embedder
+    sample: CalibrationSample
 
 
 def _shapes(table: Embedder, landmarks: int, domains: int, models: int) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -132,9 +138,11 @@ def save(
     name: str,
     card: dict[str, Any],
     table: Embedder,
+    sample: CalibrationSample | None = None,
 ) -> str:
     """Write an artifact and return its version, `name` plus the first 8 digits of the arrays' checksum."""
     arrays: sealed.Arrays = {field.name: getattr(weights, field.name) for field in fields(Weights)}
+    arrays |= _stored(CalibrationSample.empty() if sample is None else sample)
     version = f"{name}-{sealed.checksum(arrays)[:8]}"
     header = {
         "format": FORMAT,
@@ -150,21 +158,28 @@ def save(
     return version
 
 
-def load(path: Path | None = None, table: Embedder | None = None) -> Artifact:
-    """Read and check an artifact; None means the bundled one, and the bundled embedder. Raises only ArtifactErrors."""
+def load(path: Path | None = None, table: Embedder | None = None, content: bytes | None = None) -> Artifact:
+    """Read and check an artifact; None means the bundled one, and the bundled embedder. Raises only ArtifactErrors.
+
+    With `content` these bytes are the artifact, and the path only names them in messages.
+    """
     path = BUNDLED if path is None else path
     table = embedder.load() if table is None else table
-    header, stored = sealed.read(path, KIND)
+    header, stored = sealed.read(path, KIND, content)
     if header.get("format") != FORMAT:
         raise ArtifactVersionError(
             f"router artifact {str(path)!r} has format {header.get('format')!r}, this release reads {FORMAT}; "
             "train it again with python -m router_models.training"
         )
+    if header.get("embedder") != table.version:
+        raise EmbedderMismatchError(
+            f"router artifact {str(path)!r} needs the embedder {header.get('embedder')!r}, this is {table.version!r}; "
+            + how_to_load(str(header.get("embedder")))
+        )
     if header.get("features") != features_of(table):
         raise FeatureMismatchError(
-            f"router artifact {str(path)!r} was trained with features {header.get('features')!r} (embedder "
-            f"{header.get('embedder')!r}), this release computes {features_of(table)!r} (embedder {table.version!r}); "
-            "train it again with python -m router_models.training"
+            f"router artifact {str(path)!r} was trained with features {header.get('features')!r}, this release computes "
+            f"{features_of(table)!r}; train it again with python -m router_models.training"
         )
     if header.get("tiers") != list(TIERS):
         raise ArtifactVersionError(
@@ -177,4 +192,31 @@ def load(path: Path | None = None, table: Embedder | None = None) -> Artifact:
     shapes = _shapes(table, landmarks, len(domains), len(models))
     weights = Weights(**{key: sealed.taken(path, KIND, key, stored, *shapes[key]) for key in shapes})
     card = cast(dict[str, Any], header.get("card", {}))
-    return Artifact(str(header.get("version")), weights, domains, models, card, table)
+    return Artifact(str(header.get("version")), weights, domains, models, card, table, _sample(path, stored))
+
+
+def how_to_load(needed: str) -> str:
+    """What to do about an artifact that needs another embedder than the one at hand."""
+    if needed.startswith("sentence-transformers/"):
+        name = needed.removeprefix("sentence-transformers/").rpartition("@")[0]
+        return f"load it with the model it was trained with: Router.load(path, transformer_embedder({name!r}))"
+    return "train it again with python -m router_models.training, or restore the embedder it was trained with"
+
+
+def _stored(sample: CalibrationSample) -> sealed.Arrays:
+    labels = np.where(np.isnan(sample.labels), UNKNOWN, sample.labels)
+    parts = {"quality": sample.quality, "tokens": sample.output_tokens, "input": sample.input_tokens, "labels": labels}
+    return {f"sample_{name}": array.astype(np.float32) for name, array in parts.items()}
+
+
+def _sample(path: Path, stored: sealed.Arrays) -> CalibrationSample:
+    count, tiers = len(stored["sample_input"]) if "sample_input" in stored else 0, len(TIERS)
+    quality, tokens, labels = (
+        sealed.taken(path, KIND, f"sample_{name}", stored, (count, tiers), "float64")
+        for name in ("quality", "tokens", "labels")
+    )
+    given = sealed.taken(path, KIND, "sample_input", stored, (count,), "float64")
+    try:
+        return CalibrationSample(quality, tokens, given, np.where(labels == UNKNOWN, np.nan, labels))
+    except TrainingDataError as error:
+        raise sealed.corrupt(path, KIND, str(error)) from error

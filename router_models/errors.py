@@ -6,6 +6,8 @@ RouterError
 │   ├── ArtifactCorruptError      truncated, not an artifact, altered, or with parts of a wrong shape
 │   ├── ArtifactVersionError      written in a format this release does not read
 │   └── FeatureMismatchError      trained with other features than the ones that serve
+│       └── EmbedderMismatchError trained with another embedder
+├── KeptFeaturesError             features that were kept of past requests are damaged or of another release
 ├── EmbedderMissingError          another embedder was asked for and its library or model is not there
 └── TrainingDataError             the tables for training are missing, incomplete or too small
 """
@@ -35,6 +37,14 @@ class ArtifactVersionError(ArtifactError):
 
 class FeatureMismatchError(ArtifactError):
     """The artifact was trained with other features than those computed here, so its scores would be wrong."""
+
+
+class KeptFeaturesError(RouterError):
+    """Features that were kept of past requests are damaged, or another release computed them."""
+
+
+class EmbedderMismatchError(FeatureMismatchError):
+    """The artifact was trained with another embedder; the message says which and how to load it."""
 
 
 class EmbedderMissingError(RouterError):

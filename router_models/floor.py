@@ -1,94 +1,291 @@
-"""A threshold that keeps a promised share of the strong model's quality on average over traffic, with stated confidence.
+"""One number, the worth of quality in money, that keeps a promised share of the best tier's quality on average over traffic.
 
-Learn then test (Angelopoulos et al. 2021) with fixed-sequence testing: thresholds are tried from "everything to the strong
-model" downwards, and the last one whose shortfall is rejected at the wanted confidence is taken; so the confidence holds for
-the chosen threshold, not only for one fixed in advance. When the sample is too small to promise anything, everything goes up.
+A request goes to the tier with the largest worth * predicted quality - expected cost; infinite worth takes the best prediction,
+worth 0 the cheapest tier, and more worth never buys less predicted quality. How low the worth may be is found by learn then
+test (Angelopoulos et al. 2021) on labelled prompts: worths are tried from infinite downwards in a fixed sequence, and the last
+one whose shortfall is rejected at the wanted confidence is taken. Too few labels promise nothing: the worth stays infinite.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
+from math import inf, isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router_models.bounds import WANTED_LABELS, lower_bounds
 from router_models.errors import TrainingDataError
+from router_models.tiers import TIERS, Tier
 
-# Shares of traffic to the strong model that are tried, from all of it downwards.
-SHARES = tuple(round(1.0 - step / 50, 2) for step in range(50))
-WANTED_LABELS = 50
-# The bounds of means are approximate; they use this part of the failures that the confidence allows.
-RESERVE = 0.7
+# Shares of the best tier's quality that a table promises.
+FLOORS = tuple(round(0.50 + step / 100, 2) for step in range(50))
+# Finite worths that are tried.
+STEPS = 100
+# What a floor given with rounding errors may differ from one of the table.
+ROUNDING = 1e-9
 
 Doubles = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """Prompts with a rank of at least `threshold` go to the strong model, which keeps `floor` of its quality.
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationSample:
+    """N prompts of the traffic that nothing was fitted on; columns follow TIERS. The arrays are copied and read-only.
 
-    `kept` is the share of the strong model's quality measured on the `labels` prompts, `kept_low` its one-sided lower bound
-    at `confidence`; `share_up` is the share of them that goes up. `possible` is False when only "all up" keeps the promise.
+    `quality` (N, T): predicted probability of a good answer. `output_tokens` (N, T): expected. `input_tokens` (N,). `labels`
+    (N, T): how good the answer of the tier was, 0..1, NaN where nobody knows. Raises TrainingDataError for odd values.
     """
 
-    threshold: float
+    quality: Doubles
+    output_tokens: Doubles
+    input_tokens: Doubles
+    labels: Doubles
+
+    def __post_init__(self) -> None:
+        for name in ("quality", "output_tokens", "input_tokens", "labels"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            wide = (array.shape[:1] or (0,)) if name == "input_tokens" else (len(self.input_tokens), len(TIERS))
+            if array.shape != wide:
+                raise TrainingDataError(f"{name} of a calibration sample has shape {array.shape!r}, expected {wide!r}")
+            known = array[~np.isnan(array)] if name == "labels" else array
+            most = 1.0 if name in ("quality", "labels") else inf
+            if not np.all(np.isfinite(known) & (known >= 0.0) & (known <= most)):
+                raise TrainingDataError(f"{name} of a calibration sample must lie between 0 and {most!r}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    def __len__(self) -> int:
+        return len(self.input_tokens)
+
+    @classmethod
+    def empty(cls) -> CalibrationSample:
+        """No prompts: promises nothing."""
+        return cls(*(np.zeros(shape) for shape in ((0, len(TIERS)), (0, len(TIERS)), (0,), (0, len(TIERS)))))
+
+
+@dataclass(frozen=True, slots=True)
+class TierPrice:
+    """What a tier's candidate asks, in pico-USD: per input token, per output token, and for the request as such."""
+
+    input: float
+    output: float
+    flat: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """With this `worth` (pico-USD per unit of quality) the choice keeps `floor` of the best tier's quality on average.
+
+    `kept` is the share of it that was measured on `labels` prompts, `kept_low` its one-sided lower bound at `confidence`;
+    `share` is how much of the sample goes to each tier, and `saved` the share of the expected cost of the best tier alone that
+    this saves. `possible` is False when no finite worth keeps the promise.
+    """
+
+    worth: float
     floor: float
     confidence: float
     labels: int
-    share_up: float
     kept: float
     kept_low: float
+    share: dict[Tier, float]
+    saved: float
     possible: bool
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; an infinite worth is null."""
+        return {
+            "floor": self.floor,
+            "worth_pico_usd": self.worth if isfinite(self.worth) else None,
+            "possible": self.possible,
+            "confidence": self.confidence,
+            "labels": self.labels,
+            "kept": round(self.kept, 4),
+            "kept_low": round(self.kept_low, 4),
+            "share": {tier: round(value, 4) for tier, value in self.share.items()},
+            "saved": round(self.saved, 4),
+        }
 
-def promise_floor(
-    rank: Doubles,
-    weak: Doubles,
-    strong: Doubles,
-    floor: float = 0.95,
+
+@dataclass(frozen=True, slots=True)
+class PromiseTable:
+    """Promises for candidates in `tiers`, by ascending floor; `worths`, `kept` and `shares` are columns of `promises`."""
+
+    tiers: tuple[Tier, ...]
+    confidence: float
+    labels: int
+    promises: tuple[Promise, ...]
+
+    @property
+    def floors(self) -> tuple[float, ...]:
+        """Promised shares of the best tier's quality, ascending."""
+        return tuple(promise.floor for promise in self.promises)
+
+    @property
+    def worths(self) -> tuple[float, ...]:
+        """Worths by floor, never falling; infinite where nothing less keeps the floor."""
+        return tuple(promise.worth for promise in self.promises)
+
+    @property
+    def kept(self) -> tuple[tuple[float, float], ...]:
+        """Measured share kept and its lower bound, by floor."""
+        return tuple((promise.kept, promise.kept_low) for promise in self.promises)
+
+    def worth_for(self, floor: float) -> float:
+        """The worth for a floor, rounded up to one of the table; 0 for no floor, infinite above the last one."""
+        if floor <= 0.0:
+            return 0.0
+        promise = self.promise_for(floor)
+        return inf if promise is None else promise.worth
+
+    def promise_for(self, floor: float) -> Promise | None:
+        """The promise for a floor, rounded up to one of the table; None above the last one."""
+        place = bisect_left(self.promises, floor - ROUNDING, key=lambda promise: promise.floor)
+        return self.promises[place] if place < len(self.promises) else None
+
+
+def promise_worth(
+    sample: CalibrationSample, prices: Mapping[Tier, TierPrice], floor: float, confidence: float = 0.95
+) -> Promise:
+    """The lowest worth that keeps one floor; see `promise_table`."""
+    return promise_table(sample, prices, (floor,), confidence).promises[0]
+
+
+def promise_table(
+    sample: CalibrationSample,
+    prices: Mapping[Tier, TierPrice],
+    floors: Sequence[float] = FLOORS,
     confidence: float = 0.95,
     traffic: int | None = None,
-) -> Promise:
-    """The cheapest threshold on `rank` (N,; higher is harder) that keeps `floor` of the strong model's mean quality.
+) -> PromiseTable:
+    """The lowest worths that keep each of `floors` (ascending) of the quality of the best tier in `prices`.
 
-    `weak` and `strong` (N,) are labels 0..1 of both models on a random sample of the traffic. With `traffic` the promise holds
-    for the mean over that many prompts, which chance moves too; without it for the long run. Raises TrainingDataError.
+    The candidates lie in the tiers that have a price; prompts without a label of one of these tiers only shape the sequence of
+    worths. With `traffic` a promise holds for the mean over that many prompts, which chance moves too; without it for the long
+    run. Takes a few milliseconds per thousand prompts. Raises TrainingDataError for floors or prices without sense.
     """
-    if not (rank.shape == weak.shape == strong.shape and rank.ndim == 1 and rank.size >= WANTED_LABELS):
-        raise TrainingDataError(
-            f"ranks and labels of shapes {rank.shape!r}, {weak.shape!r}, {strong.shape!r}; give at least "
-            f"{WANTED_LABELS} prompts labelled for both models"
+    tiers = _checked(prices, floors, confidence)
+    columns = [TIERS.index(tier) for tier in tiers]
+    quality, cost = sample.quality[:, columns], expected_costs(sample, prices)
+    known = ~np.isnan(sample.labels[:, columns]).any(axis=1)
+    labels = sample.labels[:, columns][known]
+    worths = _sequence(quality, cost)
+    choices = np.stack([choose(quality, cost, worth) for worth in worths])
+    last = _last_kept(labels, choices[:, known], np.array(floors), confidence, traffic)
+    rows = np.arange(len(labels))
+    promises = []
+    for floor, place in zip(floors, last.tolist(), strict=True):
+        choice = choices[place]
+        kept, low = _kept(labels[rows, choice[known]], labels[:, -1], floor, confidence, traffic)
+        share = np.bincount(choice, minlength=len(tiers)) / max(len(choice), 1)
+        spent, dearest = cost[np.arange(len(choice)), choice].sum(), cost[:, -1].sum()
+        promises.append(
+            Promise(
+                worth=float(worths[place]),
+                floor=floor,
+                confidence=confidence,
+                labels=len(labels),
+                kept=kept,
+                kept_low=low,
+                share=dict(zip(tiers, share.tolist(), strict=True)),
+                saved=float(1.0 - spent / dearest) if dearest > 0.0 else 0.0,
+                possible=isfinite(worths[place]),
+            )
         )
-    if not (0.0 < floor < 1.0 and 0.5 < confidence < 1.0):
-        raise TrainingDataError(
-            f"a floor of {floor!r} with confidence {confidence!r} cannot be promised; both lie below 1"
-        )
-    base = max(float(strong.mean()), 1e-9)
-    best = Promise(float("-inf"), floor, confidence, int(rank.size), 1.0, 1.0, 1.0, False)
-    for share in SHARES[1:]:
-        threshold = float(np.quantile(rank, 1.0 - share))
-        up = rank >= threshold
-        excess = np.where(up, strong, weak) - floor * strong
-        low = _lower_bound(excess, confidence, traffic)
-        if low < 0.0:
-            break
-        kept = float(np.where(up, strong, weak).mean()) / base
-        best = Promise(threshold, floor, confidence, int(rank.size), float(up.mean()), kept, floor + low / base, True)
-    return best
+    return PromiseTable(tiers, confidence, len(labels), tuple(promises))
 
 
-def _lower_bound(values: Doubles, confidence: float, traffic: int | None) -> float:
-    """One-sided lower bound of the mean, or of the mean over `traffic` further values: Student's, widened for the sample's
-    skewness (Johnson 1978).
+def expected_costs(sample: CalibrationSample, prices: Mapping[Tier, TierPrice]) -> Doubles:
+    """Expected pico-USD (N, T) of every prompt in each of the priced tiers, in the order of TIERS."""
+    columns = [
+        sample.input_tokens * prices[tier].input
+        + sample.output_tokens[:, place] * prices[tier].output
+        + prices[tier].flat
+        for place, tier in enumerate(TIERS)
+        if tier in prices
+    ]
+    return np.stack(columns, axis=1)
+
+
+def choose(quality: Doubles, cost: Doubles, worth: float) -> NDArray[np.int8]:
+    """The column (N,) of the largest worth * quality - cost; of infinite worth the best quality, the last of equal ones."""
+    if isfinite(worth):
+        return np.asarray((worth * quality - cost).argmax(axis=1), dtype=np.int8)
+    return np.asarray(quality.shape[1] - 1 - quality[:, ::-1].argmax(axis=1), dtype=np.int8)
+
+
+def _checked(prices: Mapping[Tier, TierPrice], floors: Sequence[float], confidence: float) -> tuple[Tier, ...]:
+    tiers = tuple(tier for tier in TIERS if tier in prices)
+    if not tiers or len(tiers) != len(prices):
+        raise TrainingDataError(f"prices for {list(prices)!r}; give one for at least one of {list(TIERS)!r}")
+    for tier, price in prices.items():
+        if not all(isfinite(each) and each >= 0.0 for each in (price.input, price.output, price.flat)):
+            raise TrainingDataError(f"the price of tier {tier!r} must be finite and not negative, got {price!r}")
+    if not floors or list(floors) != sorted(floors) or not (floors[0] > 0.0 and floors[-1] < 1.0):
+        raise TrainingDataError(f"floors {list(floors)!r} cannot be promised; give ascending ones between 0 and 1")
+    if not 0.5 < confidence < 1.0:
+        raise TrainingDataError(f"a confidence of {confidence!r} cannot be promised; it lies between 0.5 and 1")
+    return tiers
+
+
+def _sequence(quality: Doubles, cost: Doubles) -> Doubles:
+    """Worths to try, from infinite downwards to 0: where the choices of the prompts change, in steps of equal traffic.
+
+    They follow from predictions and prices alone, never from labels, which is what makes the sequence a fixed one.
     """
-    count = values.size
-    spread = float(values.std(ddof=1))
-    if spread == 0.0:
-        return float(values.mean())
-    skew = float(np.mean((values - values.mean()) ** 3)) / spread**3
-    z = NormalDist().inv_cdf(1.0 - RESERVE * (1.0 - confidence))
-    widened = z * (1.0 + (1.0 + z * z) / (4.0 * count)) + max(-skew, 0.0) * (1.0 + 2.0 * z * z) / (6.0 * sqrt(count))
-    chance = 1.0 / count + (1.0 / traffic if traffic else 0.0)
-    return float(values.mean()) - widened * spread * sqrt(chance)
+    turns = []
+    for weak in range(quality.shape[1]):
+        for strong in range(weak + 1, quality.shape[1]):
+            gain, more = quality[:, strong] - quality[:, weak], cost[:, strong] - cost[:, weak]
+            use = (gain > 0.0) & (more > 0.0)
+            turns.append(more[use] / gain[use])
+    finite = np.concatenate(turns) if turns else np.zeros(0)
+    steps = np.quantile(finite, np.linspace(1.0, 0.0, STEPS)) if finite.size else np.zeros(0)
+    return np.concatenate(([inf], np.unique(np.append(steps, 0.0))[::-1]))
+
+
+def _last_kept(
+    labels: Doubles, choices: NDArray[np.int8], floors: Doubles, confidence: float, traffic: int | None
+) -> NDArray[np.int64]:
+    """Place (F,) in the sequence of worths (W) of the last one that keeps each floor, 0 when only the infinite one does."""
+    count, width = labels.shape
+    if width == 1:
+        # Whoever has one tier keeps all of its quality.
+        return np.full(floors.size, len(choices) - 1)
+    if count < WANTED_LABELS:
+        return np.zeros(floors.size, dtype=np.int64)
+    best = labels[:, -1]
+    rows = np.arange(count)
+    # Moments of reached - floor * best for all pairs (W, F), from moments of the two: no array of W x F x N is made.
+    parts = np.array([_moments(labels[rows, choice], best) for choice in choices]).T[:, :, None]
+    one, a2, ab, b2, a3, a2b, ab2, b3 = parts
+    f = floors[None, :]
+    first = one - f * best.mean()
+    second = a2 - 2.0 * f * ab + f**2 * b2
+    third = a3 - 3.0 * f * a2b + 3.0 * f**2 * ab2 - f**3 * b3
+    low = lower_bounds(first, second, third, count, confidence, traffic)
+    # The infinite worth is not tested: it is what is done when nothing can be promised.
+    rejected = np.cumprod(low[1:] >= 0.0, axis=0).sum(axis=0).astype(np.int64)
+    # A lower floor never needs more worth; what passed for the lower floor at a higher worth stays tested.
+    result: NDArray[np.int64] = np.minimum.accumulate(rejected)
+    return result
+
+
+def _moments(reached: Doubles, best: Doubles) -> list[float]:
+    """Mean of `reached`, and the second and third joint central moments of both."""
+    a, b = reached - reached.mean(), best - best.mean()
+    a2, b2, count = a * a, b * b, best.size
+    sums = (a @ a, a @ b, b @ b, a2 @ a, a2 @ b, a @ b2, b2 @ b)
+    return [float(reached.mean()), *(float(each) / count for each in sums)]
+
+
+def _kept(reached: Doubles, best: Doubles, floor: float, confidence: float, traffic: int | None) -> tuple[float, float]:
+    base = float(best.mean()) if best.size else 0.0
+    if base <= 0.0 or np.array_equal(reached, best):
+        return 1.0, 1.0
+    excess = reached - floor * best
+    away = excess - excess.mean()
+    moments = (np.array(excess.mean()), np.array(np.mean(away**2)), np.array(np.mean(away**3)))
+    return float(reached.mean()) / base, floor + float(lower_bounds(*moments, best.size, confidence, traffic)) / base

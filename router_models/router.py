@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import Artifact, load
+from router_models.embedder import Embedder
 from router_models.explain import Contribution, contributions
 from router_models.features import Features, Floats, extract
 from router_models.place import Placed, place, ramps, signals_of
@@ -52,6 +54,7 @@ class Score:
     ease: float
     rank: float
     representation: tuple[float, ...]
+    features: Features = field(repr=False, compare=False)
 
     @property
     def out_of_distribution(self) -> bool:
@@ -107,9 +110,9 @@ class Router:
         self._shown: list[float] = weights.shown.tolist()
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Router:
-        """Load the artifact at `path`, or the bundled one. Raises a subclass of ArtifactError."""
-        return cls(load(path))
+    def load(cls, path: Path | None = None, table: Embedder | None = None) -> Router:
+        """Load the artifact at `path`, or the bundled one, with `table` or the bundled embedder. Raises an ArtifactError."""
+        return cls(load(path, table))
 
     @property
     def version(self) -> str:
@@ -138,12 +141,15 @@ class Router:
 
     def score(self, request: RequestText) -> Score:
         """Score one request."""
-        features = extract(request, self._artifact.embedder)
+        return self.score_features(extract(request, self._artifact.embedder), images=bool(request.images))
+
+    def score_features(self, features: Features, *, images: bool = False) -> Score:
+        """Score a request by its features; `images` says whether it came with any."""
         placed = self.place(features)
         unseen = self.unseen_share(features)
         known = self._familiarity(placed.near, unseen)
-        unfamiliar = self._unfamiliar(request, features, unseen, known)
-        return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar)
+        unfamiliar = self._unfamiliar(images, features, unseen, known)
+        return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar, features)
 
     def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
         """The `top` parts that moved the score most, largest first; see router_models.explain."""
@@ -161,6 +167,11 @@ class Router:
         """Where the prompt lies among the landmarks, and what the heads make of it."""
         return place(self._weights, self._landmarks, self._lengths, features)
 
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Per word of the vocabulary (V,): whether it was met in training."""
+        return self._seen
+
     def unseen_share(self, features: Features) -> float:
         """Share of the text's distinct words that never occurred in training, 0..1; 0 for a text without words."""
         if not features.named:
@@ -173,13 +184,13 @@ class Router:
         return 1.0 / (1.0 + exp(-max(min(logit, 50.0), -50.0)))
 
     def _unfamiliar(
-        self, request: RequestText, features: Features, unseen: float, familiarity: float
+        self, images: bool, features: Features, unseen: float, familiarity: float
     ) -> tuple[Unfamiliar, ...]:
         unseen_limit, familiarity_limit = self._limits
         reasons: list[Unfamiliar] = []
         if not features.words:
             reasons.append("no_text")
-        if request.images:
+        if images:
             reasons.append("images")
         if features.named >= WORDS_TO_JUDGE and unseen > unseen_limit:
             reasons.append("unseen_words")
@@ -187,7 +198,9 @@ class Router:
             reasons.append("unlike_training")
         return tuple(reasons)
 
-    def _assemble(self, heads: list[float], familiarity: float, unfamiliar: tuple[Unfamiliar, ...]) -> Score:
+    def _assemble(
+        self, heads: list[float], familiarity: float, unfamiliar: tuple[Unfamiliar, ...], features: Features
+    ) -> Score:
         ease, among_its_kind, *logs = heads
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
@@ -210,7 +223,9 @@ class Router:
         middle, spread, _ = self._shown
         shown = (1.0, ease, (log(max(tokens["economy"], 1.0)) - middle) / spread)
         difficulty = 1.0 - quality["economy"].p
-        return Score(difficulty, quality, tokens, self.version, familiarity, unfamiliar, ease, -among_its_kind, shown)
+        return Score(
+            difficulty, quality, tokens, self.version, familiarity, unfamiliar, ease, -among_its_kind, shown, features
+        )
 
 
 __all__ = ["Contribution", "Interval", "Placed", "Router", "Score", "Unfamiliar"]

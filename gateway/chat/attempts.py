@@ -96,6 +96,7 @@ async def _ask_once(candidate: Candidate, tab: Tab, services: Services) -> Answe
             reply = await provider.complete(call)
     except ProviderError as error:
         tab.note(model, started, "error", error_code=error.code)
+        tab.blame(model, error)
         raise
     finally:
         tab.upstream_seconds += time.perf_counter() - started

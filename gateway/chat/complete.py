@@ -13,6 +13,8 @@ from gateway.chat.facts import Facts, read_facts
 from gateway.chat.headers import decision_headers, price_headers
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import Asked, resolve_model
+from gateway.chat.route import ask_for
+from gateway.chat.sampling import sampled
 from gateway.chat.stream import Relay
 from gateway.chat.tab import Bounds, Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
@@ -24,7 +26,7 @@ from gateway.providers.base import Completion
 from gateway.routing.ask import Ask, Decision, Score
 from gateway.routing.decide import decide_route
 from gateway.services import Services
-from gateway.types import UNPRICED, UNPRICED_SHEET
+from gateway.types import UNPRICED
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,17 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     """Answer one request. Raises a PenstockError for every way it can be refused or fail; what reached the hold is metered."""
     asked = resolve_model(request, caller, services.catalog)
     facts = read_facts(request)
-    score = score_difficulty(request, facts, services)
+    score = score_difficulty(request, caller, facts, services)
     prices = services.prices.current()
     options = request.options
     ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
     bounds = bound_costs(request, caller, asked, facts, prices, ladder, services)
-    decision = decide(request, caller, asked, facts, score, prices, bounds, services)
-    tab = Tab(request, caller, facts, decision, prices, bounds, ladder, services)
+    ask = conditions(request, caller, asked, facts, score, prices, bounds, services)
+    decision = decide(ask, score, services)
+    tab = Tab(request, caller, facts, ask, decision, prices, bounds, ladder, services)
+    tab.heard = sampled(
+        request, facts.prompt.text, services.routing.policies.of(caller.policy).shadow
+    )  # maybe another tier is asked later
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):
@@ -62,14 +68,15 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     return Reply(headers, None, Relay(tab, answered), tab)
 
 
-def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
+def score_difficulty(request: ChatRequest, caller: Caller, facts: Facts, services: Services) -> Score:
     """How hard the question is; also for requests that name their model, so that the log can say what auto would do."""
-    return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
+    scorer = services.scorers.for_request(caller.policy, request.request_id)
+    return scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
 
 
 def unpriced_hold(caller: Caller, services: Services) -> int | None:
     """What the caller's policy holds for a call to a model without a price (pico-USD); None when it refuses."""
-    policy = services.catalog.policies[caller.policy]
+    policy = services.routing.policies.of(caller.policy)
     return int(policy.unpriced_hold_usd * PICO_PER_USD) if policy.unpriced == "hold" else None
 
 
@@ -105,7 +112,7 @@ def bound_costs(
     return Bounds(worst, held)
 
 
-def decide(
+def conditions(
     request: ChatRequest,
     caller: Caller,
     asked: Asked,
@@ -114,32 +121,18 @@ def decide(
     prices: Prices,
     bounds: Bounds,
     services: Services,
-) -> Decision:
+) -> Ask:
+    """What the request, its key, its policy and the moment ask of a model."""
+    worst = bounds.worst
+    worst_costs = tuple(worst[model.index].amount if model.index in worst else 0 for model in asked.models)
+    return ask_for(request, caller, asked, facts, score, prices.costs, worst_costs, services.routing)
+
+
+def decide(ask: Ask, score: Score, services: Services) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
-    policy = services.catalog.policies[caller.policy]
-    options, worst = request.options, bounds.worst
-    ask = Ask(
-        models=asked.models,
-        prices=prices.costs if policy.unpriced == "refuse" else tuple(cost or UNPRICED_SHEET for cost in prices.costs),
-        service_tier=facts.service_tier,
-        auto=asked.auto,
-        mode=asked.mode,
-        tier=asked.tier,
-        allowed_tiers=caller.tiers,
-        allowed_models=asked.allowed_models,
-        needs=facts.needs,
-        input_tokens=facts.input_likely,
-        input_tokens_least=facts.input_least,
-        output_tokens=facts.output_tokens,
-        choices=request.body.get("n") or 1,
-        worst_costs=tuple(worst[model.index].amount if model.index in worst else 0 for model in asked.models),
-        min_quality=options.min_quality if options.min_quality is not None else policy.min_quality,
-        objective=policy.objective,
-        max_cost=options.max_cost,
-        fallbacks=policy.fallbacks,
-        spread=int(request.request_id[-8:], 16),
-    )
     decision = decide_route(ask, score)
+    if decision.candidates:
+        services.routing.health.chosen(decision.candidates[0])
     if not decision.candidates:
         reasons = "; ".join(f"{rejected.model}: {rejected.reason}" for rejected in decision.rejected)
         if decision.rejected and all("exceeds its context" in rejected.reason for rejected in decision.rejected):

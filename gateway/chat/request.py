@@ -19,6 +19,8 @@ class Options:
     session_id: str | None = None
     tags: tuple[str, ...] = ()
     user: str | None = None
+    local_only: bool = False
+    regions: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,5 @@ class ChatRequest:
     """The same moment on the monotonic clock."""
     end_user: str | None = None
     """Whom the request says it is for."""
+    beside: bool = False
+    """Asked by the gateway itself about another request, of which everything is remembered that may be."""

@@ -17,14 +17,19 @@ from gateway.callers import Caller
 from gateway.catalog import BUNDLED, Model
 from gateway.chat.facts import Facts
 from gateway.chat.holding import Holding
+from gateway.chat.learn import learn_answer
 from gateway.chat.request import ChatRequest
-from gateway.errors import PenstockError, ProviderUnreachable
+from gateway.chat.route import own_terms
+from gateway.chat.sampling import Heard
+from gateway.errors import PenstockError, ProviderError, ProviderUnreachable
 from gateway.limits.estimate import Estimate, choices_of, limit_to_send
 from gateway.limits.ladder import Ladder
 from gateway.metering.normalise import estimate_usage, normalise
 from gateway.metering.usage.tier import served_tier
-from gateway.routing.ask import Candidate, Decision
+from gateway.routed import RoutingRecord
+from gateway.routing.ask import Ask, Candidate, Decision
 from gateway.routing.explain import explain_decision
+from gateway.routing.remember import remember
 from gateway.services import Services
 from gateway.types import UNPRICED, Attempt, Hold, Outcome, PriceSheet, Usage, UsageEvent
 
@@ -49,6 +54,7 @@ class Tab:
         request: ChatRequest,
         caller: Caller,
         facts: Facts,
+        ask: Ask,
         decision: Decision,
         prices: Prices,
         bounds: Bounds,
@@ -59,8 +65,10 @@ class Tab:
         self.caller = caller
         self.facts = facts
         self.decision = decision
+        self._ask = ask
         self.attempts: list[Attempt] = []
         self.disconnected = False
+        self.heard: Heard | None = None
         self.first_byte: float | None = None
         self.upstream_seconds = 0.0
         self._prices = prices
@@ -78,7 +86,7 @@ class Tab:
     def may_be_cheaper(self) -> bool:
         """Whether a cheaper model may answer than the one that the budget does not allow."""
         asked = self.request.model.partition(":")[0] == "auto"
-        return asked and self._services.catalog.policies[self.caller.policy].when_over_budget == "cheaper"
+        return asked and self._services.routing.policies.of(self.caller.policy).when_over_budget == "cheaper"
 
     async def hold(self, candidate: Candidate) -> None:
         """Set aside the most this call may cost on top of the calls before it; only what is not held yet is claimed.
@@ -178,7 +186,13 @@ class Tab:
         self.attempts.append(attempt)
         if status == "ok" and not usage.estimated:
             self._services.outputs.note(model.name, usage.output_total, choices_of(self.request.body))
+        if status == "ok":
+            learn_answer(self.request, self.caller, self.facts, attempt, model, self.first_byte, self._services)
         return attempt
+
+    def blame(self, model: Model, error: ProviderError) -> None:
+        """A call to this model failed; the router thinks less of it for a while."""
+        self._services.routing.health.failed(model.index, error)
 
     async def close(self, outcome: Outcome, error: PenstockError | None = None) -> UsageEvent:
         """Write the event to the spool, then give back what was held beyond it. Closing twice changes nothing."""
@@ -191,6 +205,11 @@ class Tab:
         finally:
             await self._holding.correct(event.attempts)
         return event
+
+    @property
+    def event(self) -> UsageEvent | None:
+        """What the request left behind, once it is closed."""
+        return self._event
 
     def saved(self, event: UsageEvent) -> int:
         """Pico-USD not spent: the same tokens at the dearest deployment that could have answered, less the charge."""
@@ -241,4 +260,32 @@ class Tab:
             attempts=tuple(self.attempts),
             project=self.caller.project,
             end_user=request.end_user,
+            routing=self._remembered(),
         )
+
+    def _remembered(self) -> RoutingRecord | None:
+        """What making the decision again needs, as far as the policy lets it be kept."""
+        options, how = self.request.options, self._services.routing.policies.of(self.caller.policy).remember
+        return remember(
+            self._ask,
+            self.decision,
+            how="nothing" if self.request.beside else how,
+            policy=self.caller.policy,
+            min_quality=options.min_quality,
+            terms=own_terms(options, self.caller),
+            sizes=self._sizes() if self._ask.max_cost is not None else {},
+            messages=self.request.messages,
+            packer=self._services.packer,
+        )
+
+    def _sizes(self) -> dict[str, int]:
+        """What the bounds of a call's cost follow from, beside prices and the limit of its output."""
+        prompt, modalities = self.facts.prompt, self.request.body.get("modalities")
+        voice = isinstance(modalities, list) and "audio" in modalities
+        return {
+            "text": prompt.text,
+            "images": prompt.images,
+            "audio": prompt.audio,
+            "voice": voice,
+            "strict": self._bounded,
+        }

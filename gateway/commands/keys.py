@@ -15,11 +15,13 @@ from gateway.errors import ConfigError
 from gateway.types import TIERS
 
 if TYPE_CHECKING:
+    from gateway.config_policies import Routing
     from gateway.keys.change import NewKey
     from gateway.keys.queries import KeyRow
     from gateway.keys.rules.effective import Rung
 
 LIMIT_OPTIONS = ("requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "parallel")
+SHARE = click.FloatRange(0, 1)
 COUNT = click.IntRange(1, 2**62 - 1)
 
 
@@ -41,6 +43,11 @@ def keys() -> None:
 @click.option("--requests-per-day", type=COUNT)
 @click.option("--tokens-per-day", type=COUNT)
 @click.option("--parallel", type=COUNT, help="Requests in flight at once.")
+@click.option("--min-quality", type=SHARE, help="Least share of the best quality that its auto requests keep, 0 to 1.")
+@click.option("--max-cost-usd", help="Most that one of its requests may cost at worst.")
+@click.option("--max-premium-share", type=SHARE, help="Largest share of auto requests for premium and deep models.")
+@click.option("--local-only", is_flag=True, help="Only models of the operator's own may answer.")
+@click.option("--region", "regions", multiple=True, help="Only models that run in these regions may answer (repeat).")
 @click.option("--expires-in", type=Duration(), help="For example 30d; never when absent.")
 @config_option
 @data_dir_option
@@ -59,6 +66,7 @@ def create(name: str, tenant: str, as_json: bool, config: Path | None, data_dir:
         budgets=_budgets(given["budgets"], given["budget_period"]),
         limits={limit: given[limit] for limit in LIMIT_OPTIONS if given[limit] is not None},
         expires_at=time.time() + given["expires_in"] if given["expires_in"] is not None else None,
+        routing=_routing(given),
     )
     with open_owners(settings) as (catalog, database):
         check_order(order, catalog, any_model=settings.config is None)
@@ -127,6 +135,14 @@ def revoke(name_or_id: str, tenant: str | None, config: Path | None, data_dir: P
     print_json({"revoked": [ended.id]}) if as_json else click.echo(f"Revoked {ended.name!r} ({ended.id}).")
 
 
+def _routing(given: dict[str, Any]) -> Routing:
+    from gateway.config_policies import Routing
+    from gateway.routing.policies.change import checked
+
+    names = ("min_quality", "max_cost_usd", "max_premium_share", "local_only", "regions")
+    return checked(Routing, {name: given[name] for name in names if given[name] not in (None, False, ())})
+
+
 def _budgets(given: tuple[str, ...], default: Period) -> dict[Period, int]:
     """Pico-USD by period, from `5` or `5/day`."""
     from gateway.money import parse_usd
@@ -161,7 +177,7 @@ def _show(made: NewKey, as_json: bool, more: dict[str, Any]) -> None:
 
 
 def _describe(row: KeyRow, rung: Rung | None, now: float) -> dict[str, Any]:
-    from gateway.keys.rules.describe import describe_allowance
+    from gateway.keys.rules.describe import describe_allowance, describe_terms
 
     return {
         "id": row.id,
@@ -171,6 +187,7 @@ def _describe(row: KeyRow, rung: Rung | None, now: float) -> dict[str, Any]:
         "state": row.state(now),
         "models": sorted(row.models) if row.models is not None else None,
         "tiers": sorted(row.tiers) if row.tiers is not None else None,
+        "routing": describe_terms(row.terms),
         **(describe_allowance(rung.allowance) if rung is not None else {"budgets": [], "limits": {}}),
         "created_at": moment_text(row.created_at),
         "expires_at": moment_text(row.expires_at),

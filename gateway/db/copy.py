@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import Column, Connection, Table, bindparam
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.types import JSON, Boolean, Float, Text
+from sqlalchemy.types import JSON, Boolean, Float, LargeBinary, Text
 
 from gateway.db.tables import UtcDateTime
 
@@ -94,11 +94,17 @@ def _writer(column: Column[Any]) -> Callable[[Any], Any] | None:
         return {None: "\\N", True: "t", False: "f"}.__getitem__
     if kind is JSON:
         return _json
+    if kind is LargeBinary:
+        return _bytes
     return _number if column.nullable else None
 
 
 def _number(value: float | None) -> str:
     return "\\N" if value is None else repr(value)
+
+
+def _bytes(value: bytes | None) -> str:
+    return "\\N" if value is None else "\\\\x" + value.hex()
 
 
 def _json(value: object) -> str:

@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, func, select, text
 
+from gateway.db.routing_tables import routing_records
 from gateway.db.tables import attempts, rated_lines, usage_events
 
 PARTITIONED: tuple[tuple[Table, str], ...] = (
     (usage_events, "started_at"),
     (attempts, "request_started_at"),
     (rated_lines, "request_started_at"),
+    (routing_records, "started_at"),
 )
 """The tables, and which column says the month."""
 _USE_LOCK = 0x75736167
@@ -94,7 +96,7 @@ def partitioned_months(connection: Connection) -> list[datetime]:
 
 
 def _missing(connection: Connection, months: list[datetime]) -> list[datetime]:
-    # All three are made and dropped together. The catalog is read like a table, because functions on it may look into a cache.
+    # All of them are made and dropped together. The catalog is read like a table: functions on it may look into a cache.
     names = {_name(usage_events, month): month for month in months}
     query = text("SELECT relname FROM pg_class WHERE relname = ANY(:names) AND pg_table_is_visible(oid)")
     found = set(connection.scalars(query, {"names": list(names)}))

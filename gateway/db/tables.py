@@ -90,6 +90,8 @@ api_keys = Table(
     Column("project", Text),
     Column("models", JSON(none_as_null=True)),
     Column("tiers", JSON(none_as_null=True)),
+    # What it adds to its tenant's policy, as in penstock.yaml.
+    Column("routing", JSON(none_as_null=True)),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),

@@ -62,6 +62,7 @@ class Callers:
             limits=tuple(limit for owner in owners for limit in owner.limits),
             named=self._named[key.tenant],
             estimating=tenant.estimating if tenant else Estimating(),
+            terms=key.terms.and_(tenant.terms) if tenant else key.terms,
         )
 
 

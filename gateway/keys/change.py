@@ -10,6 +10,7 @@ from typing import Any
 from gateway.callers import Period
 from gateway.catalog import Catalog, hash_key
 from gateway.catalog_owners import LIMITS, DeclaredKey
+from gateway.config_policies import NO_ROUTING, Routing
 from gateway.config_section import check_name
 from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
@@ -42,6 +43,7 @@ class KeyOrder:
     budgets: Mapping[Period, int] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     expires_at: float | None = None
+    routing: Routing = NO_ROUTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ def create_key(database: Database, order: KeyOrder, actor: str, now: float | Non
         expires_at=order.expires_at,
         revoked_at=None,
         last_used_at=None,
+        routing=order.routing,
     )
     owner = Owner("key", row.tenant, row.id, row.name)
     with transaction(database) as connection:
@@ -177,6 +180,7 @@ def describe_key(row: KeyRow) -> dict[str, Any]:
         "models": sorted(row.models) if row.models is not None else None,
         "tiers": sorted(row.tiers) if row.tiers is not None else None,
         "expires_at": row.expires_at,
+        **({"routing": routing} if (routing := row.routing.model_dump(mode="json", exclude_unset=True)) else {}),
     }
 
 

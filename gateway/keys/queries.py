@@ -9,6 +9,9 @@ from datetime import datetime
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from gateway.callers import Terms
+from gateway.catalog_owners import terms_of
+from gateway.config_policies import NO_ROUTING, Routing
 from gateway.db.connect import Database
 from gateway.db.identity_tables import key_secrets
 from gateway.db.tables import api_keys, moment
@@ -30,6 +33,12 @@ class KeyRow:
     expires_at: float | None
     revoked_at: float | None
     last_used_at: float | None = field(compare=False)
+    routing: Routing = NO_ROUTING
+
+    @property
+    def terms(self) -> Terms:
+        """What it adds to its tenant's policy."""
+        return terms_of(self.routing)
 
     def state(self, now: float) -> str:
         """`valid`, `revoked` or `expired`."""
@@ -60,6 +69,7 @@ def insert_key(connection: Connection, row: KeyRow, digest: str) -> None:
         "project": row.project,
         "models": sorted(row.models) if row.models is not None else None,
         "tiers": sorted(row.tiers) if row.tiers is not None else None,
+        "routing": row.routing.model_dump(mode="json", exclude_unset=True) or None,
         "created_at": _moment(row.created_at),
         "expires_at": _moment(row.expires_at),
     }
@@ -151,6 +161,7 @@ def _row(row: RowMapping) -> KeyRow:
         expires_at=_seconds(row["expires_at"]),
         revoked_at=_seconds(row["revoked_at"]),
         last_used_at=_seconds(row["last_used_at"]),
+        routing=Routing.model_validate(row["routing"]) if row["routing"] else NO_ROUTING,
     )
 
 

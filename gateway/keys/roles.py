@@ -14,6 +14,8 @@ Action = Literal[
     "usage.read",
     "requests.read",
     "models.read",
+    "policies.read",
+    "policies.change",
     "ledger.verify",
     "tenants.read",
     "keys.read",
@@ -32,6 +34,10 @@ Action = Literal[
     "exports.run",
     "reconciliation.read",
     "reconciliation.change",
+    "artifacts.read",
+    "artifacts.change",
+    "labels.read",
+    "shadow.judge",
 ]
 
 _EVERYBODY: frozenset[Role] = frozenset(ROLES)
@@ -41,6 +47,8 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "usage.read": _EVERYBODY,
     "requests.read": _ADMINS | {"finance", "developer"},
     "models.read": _EVERYBODY,
+    "policies.read": _EVERYBODY,
+    "policies.change": _ADMINS,
     "ledger.verify": _ADMINS | {"finance"},
     "tenants.read": _EVERYBODY,
     "keys.read": _EVERYBODY,
@@ -59,11 +67,15 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "exports.run": _ADMINS | {"finance"},
     "reconciliation.read": _ADMINS | {"finance"},
     "reconciliation.change": _ADMINS | {"finance"},
+    "artifacts.read": _ADMINS | {"developer"},
+    "artifacts.change": _ADMINS,
+    "labels.read": _ADMINS | {"developer"},
+    "shadow.judge": _ADMINS | {"developer"},
 }
 
 WHOLE: frozenset[Action] = frozenset({
-    "models.read", "ledger.verify", "jobs.read", "events.read", "events.retry",
-    "reconciliation.read", "reconciliation.change", "exports.read", "exports.run",
+    "models.read", "policies.read", "policies.change", "ledger.verify", "jobs.read", "events.read", "events.retry",
+    "reconciliation.read", "reconciliation.change", "exports.read", "exports.run", "artifacts.read", "artifacts.change",
 })  # fmt: skip
 """What shows the whole installation, such as the providers' prices: members of one tenant may not do it."""
 

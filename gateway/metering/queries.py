@@ -14,6 +14,7 @@ from gateway.db.copy import copy_rows
 from gateway.db.insert import among, insert_missing, insert_or_update, update_rows
 from gateway.db.roll_up import add_sums
 from gateway.db.rollup_tables import removed_months
+from gateway.db.routing_tables import routing_records
 from gateway.db.tables import (
     HOLDS_KEPT,
     attempts,
@@ -25,7 +26,17 @@ from gateway.db.tables import (
     usage_events,
 )
 from gateway.metering.interrupted import interrupted_event
-from gateway.metering.rows import ATTEMPT, SETTLED_HOLD, USAGE, attempt_rows, settled_hold_row, still_held, usage_row
+from gateway.metering.rows import (
+    ATTEMPT,
+    ROUTING,
+    SETTLED_HOLD,
+    USAGE,
+    attempt_rows,
+    routing_row,
+    settled_hold_row,
+    still_held,
+    usage_row,
+)
 from gateway.metering.sums import sums_of
 from gateway.types import PROCESS_DIED, UNPRICED, Hold, HoldState, UsageEvent
 
@@ -52,13 +63,16 @@ def open_months(connection: Connection, starts: Iterable[float]) -> None:
 
 
 def insert_usage(connection: Connection, events: Sequence[UsageEvent], taken_back: Sequence[UsageEvent] = ()) -> None:
-    """Usage rows, attempts and roll-ups of requests that have none yet; `taken_back` is taken out of the roll-ups.
+    """Usage rows, attempts, routing records and roll-ups of requests that have none yet; `taken_back` leaves the roll-ups.
 
     Both in one step, because roll-ups are locked in one order per step: two steps would wait for each other in a circle.
     """
     open_months(connection, {event.started_at for event in events})
     copy_rows(connection, usage_events, USAGE, [usage_row(event) for event in events])
     copy_rows(connection, attempts, ATTEMPT, [row for event in events for row in attempt_rows(event)])
+    copy_rows(
+        connection, routing_records, ROUTING, [row for event in events if (row := routing_row(event)) is not None]
+    )
     sums = sums_of(events)
     for key, numbers in sums_of(taken_back, -1).items():
         known = sums.get(key)

@@ -10,6 +10,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
+from gateway.db.routing_tables import SCORED
 from gateway.db.tables import moment
 from gateway.store.windows import corrected_as
 from gateway.types import UsageEvent, usage_fields
@@ -27,6 +28,12 @@ ATTEMPT = (
     "request_id", "request_started_at", "number", "model", "provider", "upstream_model", "started_at", "seconds",
     "status", "error_code", "estimated", "raw_usage", "cost_pico", "charge_pico", "service_tier", "cost_source",
     "charge_source", *usage_fields(),
+)  # fmt: skip
+ROUTING = (
+    "request_id", "started_at", "tenant", "policy", "mode", "objective", "min_quality", "artifact", "fingerprint", "features",
+    "rank", "difficulty", "familiarity", "unfamiliar", "input_tokens", "output_limit", "needs", "model", "tier", "worth",
+    "prompt", "shown", *(f"{name}_{tier}" for tier in SCORED for name in ("quality", "low", "high")),
+    *(f"tokens_{tier}" for tier in SCORED),
 )  # fmt: skip
 SETTLED_HOLD = (
     "request_id", "tenant", "key_id", "key_name", "requested_model", "project", "end_user", "amount_pico", "state",
@@ -64,6 +71,20 @@ def attempt_rows(event: UsageEvent) -> Iterator[tuple[Any, ...]]:
             attempt.raw_usage, attempt.cost.total, attempt.charge.total, attempt.service_tier, attempt.cost.source,
             attempt.charge.source, *_of_usage(attempt.usage),
         )  # fmt: skip
+
+
+def routing_row(event: UsageEvent) -> tuple[Any, ...] | None:
+    """The row of ROUTING; None for a request of whose routing nothing is remembered."""
+    record = event.routing
+    if record is None or event.artifact is None or event.difficulty is None:
+        return None
+    return (
+        event.request_id, moment(event.started_at), _plain(event.tenant), record.policy, record.mode, record.objective,
+        record.min_quality, event.artifact, record.fingerprint, record.features, record.rank, event.difficulty,
+        record.familiarity, ",".join(record.unfamiliar), record.input_tokens, record.output_limit, record.needs,
+        record.model, record.tier, record.worth, _plain(record.prompt), record.shown,
+        *(number for tier in record.quality for number in tier), *record.tokens,
+    )  # fmt: skip
 
 
 def settled_hold_row(writer: str, event: UsageEvent, closed_at: datetime) -> tuple[Any, ...]:

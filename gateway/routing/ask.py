@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from gateway.catalog import Model
+from gateway.config_policies import Objective, Sla
 from gateway.types import Mode, PriceSheet
+
+NOTHING_CACHED: Mapping[int, int] = MappingProxyType({})
 
 
 class Interval(Protocol):
@@ -16,6 +20,16 @@ class Interval(Protocol):
     @property
     def p(self) -> float:
         """The estimate."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """Where it may well lie at the least."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """Where it may well lie at the most."""
         ...
 
 
@@ -42,6 +56,36 @@ class Score(Protocol):
         """Version of the trained artifact."""
         ...
 
+    @property
+    def rank(self) -> float:
+        """How hard the prompt is among its like."""
+        ...
+
+    @property
+    def familiarity(self) -> float:
+        """How much the prompt is like the training data, 0..1."""
+        ...
+
+    @property
+    def representation(self) -> tuple[float, ...]:
+        """What single models are judged by."""
+        ...
+
+    @property
+    def features(self) -> Any:
+        """What the prompt was scored by; see router_models.features."""
+        ...
+
+    @property
+    def out_of_distribution(self) -> bool:
+        """Whether the prompt is unlike what the model was trained on."""
+        ...
+
+    @property
+    def unfamiliar(self) -> tuple[str, ...]:
+        """In what it is unlike that."""
+        ...
+
 
 class Scorer(Protocol):
     """A router model; see router_models.router.Router."""
@@ -51,6 +95,43 @@ class Scorer(Protocol):
     ) -> Score:
         """Score one conversation."""
         ...
+
+
+class Ability(Protocol):
+    """What is known of one model beside its tier; see router_models.abilities.Ability."""
+
+    def quality(self, score: Any) -> Interval:
+        """Probability that this model answers the scored prompt well."""
+        ...
+
+
+class PromiseTable(Protocol):
+    """What a unit of quality must be worth so that a share of the best quality is kept; see router_models.floor."""
+
+    def worth_for(self, floor: float) -> float:
+        """Pico-USD per unit of quality; infinite where only the best keeps the promise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a deployment has done lately; see health. Seconds are None while nothing is known."""
+
+    first_token: float | None = None
+    per_token: float | None = None
+    error_rate: float = 0.0
+    failing: bool = False
+    probe_at: float = 0.0
+    """When a failing one may be tried again (clock of Ask.now)."""
+
+    def seconds(self, output_tokens: float) -> float | None:
+        """How long a whole answer of so many tokens is expected to take."""
+        if self.first_token is None and self.per_token is None:
+            return None
+        return (self.first_token or 0.0) + (self.per_token or 0.0) * output_tokens
+
+
+UNKNOWN = State()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +160,31 @@ class Ask:
     worst_costs: tuple[int, ...]
     """Per model: the most the caller can be charged (pico-USD), which is also what would be held."""
     min_quality: float
-    objective: Literal["cost", "quality"]
+    """Share of the best quality that is to be kept; see `worth`."""
+    objective: Objective
     max_cost: int | None
     fallbacks: bool
     spread: int
     """Any number; spreads requests over a load-balanced group."""
+    worth: float | None = None
+    """Pico-USD that one unit of quality is worth: what keeps `min_quality` on average over traffic. None: `min_quality` is kept
+    for each prompt by itself."""
+    unfamiliar: Literal["best", "choose"] = "best"
+    """What becomes of prompts unlike the training data."""
+    local_only: bool = False
+    regions: frozenset[str] | None = None
+    """Where the request may be processed; None for everywhere."""
+    sla: Sla | None = None
+    premium_spent: bool = False
+    """Whether the key's share of answers by the upper tiers is used up."""
+    states: Sequence[State] = ()
+    """How deployments have done lately, by the models' index; empty when nothing is known."""
+    now: float = 0.0
+    """The moment (monotonic, seconds) that `states` are looked at."""
+    cached: Mapping[int, int] = field(default_factory=dict)
+    """Input tokens that a deployment probably has in its prompt cache, by the models' index."""
+    abilities: Mapping[int, Ability] = field(default_factory=dict)
+    """Models that are judged by themselves and not by their tier, by their index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +195,16 @@ class Candidate:
     quality: float | None
     expected_cost: int
     worst_cost: int
+    interval: Interval | None = None
+    seconds: float | None = None
+    """How long the whole answer is expected to take; None while nothing is known."""
+    first_token: float | None = None
+    cached: int = 0
+    """Input tokens that are expected to be read from its prompt cache."""
+    burden: int = 0
+    """How much speaks against it though it may answer; see `behind`. Those with less come first."""
+    behind: str | None = None
+    """Why it was put behind others, if it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +220,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who is asked, in order; `reason` is what the response header says."""
+    """Who is asked, in order; `reason` is what the response header says.
+
+    `floor` is the least predicted quality, where one is kept for each prompt; `worth` what a unit of quality was worth.
+    """
 
     candidates: tuple[Candidate, ...]
     rejected: tuple[Rejected, ...]
@@ -120,3 +234,4 @@ class Decision:
     """Met every hard condition and were not chosen: who may answer when the budget does not allow the others."""
     too_dear: str | None = None
     """The model that was chosen and that the budget did not allow."""
+    worth: float | None = None

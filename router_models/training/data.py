@@ -1,22 +1,26 @@
 """Reads the tables of recorded outcomes and says which prompts may be trained on; incomplete tables are refused by name.
 
 Never trained on: the prompts of RouteLLM's evaluation (mmlu_test, gsm8k_test, mt_bench), prompts of other sets that
-repeat one of them, and the fifth of every other set that `is_held_out` names.
+repeat one of them, the fifth of every other set that `is_held_out` names, and an eighth of the rest, with which promises of
+quality are tested (`is_for_promises`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from router_models.errors import TrainingDataError
+from router_models.tiers import TIERS
 from router_models.training.model_tiers import canonical_model, tier_of
 
 EVALUATION_ONLY = frozenset({"mmlu_test", "gsm8k_test", "mt_bench"})
 HELD_OUT_EVERY = 5
+PROMISES_EVERY = 8
 # Domains whose recorded scores do not say whether an answer was good; neither trained nor evaluated on.
 BADLY_GRADED = {
     "llmrouter14/trivia_qa": "the expected answer is one arbitrary alias in odd word order (for the author of Das Kapital "
@@ -35,8 +39,8 @@ class Tables:
     """Prompts, one row each, and outcomes, one row per prompt and model.
 
     `prompts`: dataset, prompt_id, prompt, category, stem_key, domain, and as booleans held_out, overlaps (repeats a
-    prompt of RouteLLM's evaluation), graded (not in BADLY_GRADED), trainable. `outcomes`: row (position in prompts),
-    model (one spelling), tier (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing).
+    prompt of RouteLLM's evaluation), graded (not in BADLY_GRADED), for_promises, trainable. `outcomes`: row (position in
+    prompts), model (one spelling), tier (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing).
     """
 
     prompts: pd.DataFrame
@@ -51,6 +55,11 @@ def is_held_out(dataset: str, stem_key: str) -> bool:
     return dataset in EVALUATION_ONLY or int(stem_key, 16) % HELD_OUT_EVERY == 0
 
 
+def is_for_promises(stem_key: str) -> bool:
+    """Whether a prompt that is not held out is kept for the calibration sample: int(stem_key, 16) % 8 == 3."""
+    return int(stem_key, 16) % PROMISES_EVERY == 3
+
+
 def domain_of(dataset: str, category: str) -> str:
     """The group of like prompts a prompt belongs to, the unit that is left out to imitate unseen traffic."""
     if dataset == "llmrouter14":
@@ -62,9 +71,32 @@ def domain_of(dataset: str, category: str) -> str:
     return "drift" if dataset.startswith("drift_") else dataset
 
 
+@dataclass(frozen=True)
+class Source:
+    """Tables as a source gives them: `prompts`, `outcomes` and `overlaps` with at least the columns in docs/routing.md.
+
+    A column `tier` of outcomes says what a model stands for where `model_tiers` does not name it.
+    """
+
+    prompts: pd.DataFrame
+    outcomes: pd.DataFrame
+    overlaps: pd.DataFrame
+
+
 def load_tables(folder: Path) -> Tables:
     """Read prompts, outcomes and overlaps (parquet) from `folder`. Raises TrainingDataError."""
-    return prepare(*(_read(folder, name) for name in _COLUMNS))
+    return together([read_source(folder)])
+
+
+def read_source(folder: Path) -> Source:
+    """The tables of a folder. Raises TrainingDataError."""
+    return Source(*(_read(folder, name) for name in _COLUMNS))
+
+
+def together(sources: Sequence[Source]) -> Tables:
+    """Several sources as one. Raises TrainingDataError."""
+    parts = [[getattr(source, field.name) for source in sources] for field in fields(Source)]
+    return prepare(*(pd.concat(part, ignore_index=True) if len(part) > 1 else part[0] for part in parts))
 
 
 def prepare(prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFrame) -> Tables:
@@ -79,7 +111,9 @@ def prepare(prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFram
     prompts["held_out"] = [is_held_out(d, s) for d, s in zip(prompts["dataset"], prompts["stem_key"], strict=True)]
     prompts["overlaps"] = np.array([key in repeated for key in keys]) | prompts["stem_key"].isin(tested)
     prompts["graded"] = ~prompts["domain"].isin(BADLY_GRADED)
-    prompts["trainable"] = ~prompts["held_out"] & ~prompts["overlaps"] & prompts["graded"]
+    usable = ~prompts["held_out"] & ~prompts["overlaps"] & prompts["graded"]
+    prompts["for_promises"] = usable & np.array([is_for_promises(stem) for stem in prompts["stem_key"]], dtype=bool)
+    prompts["trainable"] = usable & ~prompts["for_promises"]
     return Tables(prompts, _outcomes(outcomes, {key: row for row, key in enumerate(keys)}))
 
 
@@ -93,11 +127,12 @@ def _outcomes(outcomes: pd.DataFrame, rows: dict[tuple[str, str], int]) -> pd.Da
         )
     models = outcomes["model"].astype(str)
     names = {model: (canonical_model(model), tier_of(model)) for model in models.unique()}
+    said = outcomes["tier"].to_numpy(dtype=object) if "tier" in outcomes else [None] * len(models)
     return pd.DataFrame(
         {
             "row": places,
             "model": [names[model][0] for model in models],
-            "tier": [names[model][1] for model in models],
+            "tier": [tier if tier in TIERS else names[model][1] for model, tier in zip(models, said, strict=True)],
             "score": outcomes["score"].astype("float64").to_numpy(),
             "out_tokens": outcomes["out_tokens"].astype("float64").to_numpy(),
         }

@@ -1,6 +1,7 @@
 """The training in named steps, from tables to one artifact file; the same tables and seed give the same bytes.
 
-scale the outcomes -> place the prompts -> fit the heads -> predict what they have not seen -> calibrate -> abilities -> write.
+scale the outcomes -> place the prompts -> fit the heads -> predict what they have not seen -> calibrate -> abilities ->
+sample for promises -> write.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from router_models import embedder
-from router_models.artifact import Weights, save
+from router_models.artifact import Artifact, Weights, save
 from router_models.embedder import Embedder
 from router_models.errors import TrainingDataError
 from router_models.features import Floats
+from router_models.floor import CalibrationSample
+from router_models.router import Router
 from router_models.tiers import TIERS, Tier
 from router_models.training.calibrate import Calibrated, calibrate
 from router_models.training.corpus import (
@@ -45,8 +48,10 @@ from router_models.training.fit import (
 )
 from router_models.training.item_response import Scale, fit_scale
 from router_models.training.population import Population, learn_population, shown_of
+from router_models.training.sample import draw_sample, sample_card
 
 NAME = "kernel"
+SAMPLE_DRAWN = "recorded prompts with int(stem_key, 16) % 8 == 3 that are not held out"
 WANTED_PROMPTS = 50
 # Prompts of known domains with more unseen words than this share of them are called unfamiliar.
 UNSEEN_QUANTILE = 0.99
@@ -109,7 +114,6 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     domains, stems = (prompts[column].to_numpy(dtype=str) for column in ("domain", "stem_key"))
     landmarks = choose_landmarks(domains, seed)
     ground = Ground(points(corpus, scaling), standard_core(corpus, scaling), domains, stems, landmarks)
-
     marks = ground.points[landmarks]
     near, white = resemblance(ground.points, marks), whitening(marks)
     ease, *logs = (fit_head(near, white, ground.core, domains, _checked(target)) for target in targets.heads)
@@ -122,7 +126,6 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     factors = [_token_factor(targets.log_tokens[tier], by_stem.value[:, 1 + i]) for i, tier in enumerate(TIERS)]
     shown = shown_of(by_stem.value[:, 0], by_stem.value[:, 1], factors[0])
     population = learn_population(shown.values, recorded, prompts.index, domains)
-
     weights = Weights(
         centre=scaling.centre,
         scale=scaling.scale,
@@ -147,9 +150,12 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
         domain_shown=population.domain_shown,
         seen=np.packbits(seen, bitorder="little"),
     )
-    card = _card(prompts, recorded, targets.scale, calibrated, population, weights, table)
     names = [str(name) for name in population.domains]
-    version = save(out, weights, names, population.models, NAME, card, table)
+    card = _card(prompts, recorded, targets.scale, calibrated, population, weights, table)
+    made = Artifact(NAME, weights, tuple(names), tuple(population.models), card, table, CalibrationSample.empty())
+    sample = draw_sample(Router(made), tables)
+    card["calibration_sample"] = sample_card(sample, SAMPLE_DRAWN)
+    version = save(out, weights, names, population.models, NAME, card, table, sample)
     return Trained(version, out, card)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router_models import Router
+from router_models import Router, sealed
 from router_models.artifact import BUNDLED, load, save
 from router_models.errors import (
     ArtifactCorruptError,
@@ -43,7 +43,7 @@ def test_the_bundled_artifact_is_small_and_says_what_it_is() -> None:
 
 def test_saving_a_loaded_artifact_gives_the_same_version_and_scores(tmp_path: Path) -> None:
     artifact = load()
-    names = list(artifact.domains), list(artifact.models), "kernel", artifact.card, artifact.embedder
+    names = list(artifact.domains), list(artifact.models), "kernel", artifact.card, artifact.embedder, artifact.sample
     version = save(tmp_path / "again.npz", artifact.weights, *names)
     assert version == artifact.version
     prompt = "Name three rivers in Africa."
@@ -84,7 +84,7 @@ def test_an_artifact_with_altered_bytes_is_refused(tmp_path: Path, place: float)
 
 
 def test_another_format_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactVersionError, match=r"format 99, this release reads 2"):
+    with pytest.raises(ArtifactVersionError, match=r"format 99, this release reads 3"):
         load(rewritten(tmp_path / "a.npz", {"format": 99}))
 
 
@@ -101,6 +101,26 @@ def test_other_tiers_are_refused(tmp_path: Path) -> None:
 def test_changed_numbers_fail_the_checksum(tmp_path: Path) -> None:
     with pytest.raises(ArtifactCorruptError, match="checksum"):
         load(rewritten(tmp_path / "a.npz", {}, {"bias": np.zeros(5, dtype=np.float32)}))
+
+
+def test_labels_that_nobody_knows_come_back_as_unknown(tmp_path: Path) -> None:
+    artifact = load()
+    assert np.isnan(artifact.sample.labels).any()
+    assert not np.isnan(artifact.sample.labels[:, 0]).all()
+    names = list(artifact.domains), list(artifact.models), "kernel", artifact.card, artifact.embedder
+    other = save(tmp_path / "none.npz", artifact.weights, *names)
+    assert len(load(tmp_path / "none.npz").sample) == 0
+    assert other != artifact.version
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"), [((3, 2), "sample_labels"), ((len(load().sample), 3), "between 0 and 1")]
+)
+def test_a_calibration_sample_without_sense_is_refused(tmp_path: Path, labels: tuple[int, int], complaint: str) -> None:
+    header, stored = sealed.read(BUNDLED, "router artifact")
+    sealed.write(tmp_path / "a.npz", header, stored | {"sample_labels": np.full(labels, 1.5, dtype=np.float32)})
+    with pytest.raises(ArtifactCorruptError, match=complaint):
+        load(tmp_path / "a.npz")
 
 
 def test_a_pickle_inside_is_never_opened(tmp_path: Path) -> None:

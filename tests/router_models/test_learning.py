@@ -8,8 +8,8 @@ import pytest
 from router_models import Router, ability_from_benchmarks, learn_ability
 from router_models.abilities import map_ability
 from router_models.errors import TrainingDataError
-from router_models.floor import promise_floor
 from router_models.local import learn_local, local_points
+from router_models.threshold import promise_floor
 
 ROUTER = Router.load()
 ARTIFACT = ROUTER.artifact

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
 from gateway.api.admin import (
+    artifacts,
     audit,
     budgets,
     events,
@@ -13,11 +14,15 @@ from gateway.api.admin import (
     invoices,
     jobs,
     keys,
+    labels,
     ledger,
     limits,
     members,
     models,
+    policies,
     reconciliation,
+    routing,
+    shadow,
     tenants,
     usage,
 )
@@ -43,7 +48,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, usage, ledger, invoices, exports, reconciliation, jobs, events, audit,
+    tenants, keys, budgets, limits, members, models, policies, routing, usage, ledger, invoices, exports, reconciliation,
+    labels, shadow, jobs, events, audit, artifacts,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

@@ -19,7 +19,7 @@ from gateway.keys.change import KeyOrder, NewKey, check_order, create_key, revok
 from gateway.keys.queries import KeyRow, list_keys
 from gateway.keys.roles import Actor, check_tenant
 from gateway.keys.rules.change import usd_given
-from gateway.keys.rules.describe import describe_allowance, moment_text
+from gateway.keys.rules.describe import describe_allowance, describe_terms, moment_text
 from gateway.keys.rules.effective import effective
 
 routes = APIRouter()
@@ -78,6 +78,7 @@ def _order(body: NewKeyBody) -> KeyOrder:
         budgets=budgets,
         limits=body.limits,
         expires_at=seconds(body.expires_at),
+        routing=body.routing,
     )
 
 
@@ -104,6 +105,7 @@ def _describe(key: DeclaredKey | KeyRow, allowance: Allowance | None, now: float
         "state": stored.state(now) if stored is not None else "valid",
         "models": sorted(key.models) if key.models is not None else None,
         "tiers": sorted(key.tiers) if key.tiers is not None else None,
+        "routing": describe_terms(key.terms),
         **describe_allowance(allowance or Allowance()),
         "created_at": moment_text(stored.created_at) if stored else None,
         "expires_at": moment_text(stored.expires_at) if stored else None,

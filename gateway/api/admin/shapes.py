@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.callers import Period
+from gateway.config_policies import NO_ROUTING, Routing
 
 
 def _amount(value: Any) -> Any:
@@ -74,6 +75,7 @@ class NewKeyBody(Body):
     budgets: list[KeyBudget] = Field([], max_length=4)
     limits: dict[str, Count] = {}
     expires_at: datetime | None = None
+    routing: Routing = NO_ROUTING
 
 
 class Rotation(Body):
@@ -82,12 +84,33 @@ class Rotation(Body):
     overlap_seconds: float = Field(0.0, ge=0, le=366 * 86_400)
 
 
+class NewAssignment(Body):
+    """The artifacts of a policy; without a challenger all requests are the champion's."""
+
+    champion: str = Field(max_length=200)
+    challenger: str | None = Field(None, max_length=200)
+    share: float = Field(0.1, gt=0, le=0.5)
+    reason: str = Field("assigned by hand", min_length=1, max_length=1000)
+
+
+class Reason(Body):
+    """Why something is done."""
+
+    reason: str = Field(min_length=1, max_length=1000)
+
+
 class NewMember(Body):
     """A member to add; without a tenant it looks after all of them."""
 
     name: str
     role: str
     tenant: str | None = None
+
+
+class NewVerdict(Body):
+    """Which answer of a pair is better."""
+
+    verdict: Literal["a", "b", "tie", "neither"]
 
 
 class NewExportRun(Body):

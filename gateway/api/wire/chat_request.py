@@ -14,7 +14,10 @@ from gateway.errors import InvalidJson, InvalidValue, UnknownOption
 from gateway.money import parse_usd
 from gateway.types import TIERS, Mode
 
-OPTIONS = ("mode", "tier", "max_cost_usd", "min_quality", "strategy", "samples", "session_id", "tags", "user", "cache")
+OPTIONS = (
+    "mode", "tier", "max_cost_usd", "min_quality", "local_only", "regions", "strategy", "samples", "session_id", "tags", "user",
+    "cache",
+)  # fmt: skip
 OPTION_HEADERS = {f"x-penstock-{name.replace('_', '-')}".encode(): name for name in OPTIONS}
 MAX_N = 128
 MAX_TOKENS = 10_000_000
@@ -172,6 +175,19 @@ def _read_tags(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_read_label("tags", tag) for tag in tags))
 
 
+def _read_regions(value: Any) -> frozenset[str]:
+    regions = [region.strip() for region in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(regions, list) or not 0 < len(regions) <= MAX_TAGS:
+        _refuse("penstock.regions", value, f"a list of 1 to {MAX_TAGS} regions")
+    return frozenset(_read_label("regions", region) for region in regions)
+
+
+def _read_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool) and value not in ("true", "false"):
+        _refuse(f"penstock.{name}", value, "true or false")
+    return value in (True, "true")
+
+
 def _read_strategy(value: Any) -> None:
     if value != "single":
         _refuse("penstock.strategy", value, "'single', the only strategy of this version")
@@ -192,6 +208,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "tier": lambda value: _one_of("tier", value, TIERS),
     "max_cost_usd": _read_cost,
     "min_quality": _read_quality,
+    "local_only": lambda value: _read_flag("local_only", value),
+    "regions": _read_regions,
     "strategy": _read_strategy,
     "samples": _read_samples,
     "session_id": lambda value: _read_label("session_id", value),

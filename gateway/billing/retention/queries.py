@@ -25,7 +25,9 @@ from gateway.billing.periods.month import Month
 from gateway.billing.unpriced.queries import waiting_in
 from gateway.db.insert import among, insert_or_add, insert_or_update
 from gateway.db.invoice_tables import billing_periods, late_events
+from gateway.db.label_tables import quality_labels, shadow_answers
 from gateway.db.rollup_tables import MONEY, PICO_PER_MILL, removed_months, removed_sums, usage_days
+from gateway.db.routing_tables import routing_records
 from gateway.db.tables import attempts, holds, rated_lines, usage_events
 from gateway.types import usage_fields
 
@@ -156,16 +158,30 @@ def are_unexplained(connection: Connection, month: Month) -> bool:
 
 
 def delete_rows(connection: Connection, since: datetime, until: datetime) -> int:
-    """Take out requests started in a period, with attempts and rated lines (SQLite)."""
+    """Take out requests started in a period, with attempts, rated lines and routing records (SQLite)."""
+    _forget_routing(connection, since, until)
     mine = select(usage_events.c.request_id).where(*_within(_STARTED, since, until))
     for table in (rated_lines, attempts):
         connection.execute(delete(table).where(table.c.request_id.in_(mine)))
     return connection.execute(delete(usage_events).where(*_within(_STARTED, since, until))).rowcount
 
 
+def delete_labels(connection: Connection, since: datetime, until: datetime) -> None:
+    """Take out what is said about answers to requests started in a period."""
+    for table in (quality_labels, shadow_answers):
+        connection.execute(delete(table).where(*_within(table.c.started_at, since, until)))
+
+
 def clear_explanations(connection: Connection, since: datetime, until: datetime) -> None:
-    """Forget why requests started in a period were routed as they were."""
+    """Forget why requests started in a period were routed as they were, and the comments on their answers."""
     connection.execute(update(usage_events).where(*_within(_STARTED, since, until)).values(explanation={}))
+    commented = (*_within(quality_labels.c.started_at, since, until), quality_labels.c.comment.is_not(None))
+    connection.execute(update(quality_labels).where(*commented).values(comment=None))
+    _forget_routing(connection, since, until)
+
+
+def _forget_routing(connection: Connection, since: datetime, until: datetime) -> None:
+    connection.execute(delete(routing_records).where(*_within(routing_records.c.started_at, since, until)))
 
 
 def holds_after(connection: Connection, after: str, at_most: int) -> list[tuple[str, datetime]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from gateway.callers import Allowance, Budget, Period
+from gateway.callers import Allowance, Budget, Period, Terms
 from gateway.catalog_owners import LIMITS
 from gateway.keys.rules.effective import Rung
 from gateway.keys.rules.queries import Raise, Rule
@@ -51,6 +51,18 @@ def describe_allowance(allowance: Allowance) -> dict[str, Any]:
         "budgets": [describe_budget(budget) for budget in allowance.budgets],
         "limits": {limit_name(limit.kind, limit.per): limit.limit for limit in allowance.limits},
     }
+
+
+def describe_terms(terms: Terms) -> dict[str, Any]:
+    """What one owner adds to its policy, without what it leaves open."""
+    given = {
+        "min_quality": terms.min_quality,
+        "max_cost_usd": format_usd(terms.max_cost) if terms.max_cost is not None else None,
+        "max_premium_share": terms.max_premium_share,
+        "local_only": terms.local_only or None,
+        "regions": sorted(terms.regions) if terms.regions is not None else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def describe_budget(budget: Budget) -> dict[str, Any]:

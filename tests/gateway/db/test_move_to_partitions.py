@@ -113,7 +113,12 @@ def test_requests_of_before_are_moved_and_summed(old: Database, tmp_path: Path) 
                 month: connection.scalar(text(f"SELECT count(*) FROM usage_events_{month}"))
                 for month in ("2026_09", "2026_10", "2026_11")
             }
+            routed = {
+                month: connection.scalar(text(f"SELECT count(*) FROM routing_records_{month}"))
+                for month in ("2026_09", "2026_10", "2026_11")
+            }
         assert counts == {"2026_09": 2, "2026_10": 1, "2026_11": 1}
+        assert routed == dict.fromkeys(counts, 0), "what comes late for an old month has a place"
 
 
 def test_an_empty_database_is_moved(old: Database, tmp_path: Path) -> None:

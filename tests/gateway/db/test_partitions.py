@@ -75,7 +75,7 @@ def test_there_is_no_partition_for_what_fits_nowhere(postgres: Database) -> None
 
 def test_months_are_opened_ahead_once(postgres: Database) -> None:
     moments = [datetime(2026, 12, 31, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)]
-    for expected in (6, 0):
+    for expected in (8, 0):
         with transaction(postgres) as connection:
             assert len(partitions.open_months(connection, moments)) == expected
 

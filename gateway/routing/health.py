@@ -1,0 +1,147 @@
+"""How every deployment does, learnt in this process from its own calls: errors, time to the first token, speed. Kept in memory,
+so a gateway that starts knows nothing and finds out.
+
+Errors and times are averages that forget: what happened a half-life ago counts half. A deployment whose last calls failed, or
+most of its recent ones, is *failing*. It is put behind the others, and one request after PROBE_SECONDS, doubled for each probe
+that fails, tries it again: the first answer makes it a candidate like the others. A single deployment is never left out,
+whatever it does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from gateway.errors import ProviderError
+from gateway.routing.ask import Candidate, State
+
+HALF_LIFE = 60.0
+"""Seconds after which an error counts half."""
+SPEED_HALF_LIFE = 300.0
+FORGOTTEN = 0.05
+"""Averages of less weight are not believed any more, so that a slow deployment is measured again some day."""
+IN_A_ROW = 3
+"""So many failures one after the other make a deployment failing, however few calls there are."""
+ENOUGH_CALLS = 10.0
+TOO_MANY_ERRORS = 0.5
+"""So does a larger share of errors than this among at least so many recent calls."""
+PROBE_SECONDS = 5.0
+LONGEST_PROBE_SECONDS = 60.0
+
+
+class Average:
+    """A mean of what was seen lately; `weight` says how much that is."""
+
+    __slots__ = ("_half_life", "_since", "_sum", "weight")
+
+    def __init__(self, half_life: float) -> None:
+        self._half_life = half_life
+        self._since = 0.0
+        self._sum = 0.0
+        self.weight = 0.0
+
+    def add(self, value: float, now: float) -> None:
+        """Take in one value."""
+        self.fade(now)
+        self._sum += value
+        self.weight += 1.0
+
+    def fade(self, now: float) -> None:
+        """Let what was seen before count less."""
+        kept = 0.5 ** (max(0.0, now - self._since) / self._half_life)
+        self._sum *= kept
+        self.weight *= kept
+        self._since = now
+
+    @property
+    def mean(self) -> float | None:
+        """The mean, None when too little is known."""
+        return self._sum / self.weight if self.weight >= FORGOTTEN else None
+
+
+class _Deployment:
+    """One deployment's averages, and its circuit: closed, or open with the moment of the next probe."""
+
+    __slots__ = ("errors", "failing", "first_token", "in_a_row", "pause", "per_token", "probe_at", "probing")
+
+    def __init__(self) -> None:
+        self.errors = Average(HALF_LIFE)
+        self.first_token = Average(SPEED_HALF_LIFE)
+        self.per_token = Average(SPEED_HALF_LIFE)
+        self.in_a_row = 0
+        self.failing = False
+        self.probing = False
+        self.pause = PROBE_SECONDS
+        self.probe_at = 0.0
+
+    def answered(self, now: float) -> None:
+        if self.failing:
+            self.errors = Average(HALF_LIFE)
+            self.failing, self.probing, self.pause = False, False, PROBE_SECONDS
+        self.in_a_row = 0
+        self.errors.add(0.0, now)
+
+    def failed(self, now: float) -> None:
+        self.in_a_row += 1
+        self.errors.add(1.0, now)
+        often = self.errors.weight >= ENOUGH_CALLS and (self.errors.mean or 0.0) > TOO_MANY_ERRORS
+        if self.failing:
+            # Calls that began before it was called failing end now too; only a probe says something new.
+            if self.probing:
+                self.probing, self.pause = False, min(2 * self.pause, LONGEST_PROBE_SECONDS)
+                self.probe_at = now + self.pause
+        elif often or self.in_a_row >= IN_A_ROW:
+            self.failing, self.probe_at = True, now + self.pause
+
+    def probe(self, now: float) -> None:
+        self.probing, self.probe_at = True, now + self.pause
+
+    def state(self) -> State:
+        return State(self.first_token.mean, self.per_token.mean, self.errors.mean or 0.0, self.failing, self.probe_at)
+
+
+class Health:
+    """The state of every deployment of one process, by its index in the catalog."""
+
+    def __init__(self, deployments: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._deployments = [_Deployment() for _ in range(deployments)]
+        self._states = [State()] * deployments
+
+    def now(self) -> float:
+        """The clock that `probe_at` is read on."""
+        return self._clock()
+
+    def states(self) -> Sequence[State]:
+        """How each deployment has done, by index; what comes in later is seen in the same object."""
+        return self._states
+
+    def chosen(self, candidate: Candidate) -> None:
+        """A request is about to ask this one first. When it is a probe, no other request is, for a while."""
+        deployment = self._deployments[candidate.model.index]
+        if deployment.failing and (now := self._clock()) >= deployment.probe_at:
+            deployment.probe(now)
+            self._states[candidate.model.index] = deployment.state()
+
+    def failed(self, index: int, error: ProviderError) -> None:
+        """A call ended with an error. What is the request's own fault says nothing of the deployment."""
+        if error.retry_word is not None or error.code == "stream_cut":
+            self._deployments[index].failed(self._clock())
+            self._renew(index)
+
+    def answered(self, index: int, seconds: float, first_token: float | None, output_tokens: int) -> None:
+        """A call was answered after `seconds`; `first_token` is None for a reply that came whole."""
+        deployment, now = self._deployments[index], self._clock()
+        deployment.answered(now)
+        if first_token is not None:
+            deployment.first_token.add(first_token, now)
+        if output_tokens > 0:
+            waited = first_token if first_token is not None else deployment.first_token.mean or 0.0
+            deployment.per_token.add(max(seconds - waited, 0.0) / output_tokens, now)
+        self._renew(index)
+
+    def _renew(self, index: int) -> None:
+        deployment, now = self._deployments[index], self._clock()
+        for average in (deployment.first_token, deployment.per_token):
+            average.fade(now)
+        self._states[index] = deployment.state()
