@@ -13,6 +13,7 @@ from gateway.catalog_owners import DeclaredKey as DeclaredKey
 from gateway.catalog_owners import Tenant as Tenant
 from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
 from gateway.catalog_owners import hash_key as hash_key
+from gateway.catalog_shadow import build_shadow_keys
 from gateway.config_exports import ScheduledExport
 from gateway.conventions import Convention, convention_at
 from gateway.errors import ConfigError
@@ -110,6 +111,7 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
     policies = {"default": shape.Policy(), **config.policies}
     tenants = build_tenants(config.tenants, frozenset(policies), frozenset(groups), where)
     keys = build_keys(config.keys, tenants, frozenset(groups), where, secret)
+    keys += build_shadow_keys(policies, keys, tenants, {name: group[0].tier for name, group in groups.items()}, where)
     if not models:
         warnings.append("no models are configured: every request will be refused. Add some under `models`.")
     if config.cache:

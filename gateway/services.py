@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.aside import Aside
 from gateway.billing.away import Away
 from gateway.billing.budgets import CounterRebuild
 from gateway.billing.prices.book import PriceBook
@@ -70,6 +71,9 @@ class Services:
     health: Health
     affinity: Affinity
     shares: Shares
+    look_ups: Database
+    """For what a request waits for: it gives up soon."""
+    aside: Aside
 
 
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
@@ -121,6 +125,8 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         health=Health(len(catalog.models)),
         affinity=Affinity(),
         shares=Shares(),
+        look_ups=connect(url, deadline_seconds=LOOK_UP_SECONDS),
+        aside=Aside(),
     )
 
 
@@ -133,10 +139,12 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    for part in (services.keys, services.promises, services.policies, services.prices, services.providers, *counting):
+    parts = (services.aside, services.keys, services.promises, services.policies, services.prices, services.providers)
+    for part in (*parts, *counting):
         try:
             await part.close()
         except Exception as error:
             logger.warning("%s did not close cleanly: %s", type(part).__name__, type(error).__name__)
     services.spool.close()
+    services.look_ups.close()
     services.database.close()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from router_models import embedder, sealed
 from router_models.embedder import Embedder
-from router_models.errors import ArtifactVersionError, FeatureMismatchError, TrainingDataError
+from router_models.errors import ArtifactVersionError, EmbedderMismatchError, FeatureMismatchError, TrainingDataError
 from router_models.features import CORE, NAMES, fingerprint
 from router_models.floor import CalibrationSample
 from router_models.tiers import TIERS
@@ -48,10 +48,11 @@ class Weights:
     landmarks[i]|^2). Heads = resemblance @ kernel (L, H) + standardised shape[:CORE] @ core (CORE, H) + bias (H,). `home` (L,):
     number of each landmark's domain. These are float32 (home int32).
     `familiarity` (5,): weights of four signals and a constant, for u. `shrink` (2,) draws ease to where prompts of unknown
-    domains lie: k ease + (1 - u) shrink[1], k from shrink[0] at u = 0 to 1 at u = 1. `knots` (S - 1,) part drawn ease into S pieces;
-    with `slope` (T, S) and `offset` (T,) logit P(good answer) = slope . ramps(drawn ease) + offset + u^3 own level.
-    `half_width` (2, T): half width of the interval in logits, from row 0 at u = 0 to row 1 at u = 1. Log tokens of a tier are u own
-    head + (1 - u) (head of all tiers + `token_offset` (T,)); `token_factor` (T,): exp(predicted log) times this is the mean.
+    domains lie: k ease + (1 - u) shrink[1], k from shrink[0] at u = 0 to 1 at u = 1. `knots` (S - 1,) part drawn ease into S
+    pieces; with `slope` (T, S) and `offset` (T,) logit P(good answer) = slope . ramps(drawn ease) + offset + u^3 own level.
+    `half_width` (2, T): half width of the interval in logits, from row 0 at u = 0 to row 1 at u = 1. Log tokens of a tier are
+    u own head + (1 - u) (head of all tiers + `token_offset` (T,)); `token_factor` (T,): exp(predicted log) times this is the
+    mean.
     `thinking` (3,): mean of thinking gain, how much of the distance from it is believed at u = 0, factor of reasoning tokens.
     `limits` (2,): share of unseen words above which, and familiarity below which, a prompt is called unfamiliar.
     `shown` (3,): centre and scale of tokens in the representation, and spread of what the representation misses.
@@ -179,11 +180,15 @@ def load(path: Path | None = None, table: Embedder | None = None) -> Artifact:
             f"router artifact {str(path)!r} has format {header.get('format')!r}, this release reads {FORMAT}; "
             "train it again with python -m router_models.training"
         )
+    if header.get("embedder") != table.version:
+        raise EmbedderMismatchError(
+            f"router artifact {str(path)!r} needs the embedder {header.get('embedder')!r}, this is {table.version!r}; "
+            + how_to_load(str(header.get("embedder")))
+        )
     if header.get("features") != features_of(table):
         raise FeatureMismatchError(
-            f"router artifact {str(path)!r} was trained with features {header.get('features')!r} (embedder "
-            f"{header.get('embedder')!r}), this release computes {features_of(table)!r} (embedder {table.version!r}); "
-            "train it again with python -m router_models.training"
+            f"router artifact {str(path)!r} was trained with features {header.get('features')!r}, this release computes "
+            f"{features_of(table)!r}; train it again with python -m router_models.training"
         )
     if header.get("tiers") != list(TIERS):
         raise ArtifactVersionError(
@@ -197,6 +202,14 @@ def load(path: Path | None = None, table: Embedder | None = None) -> Artifact:
     weights = Weights(**{key: sealed.taken(path, KIND, key, stored, *shapes[key]) for key in shapes})
     card = cast(dict[str, Any], header.get("card", {}))
     return Artifact(str(header.get("version")), weights, domains, models, card, table, _sample(path, stored))
+
+
+def how_to_load(needed: str) -> str:
+    """What to do about an artifact that needs another embedder than the one at hand."""
+    if needed.startswith("sentence-transformers/"):
+        name = needed.removeprefix("sentence-transformers/").rpartition("@")[0]
+        return f"load it with the model it was trained with: Router.load(path, transformer_embedder({name!r}))"
+    return "train it again with python -m router_models.training, or restore the embedder it was trained with"
 
 
 def _stored(sample: CalibrationSample) -> sealed.Arrays:

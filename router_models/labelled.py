@@ -13,15 +13,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from router_models.batch import score_kept
 from router_models.errors import TrainingDataError
-from router_models.recalibrate import LabelledPrompts, labelled_prompts
+from router_models.kept import fingerprint, unpack_many
+from router_models.recalibrate import LabelledPrompts
 from router_models.request import RequestText
 from router_models.router import Router
 from router_models.tiers import TIERS, Tier
 
+Doubles = NDArray[np.float64]
+
 # As the gateway guesses the size of a prompt whose tokens nobody counted.
 BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRequest:
+    """A logged request without its text: packed features with their fingerprint, whether it had images or no text, its size."""
+
+    features: bytes
+    fingerprint: str
+    odd: bool
+    input_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +44,17 @@ class LabelledAnswer:
     """One answer: what was asked, which tier and model answered, how good it was (0..1), how long it was if known.
 
     `request` names the request, so that answers to it are brought together; `source` is where it comes from, such as a policy.
+    Of a logged request the text is often not kept (None), but its features are: `kept`.
     """
 
-    prompt: str
+    prompt: str | None
     tier: Tier
     score: float
     model: str = ""
     output_tokens: float | None = None
     request: str = ""
     source: str = "own"
+    kept: KeptRequest | None = None
 
     def __post_init__(self) -> None:
         if self.tier not in TIERS:
@@ -58,12 +75,17 @@ def read_labels(path: Path) -> list[LabelledAnswer]:
 
 
 def gather(router: Router, answers: Iterable[LabelledAnswer]) -> LabelledPrompts:
-    """Every prompt once, scored by the router, with the mean label and length of each tier's answers to it."""
+    """Every prompt once, scored by the router, with the mean label and length of each tier's answers to it.
+
+    What has neither text nor features of this release's kind cannot be scored and is left out. Raises KeptFeaturesError.
+    """
     found: dict[str, list[LabelledAnswer]] = {}
     for answer in answers:
-        found.setdefault(answer.request or answer.prompt, []).append(answer)
-    labels, written = (np.full((len(found), len(TIERS)), np.nan) for _ in range(2))
-    for row, together in enumerate(found.values()):
+        if answer.prompt is not None or (answer.kept is not None and answer.kept.fingerprint == fingerprint()):
+            found.setdefault(answer.request or answer.prompt or "", []).append(answer)
+    requests = list(found.values())
+    labels, written = (np.full((len(requests), len(TIERS)), np.nan) for _ in range(2))
+    for row, together in enumerate(requests):
         for column, tier in enumerate(TIERS):
             mine = [answer for answer in together if answer.tier == tier]
             lengths = [answer.output_tokens for answer in mine if answer.output_tokens is not None]
@@ -71,9 +93,31 @@ def gather(router: Router, answers: Iterable[LabelledAnswer]) -> LabelledPrompts
                 labels[row, column] = float(np.mean([answer.score for answer in mine]))
             if lengths:
                 written[row, column] = float(np.mean(lengths))
-    prompts = [together[0].prompt for together in found.values()]
-    sizes = [float(len(prompt.encode("utf-8", "replace")) // BYTES_PER_TOKEN) for prompt in prompts]
-    return labelled_prompts([router.score_prompt(prompt) for prompt in prompts], sizes, labels, written)
+    return LabelledPrompts(*_scored(router, [together[0] for together in requests]), labels, written)
+
+
+def _scored(router: Router, firsts: list[LabelledAnswer]) -> tuple[Doubles, Doubles, Doubles]:
+    """Predicted qualities and tokens (N, T) and sizes (N,) of requests, by their texts or else their kept features."""
+    quality, tokens = np.zeros((len(firsts), len(TIERS))), np.zeros((len(firsts), len(TIERS)))
+    sizes = np.zeros(len(firsts))
+    logged: list[tuple[int, KeptRequest]] = []
+    for row, first in enumerate(firsts):
+        if first.kept is not None:
+            sizes[row] = first.kept.input_tokens
+        if first.prompt is None:
+            assert first.kept is not None, "requests without either were left out"
+            logged.append((row, first.kept))
+            continue
+        score = router.score_prompt(first.prompt)
+        quality[row] = [score.quality[tier].p for tier in TIERS]
+        tokens[row] = [score.expected_output_tokens[tier] for tier in TIERS]
+        sizes[row] = sizes[row] or len(first.prompt.encode("utf-8", "replace")) // BYTES_PER_TOKEN
+    if logged:
+        rows = [row for row, _ in logged]
+        features = unpack_many([each.features for _, each in logged], fingerprint())
+        scores = score_kept(router, features, np.array([each.odd for _, each in logged], dtype=bool))
+        quality[rows], tokens[rows] = scores.quality, scores.tokens
+    return quality, tokens, sizes
 
 
 def _answers(path: Path, lines: list[str]) -> Iterator[LabelledAnswer]:

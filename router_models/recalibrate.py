@@ -7,7 +7,6 @@ fitted on, the other one becomes the calibration sample that promises of quality
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from router_models.artifact import HEADS, OWN_LEVEL, Artifact, Weights, save
 from router_models.curves import TOKEN_BOUNDS, qualities
 from router_models.errors import TrainingDataError
 from router_models.floor import CalibrationSample
-from router_models.router import Score
 from router_models.tiers import TIERS
 
 # Prompts with a label in any tier that a calibration needs, and labels of one tier without which its curve stays.
@@ -45,11 +43,11 @@ Doubles = NDArray[np.float64]
 class LabelledPrompts:
     """N prompts as an artifact sees them, and what is known of answers to them; tiers in columns, NaN where nothing is known.
 
-    `logits` (N, T) of a good answer, `expected_tokens` (N, T) and `input_tokens` (N,) are the artifact's;
-    `labels` (N, T) say how good the tier's answer was, 0..1; `written` (N, T) are its output tokens.
+    `quality` and `expected_tokens` (N, T) are what the artifact that is to be calibrated predicts, `input_tokens` (N,) the
+    likely size. `labels` (N, T) say how good the tier's answer was, 0..1; `written` (N, T) are its output tokens.
     """
 
-    logits: Doubles
+    quality: Doubles
     expected_tokens: Doubles
     input_tokens: Doubles
     labels: Doubles
@@ -57,7 +55,7 @@ class LabelledPrompts:
 
     def take(self, rows: NDArray[np.int64]) -> LabelledPrompts:
         """These rows only."""
-        parts = (self.logits, self.expected_tokens, self.input_tokens, self.labels, self.written)
+        parts = (self.quality, self.expected_tokens, self.input_tokens, self.labels, self.written)
         return LabelledPrompts(*(part[rows] for part in parts))
 
 
@@ -75,20 +73,6 @@ class Recalibrated:
         return save(path, made.weights, *names, base, made.card, made.embedder, made.sample)
 
 
-def labelled_prompts(
-    scores: Sequence[Score], input_tokens: Sequence[float], labels: Doubles, written: Doubles | None = None
-) -> LabelledPrompts:
-    """Prompts scored by the artifact that is to be calibrated; see LabelledPrompts for the shapes."""
-    tokens = [[score.expected_output_tokens[tier] for tier in TIERS] for score in scores]
-    return LabelledPrompts(
-        logits=np.array([score.logits for score in scores], dtype=np.float64).reshape(len(scores), len(TIERS)),
-        expected_tokens=np.array(tokens, dtype=np.float64).reshape(len(scores), len(TIERS)),
-        input_tokens=np.array(input_tokens, dtype=np.float64),
-        labels=labels,
-        written=np.full_like(labels, np.nan) if written is None else written,
-    )
-
-
 def recalibrate(artifact: Artifact, labelled: LabelledPrompts, seed: int = 0) -> Recalibrated:
     """The artifact with curves and sample of these labels; `seed` draws the split. Raises TrainingDataError."""
     known = ~np.isnan(labelled.labels)
@@ -97,10 +81,12 @@ def recalibrate(artifact: Artifact, labelled: LabelledPrompts, seed: int = 0) ->
     weights, changes = _refitted(artifact.weights, labelled.take(fit))
     longer = weights.token_factor / artifact.weights.token_factor
     if tested.size:
-        sample = _own_sample(changes, labelled.take(tested), longer)
+        part = labelled.take(tested)
+        sample = _moved(part.quality, part.expected_tokens, part.input_tokens, part.labels, changes, longer)
         drawn = "half of the prompts labelled in two tiers or more"
     else:
-        sample = _moved_sample(artifact.sample, changes, longer)
+        old = artifact.sample
+        sample = _moved(old.quality, old.output_tokens, old.input_tokens, old.labels, changes, longer)
         drawn = f"that of {artifact.version}, seen through the new curves"
     report = {
         "from": artifact.version,
@@ -118,6 +104,13 @@ def recalibrate(artifact: Artifact, labelled: LabelledPrompts, seed: int = 0) ->
     }
     card = {**artifact.card, "recalibrated": report, "calibration_sample": report["sample"]}
     return Recalibrated(replace(artifact, weights=weights, card=card, sample=sample), report)
+
+
+def logits_of(quality: Doubles) -> Doubles:
+    """Logits of predicted probabilities, any shape."""
+    bounded = np.clip(quality, FLOOR, 1.0 - FLOOR)
+    result: Doubles = np.log(bounded / (1.0 - bounded))
+    return result
 
 
 def _check(labelled: LabelledPrompts, known: NDArray[np.bool_]) -> None:
@@ -153,7 +146,7 @@ def _change(logit: Doubles, label: Doubles) -> Doubles:
 
 
 def _refitted(weights: Weights, labelled: LabelledPrompts) -> tuple[Weights, Doubles]:
-    logits = labelled.logits
+    logits = logits_of(labelled.quality)
     changes = np.zeros((len(TIERS), 2))
     half, factor = weights.half_width.copy(), weights.token_factor.copy()
     for column in range(len(TIERS)):
@@ -164,13 +157,18 @@ def _refitted(weights: Weights, labelled: LabelledPrompts) -> tuple[Weights, Dou
             half[:, column] = max(half[0, column], width), width
         counted = ~np.isnan(labelled.written[:, column])
         factor[column] *= _token_change(labelled.written[counted, column], labelled.expected_tokens[counted, column])
+    return replace(_changed(weights, changes), half_width=half, token_factor=factor), changes
+
+
+def _changed(weights: Weights, changes: Doubles) -> Weights:
+    """Weights whose logits of each tier are stretched and shifted; changes (T, 2)."""
     slope = weights.slope * changes[:, :1]
     offset = weights.offset * changes[:, 0] + changes[:, 1]
     # The levels of a tier's own are parts of its logits, so they are stretched too.
     stretch = np.ones(HEADS, dtype=np.float32)
     stretch[2 + OWN_LEVEL : 2 + OWN_LEVEL + len(TIERS)] = changes[:, 0]
     heads = {name: getattr(weights, name) * stretch for name in ("kernel", "core", "bias")}
-    return replace(weights, slope=slope, offset=offset, half_width=half, token_factor=factor, **heads), changes
+    return replace(weights, slope=slope, offset=offset, **heads)
 
 
 def _token_change(written: Doubles, expected: Doubles) -> float:
@@ -204,20 +202,12 @@ def _half_width(logit: Doubles, label: Doubles) -> float | None:
     return float(np.clip(max(misses), NARROWEST, WIDEST))
 
 
-def _own_sample(changes: Doubles, tested: LabelledPrompts, longer: Doubles) -> CalibrationSample:
-    return CalibrationSample(
-        quality=qualities(tested.logits * changes[:, 0] + changes[:, 1]),
-        output_tokens=np.clip(tested.expected_tokens * longer, *TOKEN_BOUNDS),
-        input_tokens=tested.input_tokens,
-        labels=tested.labels,
-    )
-
-
-def _moved_sample(old: CalibrationSample, changes: Doubles, longer: Doubles) -> CalibrationSample:
-    tokens = old.output_tokens * longer
-    bounded = np.clip(old.quality, FLOOR, 1.0 - FLOOR)
-    logits = np.log(bounded / (1.0 - bounded)) * changes[:, 0] + changes[:, 1]
-    return CalibrationSample(qualities(logits), np.clip(tokens, *TOKEN_BOUNDS), old.input_tokens, old.labels)
+def _moved(
+    quality: Doubles, tokens: Doubles, given: Doubles, labels: Doubles, changes: Doubles, longer: Doubles
+) -> CalibrationSample:
+    """A sample whose predictions are what the changed curves make of the old ones."""
+    moved = qualities(logits_of(quality) * changes[:, 0] + changes[:, 1])
+    return CalibrationSample(moved, np.clip(tokens * longer, *TOKEN_BOUNDS), given, labels)
 
 
 def _tier_report(labelled: LabelledPrompts, column: int, change: Doubles, seed: int) -> dict[str, Any]:
@@ -228,7 +218,7 @@ def _tier_report(labelled: LabelledPrompts, column: int, change: Doubles, seed: 
     report["shift"] = round(float(change[1]), 4)
     if label.size < WANTED_IN_TIER:
         return {**report, "note": f"fewer than {WANTED_IN_TIER} labels: the curve stays as it was"}
-    logit = labelled.logits[use, column]
+    logit = logits_of(labelled.quality[use, column])
     return {
         **report,
         "mean_label": round(float(label.mean()), 4),

@@ -14,6 +14,7 @@ from gateway.chat.headers import decision_headers, price_headers
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import Asked, resolve_model
 from gateway.chat.route import ask_for
+from gateway.chat.sampling import sampled
 from gateway.chat.stream import Relay
 from gateway.chat.tab import Bounds, Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
@@ -50,6 +51,9 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     ask = conditions(request, caller, asked, facts, score, prices, bounds, services)
     decision = decide(ask, score, services)
     tab = Tab(request, caller, facts, ask, decision, prices, bounds, ladder, services)
+    tab.heard = sampled(
+        request, facts.prompt.text, services.policies.of(caller.policy).shadow
+    )  # maybe another tier is asked later
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):

@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.commands import router_training
 from gateway.commands.options import json_option, print_json
+from gateway.commands.router_replay import replay
 from gateway.errors import StartupError
 
 if TYPE_CHECKING:
     from router_models.router import Router
 
 
-@click.group(short_help="Score and explain prompts.")
+@click.group(short_help="Score and explain prompts; train, calibrate and measure artifacts.")
 def router() -> None:
     """The difficulty router: how probable it is that the economy answer is not good enough."""
+
+
+for _command in (router_training.train, router_training.calibrate, router_training.evaluate):
+    router.add_command(_command)
 
 
 @router.command()
@@ -111,3 +117,6 @@ def _read(line: str) -> dict[str, Any]:
 def _out(document: dict[str, Any]) -> None:
     """One line, at once: whoever feeds lines one by one waits for it."""
     print(json.dumps(document), flush=True)
+
+
+router.add_command(replay)

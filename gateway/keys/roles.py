@@ -34,6 +34,8 @@ Action = Literal[
     "exports.run",
     "reconciliation.read",
     "reconciliation.change",
+    "labels.read",
+    "shadow.judge",
 ]
 
 _EVERYBODY: frozenset[Role] = frozenset(ROLES)
@@ -63,6 +65,8 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "exports.run": _ADMINS | {"finance"},
     "reconciliation.read": _ADMINS | {"finance"},
     "reconciliation.change": _ADMINS | {"finance"},
+    "labels.read": _ADMINS | {"developer"},
+    "shadow.judge": _ADMINS | {"developer"},
 }
 
 WHOLE: frozenset[Action] = frozenset({

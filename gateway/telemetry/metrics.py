@@ -44,6 +44,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("penstock_requests_in_flight", "gauge", (), "Requests being answered now."),
     Metric("penstock_disconnected_total", "counter", ("model",), "Clients that left before the end; metered all the same."),
     Metric("penstock_held_without_store_total", "counter", (), "Requests that went on while counters could not be asked."),
+    Metric("penstock_labels_total", "counter", ("source", "model"), "Labels of answers taken, replaced ones too."),
+    Metric("penstock_shadow_total", "counter", ("outcome",), "Sampled requests by what came of asking another tier."),
     Metric("penstock_uncorrected_holds", "gauge", (), "Holds whose correction waits for the store to answer again."),
 )  # fmt: skip
 

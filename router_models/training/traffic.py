@@ -1,7 +1,7 @@
 """Labelled answers of one's own as a source of training tables, of the same shape as the public ones.
 
-Every source of answers (a policy) becomes a data set and a domain of its own. A model that is also in the public tables under the
-same name puts its prompts on their scale of difficulty; without one their level is a guess.
+Every source of answers (a policy) becomes a data set and a domain of its own. A model that is also in the public tables, under
+the same name, puts its prompts on their scale of difficulty; without one their level is a guess.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def traffic_source(answers: Iterable[LabelledAnswer]) -> Source:
     prompts: dict[tuple[str, str], dict[str, str]] = {}
     outcomes = []
     for answer in answers:
-        if not answer.prompt.strip():
+        if answer.prompt is None or not answer.prompt.strip():
             continue
         dataset = f"own/{answer.source}"
         name = answer.request or hashlib.sha256(answer.prompt.encode("utf-8", "replace")).hexdigest()[:24]

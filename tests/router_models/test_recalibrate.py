@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ import pytest
 
 from router_models import Router
 from router_models.errors import TrainingDataError
+from router_models.features import extract
 from router_models.floor import TierPrice, promise_worth
-from router_models.labelled import LabelledAnswer, gather, read_labels
-from router_models.recalibrate import LabelledPrompts, qualities, raw_logits, recalibrate
-from router_models.tiers import TIERS, Tier
+from router_models.kept import fingerprint, pack
+from router_models.labelled import KeptRequest, LabelledAnswer, gather, read_labels
+from router_models.recalibrate import recalibrate
+from router_models.request import RequestText
+from router_models.tiers import Tier
 
 ROUTER = Router.load()
 SUBJECTS = ("rivers", "primes", "taxes", "cells", "poems", "motors", "wars", "stars", "markets", "bridges")
@@ -32,11 +36,40 @@ def answers(count: int, rates: dict[Tier, float], seed: int = 0, tokens: float |
     ]
 
 
-def test_the_curves_of_an_artifact_are_those_that_the_router_serves() -> None:
-    scores = [ROUTER.score_prompt(prompt) for prompt in ("", "Prove it.", "東京?", *PROMPTS[:20])]
-    ease, familiarity = (np.array([getattr(score, name) for score in scores]) for name in ("ease", "familiarity"))
-    found = qualities(raw_logits(ROUTER.artifact.weights, ease, familiarity))
-    np.testing.assert_allclose(found, [[score.quality[tier].p for tier in TIERS] for score in scores], atol=1e-9)
+def test_the_sample_holds_what_the_saved_artifact_predicts(tmp_path: Path) -> None:
+    asked = answers(200, {"economy": 0.4, "premium": 0.9}, tokens=50.0)
+    made = recalibrate(ROUTER.artifact, gather(ROUTER, asked))
+    made.save(tmp_path / "own.npz")
+    served = Router.load(tmp_path / "own.npz")
+    found = {
+        (round(score.quality["economy"].p, 5), round(score.quality["premium"].p, 5))
+        for score in (served.score_prompt(prompt) for prompt in PROMPTS[:200])
+    }
+    sample = made.artifact.sample
+    assert {(round(row[0], 5), round(row[2], 5)) for row in sample.quality.tolist()} <= found
+
+
+def test_requests_are_calibrated_on_their_kept_features_as_on_their_texts() -> None:
+    known = answers(100, {"economy": 0.5})
+    logged = [
+        replace(answer, prompt=None, request=str(number), kept=kept_request(str(answer.prompt)))
+        for number, answer in enumerate(known)
+    ]
+    texts, features = gather(ROUTER, known), gather(ROUTER, logged)
+    np.testing.assert_allclose(features.quality, texts.quality, atol=0.02)
+    np.testing.assert_array_equal(features.labels, texts.labels)
+    assert features.input_tokens.tolist() == [7.0] * 100
+
+
+def test_requests_with_features_of_another_release_are_left_out() -> None:
+    old = replace(kept_request("How far?"), fingerprint="of another release")
+    assert len(gather(ROUTER, [LabelledAnswer(None, "economy", 1.0, request="1", kept=old)]).labels) == 0
+    assert len(gather(ROUTER, [LabelledAnswer(None, "economy", 1.0, request="1")]).labels) == 0
+
+
+def kept_request(prompt: str) -> KeptRequest:
+    features = extract(RequestText.from_prompt(prompt), ROUTER.artifact.embedder)
+    return KeptRequest(pack(features), fingerprint(), False, 7.0)
 
 
 def test_labels_move_the_level_of_their_tier_and_a_saved_artifact_serves_it(tmp_path: Path) -> None:
@@ -99,9 +132,7 @@ def test_too_few_labels_are_refused_with_how_many_are_needed(count: int) -> None
 
 def test_labels_out_of_range_are_refused() -> None:
     labelled = gather(ROUTER, answers(60, {"economy": 0.5}))
-    odd = LabelledPrompts(
-        *(getattr(labelled, name) for name in LabelledPrompts.__slots__[:4]), labelled.labels + 1, labelled.written
-    )
+    odd = replace(labelled, labels=labelled.labels + 1)
     with pytest.raises(TrainingDataError, match="between 0 and 1"):
         recalibrate(ROUTER.artifact, odd)
 

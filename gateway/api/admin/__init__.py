@@ -13,12 +13,14 @@ from gateway.api.admin import (
     invoices,
     jobs,
     keys,
+    labels,
     ledger,
     limits,
     members,
     models,
     policies,
     reconciliation,
+    shadow,
     tenants,
     usage,
 )
@@ -44,8 +46,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, jobs, events,
-    audit,
+    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, labels,
+    shadow, jobs, events, audit,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

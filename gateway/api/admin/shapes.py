@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -90,6 +90,12 @@ class NewMember(Body):
     name: str
     role: str
     tenant: str | None = None
+
+
+class NewVerdict(Body):
+    """Which answer of a pair is better."""
+
+    verdict: Literal["a", "b", "tie", "neither"]
 
 
 class NewExportRun(Body):
