@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gateway.catalog import Catalog, Model
 from gateway.errors import ConfigError
-from gateway.routing.ask import Ability
-from gateway.routing.promises import Make
+from gateway.routing.ask import Ability, PromiseTable
+from gateway.routing.promises import Make, TierPrices
 from router_models.abilities import ability_from_benchmarks
 from router_models.errors import TrainingDataError
+from router_models.floor import TierPrice, promise_table
 from router_models.router import Router
+from router_models.tiers import TIERS
 
 
 def abilities_of(catalog: Catalog, router: Router) -> Mapping[int, Ability]:
@@ -21,14 +22,13 @@ def abilities_of(catalog: Catalog, router: Router) -> Mapping[int, Ability]:
 
 def promise_maker(router: Router) -> Make:
     """Makes tables of promises from the calibration sample of this artifact; others have none."""
-    sample: Any = getattr(router.artifact, "sample", None)
+    sample = router.artifact.sample
 
-    def make(artifact: str, prices: Any, confidence: float) -> Any:
-        if artifact != router.version or sample is None or not len(sample):
+    def make(artifact: str, prices: TierPrices, confidence: float) -> PromiseTable | None:
+        if artifact != router.version or not len(sample):
             return None
-        from router_models.floor import TierPrice, promise_table
-
-        asked = {tier: TierPrice(into, out) for tier, into, out in prices}
+        rates = {tier: (into, out) for tier, into, out in prices}
+        asked = {tier: TierPrice(*rates[tier]) for tier in TIERS if tier in rates}
         return promise_table(sample, asked, confidence=confidence)
 
     return make

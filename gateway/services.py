@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,13 +19,9 @@ from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
-from gateway.routing.affinity import Affinity
-from gateway.routing.ask import Ability, Scorer
-from gateway.routing.health import Health
-from gateway.routing.policies.live import LivePolicies
-from gateway.routing.promises import Promises
+from gateway.routing.ask import Scorer
+from gateway.routing.knowledge import Knowledge, make_knowledge
 from gateway.routing.remember import Packer
-from gateway.routing.share import Shares
 from gateway.settings import Settings
 from gateway.store.base import Store
 from gateway.store.corrections import Corrections
@@ -64,12 +59,7 @@ class Services:
     scorer: Scorer
     packer: Packer
     metrics: Metrics
-    policies: LivePolicies
-    promises: Promises
-    abilities: Mapping[int, Ability]
-    health: Health
-    affinity: Affinity
-    shares: Shares
+    routing: Knowledge
 
 
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
@@ -78,7 +68,6 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         scorer = Router.load()
     except ArtifactError as error:
         raise StartupError(f"The router's trained artifact cannot be used: {error}") from error
-    abilities = abilities_of(catalog, scorer)
     metrics = Metrics()
     url = settings.database(catalog.database)
     database = connect(url)
@@ -88,10 +77,10 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
-    policies = LivePolicies(catalog, database)
-    await policies.open()
-    promises = Promises(catalog, lambda: prices.current().costs, promise_maker(scorer))
-    await promises.open(scorer.version, {policy.confidence for policy in policies.all().values()})
+    routing = make_knowledge(
+        catalog, database, lambda: prices.current().costs, promise_maker(scorer), abilities_of(catalog, scorer)
+    )
+    await routing.open(scorer.version)
     # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)
     providers = build_providers(catalog, engine_url)
@@ -115,12 +104,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         scorer=scorer,
         packer=kept.Packer(),
         metrics=metrics,
-        policies=policies,
-        promises=promises,
-        abilities=abilities,
-        health=Health(len(catalog.models)),
-        affinity=Affinity(),
-        shares=Shares(),
+        routing=routing,
     )
 
 
@@ -133,7 +117,7 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    for part in (services.keys, services.promises, services.policies, services.prices, services.providers, *counting):
+    for part in (services.keys, services.routing, services.prices, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:

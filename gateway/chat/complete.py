@@ -71,7 +71,7 @@ def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> 
 
 def unpriced_hold(caller: Caller, services: Services) -> int | None:
     """What the caller's policy holds for a call to a model without a price (pico-USD); None when it refuses."""
-    policy = services.policies.of(caller.policy)
+    policy = services.routing.policies.of(caller.policy)
     return int(policy.unpriced_hold_usd * PICO_PER_USD) if policy.unpriced == "hold" else None
 
 
@@ -120,14 +120,14 @@ def conditions(
     """What the request, its key, its policy and the moment ask of a model."""
     worst = bounds.worst
     worst_costs = tuple(worst[model.index].amount if model.index in worst else 0 for model in asked.models)
-    return ask_for(request, caller, asked, facts, score, prices.costs, worst_costs, services)
+    return ask_for(request, caller, asked, facts, score, prices.costs, worst_costs, services.routing)
 
 
 def decide(ask: Ask, score: Score, services: Services) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
     decision = decide_route(ask, score)
     if decision.candidates:
-        services.health.chosen(decision.candidates[0])
+        services.routing.health.chosen(decision.candidates[0])
     if not decision.candidates:
         reasons = "; ".join(f"{rejected.model}: {rejected.reason}" for rejected in decision.rejected)
         if decision.rejected and all("exceeds its context" in rejected.reason for rejected in decision.rejected):

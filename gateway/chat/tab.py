@@ -84,7 +84,7 @@ class Tab:
     def may_be_cheaper(self) -> bool:
         """Whether a cheaper model may answer than the one that the budget does not allow."""
         asked = self.request.model.partition(":")[0] == "auto"
-        return asked and self._services.policies.of(self.caller.policy).when_over_budget == "cheaper"
+        return asked and self._services.routing.policies.of(self.caller.policy).when_over_budget == "cheaper"
 
     async def hold(self, candidate: Candidate) -> None:
         """Set aside the most this call may cost on top of the calls before it; only what is not held yet is claimed.
@@ -190,7 +190,7 @@ class Tab:
 
     def blame(self, model: Model, error: ProviderError) -> None:
         """A call to this model failed; the router thinks less of it for a while."""
-        self._services.health.failed(model.index, error)
+        self._services.routing.health.failed(model.index, error)
 
     async def close(self, outcome: Outcome, error: PenstockError | None = None) -> UsageEvent:
         """Write the event to the spool, then give back what was held beyond it. Closing twice changes nothing."""
@@ -262,7 +262,7 @@ class Tab:
         return remember(
             self._ask,
             self.decision,
-            how=self._services.policies.of(self.caller.policy).remember,
+            how=self._services.routing.policies.of(self.caller.policy).remember,
             policy=self.caller.policy,
             min_quality=options.min_quality,
             terms=own_terms(options, self.caller),
