@@ -11,13 +11,14 @@ from gateway import __version__
 from gateway.api import admin, health, models
 from gateway.api.chat import chat_completions
 from gateway.api.errors import install_error_handlers
+from gateway.api.feedback import feedback
 from gateway.catalog import Catalog
 from gateway.errors import ConfigError, StartupError, Unavailable
 from gateway.middleware import Front, HotRoute
 from gateway.services import close_services, open_services
 from gateway.settings import Settings
 
-HOT_ROUTES: dict[str, HotRoute] = {"/v1/chat/completions": chat_completions}
+HOT_ROUTES: dict[str, HotRoute] = {"/v1/chat/completions": chat_completions, "/v1/feedback": feedback}
 """Served without a framework. Each authenticates its caller first."""
 
 OPEN_ROUTES = frozenset({*health.PATHS, "/metrics", "/admin", "/admin/api/openapi.json"})

@@ -13,7 +13,9 @@ from gateway.catalog_owners import DeclaredKey as DeclaredKey
 from gateway.catalog_owners import Tenant as Tenant
 from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
 from gateway.catalog_owners import hash_key as hash_key
+from gateway.catalog_shadow import build_shadow_keys
 from gateway.config_exports import ScheduledExport
+from gateway.config_routing import Routing
 from gateway.conventions import Convention, convention_at
 from gateway.errors import ConfigError
 from gateway.money import implausible, parse_price
@@ -82,6 +84,7 @@ class Catalog:
     warnings: tuple[str, ...]
     billing: shape.Billing = field(default_factory=shape.Billing)
     exports: tuple[ScheduledExport, ...] = ()
+    routing: Routing = field(default_factory=Routing)
     operator: str = "Penstock"
 
     @property
@@ -110,6 +113,7 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
     policies = {"default": shape.Policy(), **config.policies}
     tenants = build_tenants(config.tenants, frozenset(policies), frozenset(groups), where)
     keys = build_keys(config.keys, tenants, frozenset(groups), where, secret)
+    keys += build_shadow_keys(policies, keys, tenants, {name: group[0].tier for name, group in groups.items()}, where)
     if not models:
         warnings.append("no models are configured: every request will be refused. Add some under `models`.")
     if config.cache:
@@ -135,6 +139,7 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         warnings=tuple(warnings),
         billing=config.billing,
         exports=_exports(config, where),
+        routing=config.routing,
         operator=config.billing.issuer.name if config.billing.issuer else "Penstock",
     )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.config_section import Section, Usd
+from gateway.config_shadow import ShadowSampling
 
 Objective = Literal["cost", "quality", "latency"]
 Region = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -91,3 +92,7 @@ class Policy(Placement):
         "features",
         description="What is kept of a decision for replay and training: the text read only with `prompts`.",
     )
+    keep_comments: bool = Field(
+        False, description="Whether comments of feedback are kept; they may quote what people wrote."
+    )
+    shadow: ShadowSampling | None = Field(None, description="Sampling of another tier's answers; off when absent.")

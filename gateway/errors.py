@@ -5,7 +5,7 @@ PenstockError
 │                          BodyTooLarge (413), BodyTooSlow (408)
 ├── Unauthenticated (401) ─ MissingKey, InvalidKey, RevokedKey
 ├── Forbidden (403) ─ ModelNotAllowed, TierNotAllowed, UnknownTenant, UnknownProject
-├── NotFound (404) ─ UnknownModel, UnknownRoute, UnknownDocument, MethodNotAllowed (405)
+├── NotFound (404) ─ UnknownModel, UnknownRequest, UnknownRoute, UnknownDocument, MethodNotAllowed (405)
 ├── Conflict (409)
 ├── LimitExceeded (429) ─ BudgetExceeded,
 │                         SessionExceeded ─ SessionBudgetExceeded, SessionTooLong, SessionLoop
@@ -159,6 +159,12 @@ class UnknownModel(NotFound):
     """No model, tier or `auto` form has this name."""
 
     code = "model_not_found"
+
+
+class UnknownRequest(NotFound):
+    """No request of the key's tenant or project has this id."""
+
+    code = "request_not_found"
 
 
 class UnknownRoute(NotFound):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -11,17 +10,13 @@ import orjson
 
 from gateway.api.asgi import ClientGone, Exchange, Message, Receive, Scope, Send
 from gateway.errors import MethodNotAllowed, PenstockError
+from gateway.request_ids import new_request_id
 from gateway.services import Services
 
 logger = logging.getLogger("penstock.access")
 
 HotRoute = Callable[[Exchange, Services], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-def new_request_id(received_at: float) -> str:
-    """An id that sorts by time: `req_`, milliseconds, 80 random bits, all hexadecimal."""
-    return f"req_{int(received_at * 1000):012x}{os.urandom(10).hex()}"
 
 
 class Front:

@@ -7,21 +7,22 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.aside import Aside
 from gateway.billing.away import Away
 from gateway.billing.budgets import CounterRebuild
 from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
-from gateway.judgement import abilities_of, promise_maker
+from gateway.judgement import Abilities, promise_maker_of
 from gateway.keys.authenticate import KeyRing
 from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
-from gateway.routing.ask import Scorer
 from gateway.routing.knowledge import Knowledge, make_knowledge
 from gateway.routing.remember import Packer
+from gateway.scorers import Scorers
 from gateway.settings import Settings
 from gateway.store.base import Store
 from gateway.store.corrections import Corrections
@@ -56,16 +57,19 @@ class Services:
     keys: KeyRing
     prices: PriceBook
     providers: Providers
-    scorer: Scorer
+    scorers: Scorers
     packer: Packer
     metrics: Metrics
     routing: Knowledge
+    look_ups: Database
+    """For what a request waits for: it gives up soon."""
+    aside: Aside
 
 
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
     """Build and start every part. Raises StartupError or ConfigError that says what to do."""
     try:
-        scorer = Router.load()
+        bundled = Router.load()
     except ArtifactError as error:
         raise StartupError(f"The router's trained artifact cannot be used: {error}") from error
     metrics = Metrics()
@@ -77,10 +81,13 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
-    routing = make_knowledge(
-        catalog, database, lambda: prices.current().costs, promise_maker(scorer), abilities_of(catalog, scorer)
-    )
-    await routing.open(scorer.version)
+    scorers, abilities = Scorers(bundled, database, metrics.set), Abilities(catalog, bundled)
+    make = promise_maker_of(scorers.router)
+    routing = make_knowledge(catalog, database, lambda: prices.current().costs, make, abilities.of)
+    await routing.open(bundled.version)
+    scorers.before_use(abilities.learn)
+    scorers.before_use(routing.promises.forget)
+    await scorers.open()
     # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)
     providers = build_providers(catalog, engine_url)
@@ -101,10 +108,12 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         keys=keys,
         prices=prices,
         providers=providers,
-        scorer=scorer,
+        scorers=scorers,
         packer=kept.Packer(),
         metrics=metrics,
         routing=routing,
+        look_ups=connect(url, deadline_seconds=LOOK_UP_SECONDS),
+        aside=Aside(),
     )
 
 
@@ -117,10 +126,12 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    for part in (services.keys, services.routing, services.prices, services.providers, *counting):
+    routing = (services.scorers, services.routing)
+    for part in (services.aside, services.keys, *routing, services.prices, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:
             logger.warning("%s did not close cleanly: %s", type(part).__name__, type(error).__name__)
     services.spool.close()
+    services.look_ups.close()
     services.database.close()

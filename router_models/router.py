@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import Artifact, load
+from router_models.embedder import Embedder
 from router_models.explain import Contribution, contributions
 from router_models.features import Features, Floats, extract
 from router_models.place import Placed, place, ramps, signals_of
@@ -109,9 +110,9 @@ class Router:
         self._shown: list[float] = weights.shown.tolist()
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Router:
-        """Load the artifact at `path`, or the bundled one. Raises a subclass of ArtifactError."""
-        return cls(load(path))
+    def load(cls, path: Path | None = None, table: Embedder | None = None) -> Router:
+        """Load the artifact at `path`, or the bundled one, with `table` or the bundled embedder. Raises an ArtifactError."""
+        return cls(load(path, table))
 
     @property
     def version(self) -> str:

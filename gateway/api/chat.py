@@ -9,6 +9,7 @@ from typing import Any
 from gateway.api.asgi import Exchange, read_body
 from gateway.api.wire.chat_request import parse_chat_request
 from gateway.chat.complete import Reply, complete_chat
+from gateway.chat.shadow import follow
 from gateway.services import Services
 
 SEND_SECONDS = 60.0
@@ -31,6 +32,7 @@ async def chat_completions(exchange: Exchange, services: Services) -> None:
         await exchange.send_json(200, reply.body, reply.headers)
     else:
         await send_events(exchange, reply)
+    follow(reply, services)
 
 
 async def send_events(exchange: Exchange, reply: Reply) -> None:

@@ -14,6 +14,7 @@ from gateway.chat.headers import decision_headers, price_headers
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import Asked, resolve_model
 from gateway.chat.route import ask_for
+from gateway.chat.sampling import sampled
 from gateway.chat.stream import Relay
 from gateway.chat.tab import Bounds, Tab
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
@@ -42,7 +43,7 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     """Answer one request. Raises a PenstockError for every way it can be refused or fail; what reached the hold is metered."""
     asked = resolve_model(request, caller, services.catalog)
     facts = read_facts(request)
-    score = score_difficulty(request, facts, services)
+    score = score_difficulty(request, caller, facts, services)
     prices = services.prices.current()
     options = request.options
     ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
@@ -50,6 +51,9 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     ask = conditions(request, caller, asked, facts, score, prices, bounds, services)
     decision = decide(ask, score, services)
     tab = Tab(request, caller, facts, ask, decision, prices, bounds, ladder, services)
+    tab.heard = sampled(
+        request, facts.prompt.text, services.routing.policies.of(caller.policy).shadow
+    )  # maybe another tier is asked later
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):
@@ -64,9 +68,10 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     return Reply(headers, None, Relay(tab, answered), tab)
 
 
-def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
+def score_difficulty(request: ChatRequest, caller: Caller, facts: Facts, services: Services) -> Score:
     """How hard the question is; also for requests that name their model, so that the log can say what auto would do."""
-    return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
+    scorer = services.scorers.for_request(caller.policy, request.request_id)
+    return scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
 
 
 def unpriced_hold(caller: Caller, services: Services) -> int | None:

@@ -40,3 +40,5 @@ class ChatRequest:
     """The same moment on the monotonic clock."""
     end_user: str | None = None
     """Whom the request says it is for."""
+    beside: bool = False
+    """Asked by the gateway itself about another request, of which everything is remembered that may be."""

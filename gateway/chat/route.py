@@ -63,7 +63,7 @@ def ask_for(
         states=known.health.states(),
         now=known.health.now(),
         cached=known.affinity.cached(caller.tenant, conversation) if policy.affinity else NOTHING_CACHED,
-        abilities=known.abilities,
+        abilities=known.abilities(score.artifact),
         **live,
     )
 

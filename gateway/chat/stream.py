@@ -43,6 +43,8 @@ class Relay:
                 tab.upstream_seconds += now - self._waiting_since
                 if tab.first_byte is None:
                     tab.first_byte = now
+                if tab.heard is not None:
+                    tab.heard.hear(events)
                 yield events
                 self._waiting_since = time.perf_counter()
         except ProviderError as error:

@@ -20,6 +20,7 @@ from gateway.chat.holding import Holding
 from gateway.chat.learn import learn_answer
 from gateway.chat.request import ChatRequest
 from gateway.chat.route import own_terms
+from gateway.chat.sampling import Heard
 from gateway.errors import PenstockError, ProviderError, ProviderUnreachable
 from gateway.limits.estimate import Estimate, choices_of, limit_to_send
 from gateway.limits.ladder import Ladder
@@ -67,6 +68,7 @@ class Tab:
         self._ask = ask
         self.attempts: list[Attempt] = []
         self.disconnected = False
+        self.heard: Heard | None = None
         self.first_byte: float | None = None
         self.upstream_seconds = 0.0
         self._prices = prices
@@ -204,6 +206,11 @@ class Tab:
             await self._holding.correct(event.attempts)
         return event
 
+    @property
+    def event(self) -> UsageEvent | None:
+        """What the request left behind, once it is closed."""
+        return self._event
+
     def saved(self, event: UsageEvent) -> int:
         """Pico-USD not spent: the same tokens at the dearest deployment that could have answered, less the charge."""
         if self.request.model.partition(":")[0] != "auto" or not event.attempts or event.reserved:
@@ -258,11 +265,11 @@ class Tab:
 
     def _remembered(self) -> RoutingRecord | None:
         """What making the decision again needs, as far as the policy lets it be kept."""
-        options = self.request.options
+        options, how = self.request.options, self._services.routing.policies.of(self.caller.policy).remember
         return remember(
             self._ask,
             self.decision,
-            how=self._services.routing.policies.of(self.caller.policy).remember,
+            how="nothing" if self.request.beside else how,
             policy=self.caller.policy,
             min_quality=options.min_quality,
             terms=own_terms(options, self.caller),

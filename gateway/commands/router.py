@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.commands import router_artifacts, router_training
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.commands.router_replay import replay
 from gateway.errors import StartupError
@@ -18,9 +19,17 @@ if TYPE_CHECKING:
     from router_models.router import Router
 
 
-@click.group(short_help="Score and explain prompts.")
+@click.group(short_help="Score and explain prompts; train, calibrate and measure artifacts.")
 def router() -> None:
     """The difficulty router: how probable it is that the economy answer is not good enough."""
+
+
+_MORE = (
+    *(router_training.train, router_training.calibrate, router_training.evaluate),
+    *(router_artifacts.artifacts, router_artifacts.assign, router_artifacts.rollback),
+)
+for _command in _MORE:
+    router.add_command(_command)
 
 
 @router.command()

@@ -38,7 +38,7 @@ def decide_by_policies(prompt: str, model: Router, config: Path | None, data_dir
         book.renew()
         costs = book.current().costs
         make, abilities = promise_maker(model), abilities_of(catalog, model)
-        known = make_knowledge(catalog, database, lambda: costs, make, abilities)
+        known = make_knowledge(catalog, database, lambda: costs, make, lambda _: abilities)
         known.policies.renew()
         known.promises.prepare(score.artifact, confidences(known.policies))
     worst = tuple(

@@ -68,6 +68,10 @@ class KeyRing:
         self._used[caller.key_id] = self._clock()
         return caller
 
+    def own(self, key_id: str) -> Caller | None:
+        """A key without a secret that the gateway uses itself; None when the configuration has none of this id."""
+        return self._callers.declared.get(key_id)
+
     async def refresh(self) -> None:
         """Read the keys again; revoked and expired ones stop working here."""
         # Ends of keys, secrets and raises count even while the database is away, before and after it has been waited for.

@@ -7,7 +7,6 @@ hold whose process died is closed: hold released, a usage row with outcome `inte
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import os
@@ -24,13 +23,17 @@ from gateway.billing.ledger import post
 from gateway.db.connect import Database, connect
 from gateway.db.outbox import USAGE, send_later
 from gateway.db.transaction import transaction
-from gateway.errors import StartupError, Unavailable
+from gateway.errors import Unavailable
+from gateway.labels.queries import keep_feedback
+from gateway.labels.shadows.queries import keep_shadows
 from gateway.metering import queries
+from gateway.metering.folder import keep_for_one
 from gateway.metering.interrupted import interrupted_event
 from gateway.metering.publish import metered
 from gateway.metering.records import decode
 from gateway.metering.segments import Line, Segment, list_segments, read_lines, writer_lives
 from gateway.types import Hold, UsageEvent
+from gateway.verdicts import Feedback, Shadow
 
 BATCH = 4000
 BATCH_BYTES = 8 * 1024 * 1024
@@ -77,7 +80,7 @@ class Deliverer:
         self._folder = folder
         self._publish = publish
         self._database = database
-        self._lock = _lock(folder, lock_seconds)
+        self._lock = keep_for_one(folder, lock_seconds)
         self._delivered: dict[str, int] | None = None
         self._overdue_at = 0.0
 
@@ -155,6 +158,8 @@ class Deliverer:
         now, counts = time.time(), Delivered()
         holds: dict[str, tuple[str, Hold]] = {}
         events: dict[str, tuple[str, UsageEvent]] = {}
+        feedback: list[Feedback] = []
+        shadows: list[Shadow] = []
         corrupt: list[tuple[Segment, Line, str]] = []
         for segment, line in batch.lines:
             try:
@@ -168,6 +173,10 @@ class Deliverer:
                 known = holds.get(record.request_id)
                 if known is None or known[1].amount <= record.amount:
                     holds[record.request_id] = (segment.writer, record)
+            elif isinstance(record, Feedback):
+                feedback.append(record)
+            elif isinstance(record, Shadow):
+                shadows.append(record)
             elif record.request_id not in events:
                 events[record.request_id] = (segment.writer, record)
             else:
@@ -178,6 +187,9 @@ class Deliverer:
             if events:
                 counts.events = self._write_events(connection, events, now)
                 counts.known += len(events) - counts.events
+            if feedback or shadows:
+                keep_feedback(connection, feedback)
+                keep_shadows(connection, shadows)
             for segment, line, reason in corrupt:
                 queries.bury(connection, segment.name, line.position, line.text, reason, now)
             queries.write_checkpoints(connection, batch.delivered, now)
@@ -274,27 +286,3 @@ def _stop_without(parent: int, stop: threading.Event) -> None:
     while not stop.wait(1.0):
         if os.getppid() != parent:
             stop.set()
-
-
-def _lock(folder: Path, seconds: float) -> int:
-    path = folder / "deliverer.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartupError(
-            f"cannot write to the spool folder {str(folder)!r}: {error.strerror}. Make it writable."
-        ) from error
-    gives_up_at = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() >= gives_up_at:
-                os.close(file)
-                raise StartupError(
-                    f"another process delivers the spool {str(folder)!r} already. "
-                    "Stop it, or set PENSTOCK_DATA_DIR to another folder."
-                ) from None
-            time.sleep(0.05)

@@ -1,14 +1,15 @@
-r"""How holds and usage events lie in the spool: one checkable line per record (pure).
+r"""How holds, usage events and what is said of answers lie in the spool: one checkable line per record (pure).
 
-A line is `KIND CRC JSON\n`: kind `H` (hold) or `S` (settle), CRC-32 of kind and JSON in eight hex digits, JSON without
-line breaks. A last line without its line feed was torn by a crash; a whole line that fails its check is corrupt.
+A line is `KIND CRC JSON\n`: kind `H` (hold), `S` (settle), `F` (feedback) or `C` (comparison with another tier's answer),
+CRC-32 of kind and JSON in eight hex digits, JSON without line breaks. A last line without its line feed was torn by a crash;
+a whole line that fails its check is corrupt.
 """
 
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from math import inf
 from operator import attrgetter
 from typing import Any
@@ -18,14 +19,25 @@ import orjson
 
 from gateway.routed import RoutingRecord
 from gateway.types import Attempt, Hold, Rated, RatedLine, Usage, UsageEvent
+from gateway.verdicts import Feedback, Label, Shadow, Texts
+
+Record = Hold | UsageEvent | Feedback | Shadow
+_SAID: tuple[tuple[bytes, type[Any]], ...] = ((b"F ", Feedback), (b"C ", Shadow))
 
 
 class CorruptRecord(ValueError):
     """A whole line that is not a record; it belongs among the dead letters."""
 
 
-def encode(record: Hold | UsageEvent) -> bytes:
-    """The line of a record, line feed included. Money is written even if what only explains it cannot be."""
+def encode(record: Record) -> bytes:
+    """The line of a record, line feed included. Money is written even if what only explains it cannot be.
+
+    Raises TypeError for what is said of an answer in text that is not valid Unicode.
+    """
+    for kind, shape in _SAID:
+        if isinstance(record, shape):
+            return _sealed(kind, orjson.dumps(asdict(record)))
+    assert isinstance(record, Hold | UsageEvent), "the others are handled above"
     try:
         return _line(record)
     except TypeError:
@@ -37,17 +49,16 @@ def encode(record: Hold | UsageEvent) -> bytes:
         return _line(_without_free_text(record))
 
 
-def decode(line: bytes) -> Hold | UsageEvent:
+def decode(line: bytes) -> Record:
     """The record of a whole line (without or with its line feed). Raises CorruptRecord that says what is wrong."""
     line = line.rstrip(b"\n")
     kind, checksum, text = line[:2], line[2:10], line[11:]
-    if kind not in (b"H ", b"S ") or line[10:11] != b" ":
+    if kind not in _READERS or line[10:11] != b" ":
         raise CorruptRecord("the line does not start like a record")
     if checksum != b"%08x" % crc32(text, crc32(kind)):
         raise CorruptRecord("the checksum does not match")
     try:
-        values = orjson.loads(text)
-        return _hold(values) if kind == b"H " else _event(values)
+        return _READERS[kind](orjson.loads(text))
     except (TypeError, KeyError, ValueError) as error:
         raise CorruptRecord(f"the fields do not make a record: {error}") from error
 
@@ -60,7 +71,10 @@ def _line(record: Hold | UsageEvent, default: Callable[[Any], Any] | None = None
         values["attempts"] = [_attempt_values(attempt) for attempt in record.attempts]
         if record.routing is not None:
             values["routing"] = _routing_values(record.routing)
-    text = orjson.dumps(values, default, option)
+    return _sealed(kind, orjson.dumps(values, default, option))
+
+
+def _sealed(kind: bytes, text: bytes) -> bytes:
     return b"%b%08x %b\n" % (kind, crc32(text, crc32(kind)), text)
 
 
@@ -139,6 +153,21 @@ def _attempt(values: dict[str, Any]) -> Attempt:
 def _rated(lines: list[list[Any]], source: str) -> Rated:
     made = tuple(RatedLine(*line) for line in lines)
     return Rated(made, sum(line.amount for line in made), source)
+
+
+def _shadow(values: dict[str, Any]) -> Shadow:
+    labels, texts = values.pop("labels"), values.pop("texts")
+    return Shadow(
+        **values, labels=tuple(Label(**label) for label in labels), texts=Texts(**texts) if texts is not None else None
+    )
+
+
+_READERS: dict[bytes, Callable[[dict[str, Any]], Record]] = {
+    b"H ": _hold,
+    b"S ": _event,
+    b"F ": lambda values: Feedback(**values),
+    b"C ": _shadow,
+}
 
 
 def _without_free_text(record: Hold | UsageEvent) -> Hold | UsageEvent:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.metering.records import CorruptRecord, decode
-from gateway.types import Hold, UsageEvent
+from gateway.metering.records import CorruptRecord, Record, decode
 
 READ_BYTES = 1024 * 1024
 
@@ -92,7 +92,7 @@ def read_lines(path: Path, offset: int, at_most: int) -> tuple[list[Line], int]:
     return lines, rest
 
 
-def undelivered_records(folder: Path, delivered: Mapping[str, int]) -> Iterator[Hold | UsageEvent]:
+def undelivered_records(folder: Path, delivered: Mapping[str, int]) -> Iterator[Record]:
     """Every record behind the checkpoints; corrupt lines are left to the deliverer."""
     for segment in list_segments(folder):
         offset = delivered.get(segment.name, 0)
@@ -102,4 +102,16 @@ def undelivered_records(folder: Path, delivered: Mapping[str, int]) -> Iterator[
                     yield decode(line.text)
                 except CorruptRecord:
                     continue
+            offset = lines[-1].end
+
+
+def undelivered_about(folder: Path, delivered: Mapping[str, int], word: bytes) -> Iterator[Record]:
+    """The records behind the checkpoints whose line has this word; much quicker than reading all of them."""
+    for segment in list_segments(folder):
+        offset = delivered.get(segment.name, 0)
+        while lines := read_lines(segment.path, offset, 10_000)[0]:
+            for line in lines:
+                if word in line.text:
+                    with suppress(CorruptRecord):
+                        yield decode(line.text)
             offset = lines[-1].end

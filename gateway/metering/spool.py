@@ -21,6 +21,7 @@ from pathlib import Path
 from gateway.errors import StartupError, Unavailable
 from gateway.metering.records import encode
 from gateway.types import Hold, UsageEvent
+from gateway.verdicts import Feedback, Shadow
 
 SEGMENT_BYTES = 32 * 1024 * 1024
 SYNC_SECONDS = 0.05
@@ -79,6 +80,15 @@ class Spool:
     def settle(self, event: UsageEvent) -> None:
         """Record a finished request; call it before the last byte of the reply leaves. Never raises for a failed write."""
         self._write(encode(event), keep=True)
+
+    def say(self, said: Feedback | Shadow) -> None:
+        """Record what is said of an answer. Raises Unavailable when it cannot be written; it is then not kept."""
+        try:
+            reason = self._write(encode(said), keep=False)
+        except TypeError as error:
+            reason = f"its text is not valid Unicode: {error}"
+        if reason is not None:
+            raise Unavailable(f"the spool cannot take it ({reason}). Send it again.")
 
     def sync(self) -> None:
         """Write what could not be written before, and flush to the disk. The background thread calls it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from gateway.catalog import Catalog
@@ -14,6 +14,9 @@ from gateway.routing.policies.live import LivePolicies
 from gateway.routing.promises import Costs, Make, Promises
 from gateway.routing.share import Shares
 
+AbilitiesOf = Callable[[str], Mapping[int, Ability]]
+"""What is known of single models, by their index, as the artifact of a version sees prompts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
@@ -21,7 +24,7 @@ class Knowledge:
 
     policies: LivePolicies
     promises: Promises
-    abilities: Mapping[int, Ability]
+    abilities: AbilitiesOf
     health: Health
     affinity: Affinity
     shares: Shares
@@ -38,7 +41,7 @@ class Knowledge:
 
 
 def make_knowledge(
-    catalog: Catalog, database: Database, costs: Costs, make: Make, abilities: Mapping[int, Ability]
+    catalog: Catalog, database: Database, costs: Costs, make: Make, abilities: AbilitiesOf
 ) -> Knowledge:
     """Knowledge of a catalog, of which nothing is read or learnt yet; `costs` are the prices of the moment."""
     return Knowledge(

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.catalog import Catalog, Model
 from gateway.routing.ask import PromiseTable
@@ -32,6 +33,15 @@ TierPrices = tuple[tuple[str, float, float], ...]
 Costs = Callable[[], Sequence[PriceSheet | None]]
 Make = Callable[[str, TierPrices, float], PromiseTable | None]
 """A table for an artifact's version, prices and a confidence; None for an artifact without a sample."""
+
+
+class Versioned(Protocol):
+    """An artifact's router."""
+
+    @property
+    def version(self) -> str:
+        """As scores name it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,10 @@ class Promises:
             self._missing.add(wanted)
             self._wake.set()
         return None
+
+    def forget(self, artifact: Versioned) -> None:
+        """Make the tables of an artifact anew: it was not in use, and some may say that it has none."""
+        self._tables = {wanted: table for wanted, table in self._tables.items() if wanted.artifact != artifact.version}
 
     def renew(self) -> None:
         """Make what is missing; everything again when prices are others."""

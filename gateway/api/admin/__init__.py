@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
 from gateway.api.admin import (
+    artifacts,
     audit,
     budgets,
     events,
@@ -13,6 +14,7 @@ from gateway.api.admin import (
     invoices,
     jobs,
     keys,
+    labels,
     ledger,
     limits,
     members,
@@ -20,6 +22,7 @@ from gateway.api.admin import (
     policies,
     reconciliation,
     routing,
+    shadow,
     tenants,
     usage,
 )
@@ -45,8 +48,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, policies, routing, usage, ledger, invoices, exports, reconciliation, jobs,
-    events, audit,
+    tenants, keys, budgets, limits, members, models, policies, routing, usage, ledger, invoices, exports, reconciliation,
+    labels, shadow, jobs, events, audit, artifacts,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

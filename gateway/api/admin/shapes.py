@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -84,12 +84,33 @@ class Rotation(Body):
     overlap_seconds: float = Field(0.0, ge=0, le=366 * 86_400)
 
 
+class NewAssignment(Body):
+    """The artifacts of a policy; without a challenger all requests are the champion's."""
+
+    champion: str = Field(max_length=200)
+    challenger: str | None = Field(None, max_length=200)
+    share: float = Field(0.1, gt=0, le=0.5)
+    reason: str = Field("assigned by hand", min_length=1, max_length=1000)
+
+
+class Reason(Body):
+    """Why something is done."""
+
+    reason: str = Field(min_length=1, max_length=1000)
+
+
 class NewMember(Body):
     """A member to add; without a tenant it looks after all of them."""
 
     name: str
     role: str
     tenant: str | None = None
+
+
+class NewVerdict(Body):
+    """Which answer of a pair is better."""
+
+    verdict: Literal["a", "b", "tie", "neither"]
 
 
 class NewExportRun(Body):

@@ -16,7 +16,7 @@ from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.metering.segments import undelivered_records
 from gateway.money import format_usd
-from gateway.types import Hold
+from gateway.types import UsageEvent
 
 ORPHANED_AFTER_SECONDS = 120.0
 """A hold still open this long after its end has no one who will close it: even the deliverer has not."""
@@ -110,7 +110,7 @@ def verify(database: Database, spool_folder: Path) -> Verification:
         undelivered = 0
         for record in undelivered_records(spool_folder, queries.checkpoints(connection)):
             undelivered += 1
-            if not isinstance(record, Hold):
+            if isinstance(record, UsageEvent):
                 orphans.pop(record.request_id, None)
     problems.append(_problem("no hold is orphaned", list(orphans)))
     problems.append(Problem(DEAD_LETTERS, totals["dead_letters"], ("see the table dead_letters",)))

@@ -25,6 +25,7 @@ from gateway.billing.periods.month import Month
 from gateway.billing.unpriced.queries import waiting_in
 from gateway.db.insert import insert_or_add, insert_or_update
 from gateway.db.invoice_tables import billing_periods, late_events
+from gateway.db.label_tables import quality_labels, shadow_answers
 from gateway.db.rollup_tables import MONEY, PICO_PER_MILL, removed_months, removed_sums, usage_days
 from gateway.db.routing_tables import routing_records
 from gateway.db.tables import attempts, rated_lines, usage_events
@@ -165,9 +166,17 @@ def delete_rows(connection: Connection, since: datetime, until: datetime) -> int
     return connection.execute(delete(usage_events).where(*_within(_STARTED, since, until))).rowcount
 
 
+def delete_labels(connection: Connection, since: datetime, until: datetime) -> None:
+    """Take out what is said about answers to requests started in a period."""
+    for table in (quality_labels, shadow_answers):
+        connection.execute(delete(table).where(*_within(table.c.started_at, since, until)))
+
+
 def clear_explanations(connection: Connection, since: datetime, until: datetime) -> None:
-    """Forget why requests started in a period were routed as they were."""
+    """Forget why requests started in a period were routed as they were, and the comments on their answers."""
     connection.execute(update(usage_events).where(*_within(_STARTED, since, until)).values(explanation={}))
+    commented = (*_within(quality_labels.c.started_at, since, until), quality_labels.c.comment.is_not(None))
+    connection.execute(update(quality_labels).where(*commented).values(comment=None))
     _forget_routing(connection, since, until)
 
 

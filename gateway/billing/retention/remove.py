@@ -107,6 +107,7 @@ def _drop(database: Database, month: Month, now: datetime) -> tuple[str, ...]:
             return needed
         for one in sums:
             queries.remember(connection, month, one)
+        queries.delete_labels(connection, month.start, month.end)
         partitions.drop_month(connection, month.start)
         queries.mark_removed(connection, month, removed, now)
     return ()
@@ -124,6 +125,7 @@ def _delete(database: Database, month: Month, now: datetime) -> tuple[str, ...]:
                 return needed
             until = queries.slice_end(connection, month, BATCH)
             queries.remember(connection, month, queries.sums_of(connection, month.start, until))
+            queries.delete_labels(connection, month.start, until)
             queries.delete_rows(connection, month.start, until)
         if until == month.end:
             return ()

@@ -78,7 +78,18 @@ def configured_policy(catalog: Catalog, name: str) -> Policy:
 
 def merged(configured: Policy, settings: Mapping[str, Any]) -> Policy:
     """The configured policy with other keys in place of its own. Raises InvalidValue that names the key."""
-    return checked(Policy, {**configured.model_dump(exclude_unset=True), **settings})
+    policy = checked(Policy, {**configured.model_dump(exclude_unset=True), **settings})
+    if policy.shadow is not None and _paid(policy) != _paid(configured):
+        raise InvalidValue(
+            "shadow.budget_usd, .period and .bill_to make a key when the gateway starts: set them in penstock.yaml; the budget "
+            "in force is then set like that of any key. The other keys of `shadow`, and `shadow: null`, can be set here.",
+            param="shadow",
+        )
+    return policy
+
+
+def _paid(policy: Policy) -> tuple[Any, ...] | None:
+    return (policy.shadow.budget_usd, policy.shadow.period, policy.shadow.bill_to) if policy.shadow else None
 
 
 def checked(section: type[Checked], settings: Mapping[str, Any]) -> Checked:

@@ -20,7 +20,7 @@ from gateway.db.connect import connect
 from gateway.db.migrate import migrate
 from gateway.metering.deliver import Deliverer
 from gateway.metering.records import decode
-from gateway.middleware import new_request_id
+from gateway.request_ids import new_request_id
 from gateway.services import Services, close_services, open_services
 from gateway.settings import read_settings
 from gateway.store.windows import budget_counter, window

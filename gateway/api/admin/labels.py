@@ -1,0 +1,29 @@
+"""/admin/api/requests/{request_id}/labels: what is said about the answers to one request."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+
+from gateway.api.admin.access import may, services_of
+from gateway.db.connect import Database
+from gateway.db.transaction import snapshot
+from gateway.keys.roles import Actor
+from gateway.labels.queries import labels_of
+
+routes = APIRouter()
+
+
+@routes.get("/requests/{request_id}/labels")
+async def labels(
+    request: Request, actor: Annotated[Actor, may("labels.read")], request_id: str
+) -> list[dict[str, Any]]:
+    """Every label of a request, oldest first; empty when nobody has said anything."""
+    return await run_in_threadpool(_labels, services_of(request).database, request_id, actor.tenant)
+
+
+def _labels(database: Database, request_id: str, tenant: str | None) -> list[dict[str, Any]]:
+    with snapshot(database) as connection:
+        return labels_of(connection, request_id, tenant)

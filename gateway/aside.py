@@ -1,0 +1,69 @@
+"""Work beside the requests, after their answers: a short queue, few at a time; what does not fit is dropped, never waited for.
+
+At the end of the process what runs gets a few seconds and is then cancelled; what waits is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[], Awaitable[None]]
+
+MOST_WAITING = 64
+AT_ONCE = 4
+STOP_SECONDS = 5.0
+
+
+class Aside:
+    """The queue of one gateway process."""
+
+    def __init__(self, *, at_once: int = AT_ONCE, most_waiting: int = MOST_WAITING) -> None:
+        self._at_once = at_once
+        self._most_waiting = most_waiting
+        self._waiting: deque[Work] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._paused: dict[str, float] = {}
+        self._closed = False
+
+    def pause(self, topic: str, seconds: float) -> None:
+        """Note that work of some kind is of no use for a while."""
+        self._paused[topic] = time.monotonic() + seconds
+
+    def paused(self, topic: str) -> bool:
+        """Whether it is still of no use."""
+        return self._paused.get(topic, 0.0) > time.monotonic()
+
+    def offer(self, work: Work) -> bool:
+        """Have something done soon; False when too much waits already or the process is ending. Never waits."""
+        if self._closed or len(self._waiting) >= self._most_waiting:
+            return False
+        self._waiting.append(work)
+        if len(self._running) < self._at_once:
+            task = asyncio.create_task(self._work_off())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return True
+
+    async def close(self, seconds: float = STOP_SECONDS) -> None:
+        """Drop what waits, let what runs end, and cancel it when it takes too long."""
+        self._closed = True
+        self._waiting.clear()
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            work = self._waiting.popleft()
+            try:
+                await work()
+            except Exception:
+                logger.exception("work beside the requests failed")

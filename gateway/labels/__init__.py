@@ -1,0 +1,1 @@
+"""Labels: how good answers were, as told by clients, by comparisons with another tier, and by people."""

@@ -1,0 +1,1 @@
+"""Answers of shadow requests: kept, listed for people to judge, and forgotten."""

@@ -1,0 +1,1 @@
+"""Reasoning about answers: what the final answer of a reply is."""
