@@ -169,7 +169,7 @@ def test_people_judge_pairs_without_knowing_who_wrote_them(tmp_path: Path, datab
             admin.refused(400, "POST", f"shadow/{changed}", {"verdict": "best"})
             admin.refused(404, "POST", "shadow/req_unknown", {"verdict": "a"})
             assert "is not the `next`" in admin.refused(400, "GET", "shadow", after="yesterday")
-            assert "'new': give compared" in admin.refused(400, "GET", "shadow", status="new")
+            assert "'new': give compared" in admin.refused(400, "GET", "shadow?status=new")
             (entry, *_) = running.admin("audit?limit=1")["entries"]
             assert (entry["action"], entry["object"]) == ("shadow.judge", changed)
 
