@@ -70,7 +70,9 @@ def test_what_must_stay_in_the_house_is_not_sent_outside(tmp_path: Path) -> None
         config = configuration(up.url)
         small, large = config["models"]
         config["models"] = [{**small, "local": True}, large]
-        config["keys"].append({"key": "sk-inside-0123456789", "name": "inside", "tenant": "acme", "routing": {"local_only": True}})
+        config["keys"].append(
+            {"key": "sk-inside-0123456789", "name": "inside", "tenant": "acme", "routing": {"local_only": True}}
+        )
         with gateway(tmp_path, config) as running:
             ask(running, extra_body={"penstock": {"local_only": True}})
             ask(running, key="sk-inside-0123456789")
