@@ -36,9 +36,8 @@ from tests.usage import event, hold_of
 NOW = time.time()
 
 
-def request(**changes: Any) -> UsageEvent:
+def request(at: float = NOW - 60, **changes: Any) -> UsageEvent:
     """A finished request of acme that was scored."""
-    at = NOW - 60
     routing = RoutingRecord(
         "default", "standard", "cost", None, "f1", b"\x01", 0.5, 0.9, (), ((0.5, 0.4, 0.6),) * 3, (10,) * 3, 100, 0,
         "small", "economy",
@@ -165,7 +164,7 @@ def test_a_request_that_nobody_answered_has_no_label_and_an_open_one_is_known(
 
 
 def test_labelled_traffic_gives_each_label_with_its_routing_record(tmp_path: Path, database: Database) -> None:
-    first, second, later = request(), request(started_at=NOW - 30), request(started_at=NOW + 3600)
+    first, second, later = request(), request(NOW - 30), request(NOW + 3600)
     unscored = request(routing=None)
     requests = (first, second, later, unscored)
     words = [said(second, policy="other"), said(later), said(unscored)]
@@ -191,10 +190,8 @@ def test_labelled_traffic_gives_each_label_with_its_routing_record(tmp_path: Pat
 def test_a_shadow_answer_is_written_once_and_texts_go_in_time(tmp_path: Path, database: Database) -> None:
     about, judged, waits = request(), request(), request()
     texts = Texts("What?", "41", "42", NOW + 60)
-    pairs = [
-        compared(each, compare="human", status="waiting", verdict=None, labels=(), texts=texts)
-        for each in (judged, waits)
-    ]
+    human: dict[str, Any] = {"compare": "human", "status": "waiting", "verdict": None, "labels": (), "texts": texts}
+    pairs = [compared(each, **human) for each in (judged, waits)]
     deliver(tmp_path, database, compared(about), compared(about), *pairs)
     found = {row.request_id: row for row in rows(database, shadow_answers)}
     assert len(found) == 3
@@ -222,9 +219,7 @@ def test_a_shadow_answer_is_written_once_and_texts_go_in_time(tmp_path: Path, da
 def test_labels_go_with_the_requests_of_their_month_and_comments_with_the_explanations(
     tmp_path: Path, database: Database
 ) -> None:
-    old = request(
-        started_at=datetime(2026, 8, 31, 23, 59, 59, tzinfo=UTC).timestamp(), request_id=new_request_id(NOW - 9e6)
-    )
+    old = request(datetime(2026, 8, 31, 23, 59, 59, tzinfo=UTC).timestamp())
     new = request()
     at = datetime.fromtimestamp(new.started_at, UTC)
     deliver(tmp_path, database, old, new, compared(old), compared(new), said(new, comment="too long"))
