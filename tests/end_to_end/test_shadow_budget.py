@@ -47,7 +47,8 @@ def test_gateways_that_share_counters_do_not_overspend_the_sample(
         with psycopg.connect(postgres_url) as connection:
 
             def sums(tenant: str) -> Any:
-                query = "SELECT count(*) FILTER (WHERE model = 'large'), coalesce(sum(charge_pico), 0)::bigint FROM usage_events"
+                large = "count(*) FILTER (WHERE model = 'large')"
+                query = f"SELECT {large}, coalesce(sum(charge_pico), 0)::bigint FROM usage_events"
                 return connection.execute(f"{query} WHERE tenant = '{tenant}'").fetchone()  # type: ignore[call-overload]
 
             asked, charged = sums("house")
