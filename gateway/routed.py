@@ -12,9 +12,9 @@ class RoutingRecord:
 
     `quality` and `tokens` follow the tiers economy, standard, premium: (probability of a good answer, low, high), and expected
     output tokens. `worth` is pico-USD per unit of quality, infinite for the best, None where nothing was weighed.
-    `needs` holds what is not the default of: needs, tier, tiers, models, service_tier, choices, least (input tokens); what holds
-    whatever the policy says, min_quality, max_cost, local_only and regions; sizes (of the prompt, where a cost cap looked at
-    them); shown (the score's representation, where models are judged by themselves).
+    `needs` holds what is not the default of: needs, tier, tiers, models, service_tier, choices, least (input tokens); of what
+    holds whatever the policy: min_quality, max_cost, local_only, regions; and sizes, where a cost cap looked at them.
+    `shown` is the score's representation, where models are judged by themselves.
     The order of the fields is that of the spool: new ones come last, with a default.
     """
 
@@ -36,3 +36,4 @@ class RoutingRecord:
     worth: float | None = None
     needs: dict[str, Any] = field(default_factory=dict)
     prompt: str | None = None
+    shown: tuple[float, ...] | None = None

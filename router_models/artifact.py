@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from router_models import embedder, sealed
 from router_models.embedder import Embedder
-from router_models.errors import ArtifactVersionError, FeatureMismatchError, TrainingDataError
+from router_models.errors import ArtifactVersionError, EmbedderMismatchError, FeatureMismatchError, TrainingDataError
 from router_models.features import CORE, NAMES, fingerprint
 from router_models.floor import CalibrationSample
 from router_models.tiers import TIERS
@@ -158,21 +158,28 @@ def save(
     return version
 
 
-def load(path: Path | None = None, table: Embedder | None = None) -> Artifact:
-    """Read and check an artifact; None means the bundled one, and the bundled embedder. Raises only ArtifactErrors."""
+def load(path: Path | None = None, table: Embedder | None = None, content: bytes | None = None) -> Artifact:
+    """Read and check an artifact; None means the bundled one, and the bundled embedder. Raises only ArtifactErrors.
+
+    With `content` these bytes are the artifact, and the path only names them in messages.
+    """
     path = BUNDLED if path is None else path
     table = embedder.load() if table is None else table
-    header, stored = sealed.read(path, KIND)
+    header, stored = sealed.read(path, KIND, content)
     if header.get("format") != FORMAT:
         raise ArtifactVersionError(
             f"router artifact {str(path)!r} has format {header.get('format')!r}, this release reads {FORMAT}; "
             "train it again with python -m router_models.training"
         )
+    if header.get("embedder") != table.version:
+        raise EmbedderMismatchError(
+            f"router artifact {str(path)!r} needs the embedder {header.get('embedder')!r}, this is {table.version!r}; "
+            + how_to_load(str(header.get("embedder")))
+        )
     if header.get("features") != features_of(table):
         raise FeatureMismatchError(
-            f"router artifact {str(path)!r} was trained with features {header.get('features')!r} (embedder "
-            f"{header.get('embedder')!r}), this release computes {features_of(table)!r} (embedder {table.version!r}); "
-            "train it again with python -m router_models.training"
+            f"router artifact {str(path)!r} was trained with features {header.get('features')!r}, this release computes "
+            f"{features_of(table)!r}; train it again with python -m router_models.training"
         )
     if header.get("tiers") != list(TIERS):
         raise ArtifactVersionError(
@@ -186,6 +193,14 @@ def load(path: Path | None = None, table: Embedder | None = None) -> Artifact:
     weights = Weights(**{key: sealed.taken(path, KIND, key, stored, *shapes[key]) for key in shapes})
     card = cast(dict[str, Any], header.get("card", {}))
     return Artifact(str(header.get("version")), weights, domains, models, card, table, _sample(path, stored))
+
+
+def how_to_load(needed: str) -> str:
+    """What to do about an artifact that needs another embedder than the one at hand."""
+    if needed.startswith("sentence-transformers/"):
+        name = needed.removeprefix("sentence-transformers/").rpartition("@")[0]
+        return f"load it with the model it was trained with: Router.load(path, transformer_embedder({name!r}))"
+    return "train it again with python -m router_models.training, or restore the embedder it was trained with"
 
 
 def _stored(sample: CalibrationSample) -> sealed.Arrays:

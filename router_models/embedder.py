@@ -2,7 +2,7 @@
 
 The table is distilled from all-MiniLM-L6-v2 (Apache-2.0) by `router_models.training.distil`: the vector of a token is what that
 model makes of the token alone, reduced by PCA (after model2vec, Minish Lab 2024). A text is the mean of its distinct tokens'
-vectors, rarer tokens counting more, scaled to length 1. `sentence_transformer(NAME)` offers any other model by name.
+vectors, rarer tokens counting more, scaled to length 1. `transformer_embedder` offers any other model by name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models import sealed
-from router_models.errors import ArtifactVersionError, EmbedderMissingError
+from router_models.errors import ArtifactVersionError
 from router_models.wordpiece import WordPiece, words_of
 
 FORMAT = 1
@@ -67,6 +67,10 @@ class Embedder:
         """The text as a vector (D,) of length 1; all 0 for a text without words."""
         return self.of_tokens(self.distinct(list(dict.fromkeys(words_of(text)))))
 
+    def meaning(self, text: str, tokens: NDArray[np.int64]) -> Floats:
+        """What the router takes as the meaning of a text: that of its distinct tokens. A sentence model reads the text."""
+        return self.of_tokens(tokens)
+
     def distinct(self, words: list[str]) -> NDArray[np.int64]:
         """Numbers of the distinct tokens of some words, ascending."""
         return np.unique(np.array(self.pieces.numbers(words), dtype=np.int64))
@@ -110,27 +114,3 @@ def save(path: Path, vocabulary: list[str], vectors: NDArray[np.floating[Any]], 
     header = {"format": FORMAT, "version": version, "dimensions": int(vectors.shape[1]), "source": source}
     sealed.write(path, header, arrays)
     return version
-
-
-class _SentenceTransformer:
-    def __init__(self, name: str, model: Any) -> None:
-        self.version = f"sentence-transformers/{name}"
-        self._model = model
-
-    def embed(self, text: str) -> Floats:
-        found: Floats = np.asarray(self._model.encode(text, normalize_embeddings=True), dtype=np.float32)
-        return found
-
-
-def sentence_transformer(name: str) -> TextEmbedder:
-    """Any model of the sentence-transformers library, by name or folder. Raises EmbedderMissingError."""
-    try:
-        from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
-        raise EmbedderMissingError(
-            f"the embedder {name!r} needs the sentence-transformers library: pip install sentence-transformers"
-        ) from error
-    try:
-        return _SentenceTransformer(name, SentenceTransformer(name))
-    except (OSError, ValueError) as error:
-        raise EmbedderMissingError(f"the embedder {name!r} cannot be loaded: {error}") from error

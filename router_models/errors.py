@@ -6,6 +6,7 @@ RouterError
 │   ├── ArtifactCorruptError      truncated, not an artifact, altered, or with parts of a wrong shape
 │   ├── ArtifactVersionError      written in a format this release does not read
 │   └── FeatureMismatchError      trained with other features than the ones that serve
+│       └── EmbedderMismatchError trained with another embedder
 ├── KeptFeaturesError             features that were kept of past requests are damaged or of another release
 ├── EmbedderMissingError          another embedder was asked for and its library or model is not there
 └── TrainingDataError             the tables for training are missing, incomplete or too small
@@ -40,6 +41,10 @@ class FeatureMismatchError(ArtifactError):
 
 class KeptFeaturesError(RouterError):
     """Features that were kept of past requests are damaged, or another release computed them."""
+
+
+class EmbedderMismatchError(FeatureMismatchError):
+    """The artifact was trained with another embedder; the message says which and how to load it."""
 
 
 class EmbedderMissingError(RouterError):

@@ -55,6 +55,6 @@ def _words(
     found = []
     for word in words:
         others = [other for other in features.words if other != word]
-        without = again(replace(features, meaning=table.of_tokens(table.distinct(others))))
+        without = again(replace(features, meaning=table.meaning(" ".join(others), table.distinct(others))))
         found.append(Contribution(f"word {word}", 1.0, placed.heads[0] - without.heads[0]))
     return found

@@ -159,7 +159,7 @@ def extract(request: RequestText, embedder: Embedder) -> Features:
         pieces = np.array(embedder.pieces.numbers(missing), dtype=np.int64)
         tokens = np.unique(np.concatenate((known, pieces)))
     return Features(
-        np.array(values, dtype=np.float32), embedder.of_tokens(tokens), list(words), whole, whole.size + odd
+        np.array(values, dtype=np.float32), embedder.meaning(request.text, tokens), list(words), whole, whole.size + odd
     )
 
 

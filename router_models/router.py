@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import Artifact, load
+from router_models.embedder import Embedder
 from router_models.explain import Contribution, contributions
 from router_models.features import Features, Floats, extract
 from router_models.place import Placed, place, ramps, signals_of
@@ -109,9 +110,9 @@ class Router:
         self._shown: list[float] = weights.shown.tolist()
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Router:
-        """Load the artifact at `path`, or the bundled one. Raises a subclass of ArtifactError."""
-        return cls(load(path))
+    def load(cls, path: Path | None = None, table: Embedder | None = None) -> Router:
+        """Load the artifact at `path`, or the bundled one, with `table` or the bundled embedder. Raises an ArtifactError."""
+        return cls(load(path, table))
 
     @property
     def version(self) -> str:
@@ -140,11 +141,14 @@ class Router:
 
     def score(self, request: RequestText) -> Score:
         """Score one request."""
-        features = extract(request, self._artifact.embedder)
+        return self.score_features(extract(request, self._artifact.embedder), images=bool(request.images))
+
+    def score_features(self, features: Features, *, images: bool = False) -> Score:
+        """Score a request by its features; `images` says whether it came with any."""
         placed = self.place(features)
         unseen = self.unseen_share(features)
         known = self._familiarity(placed.near, unseen)
-        unfamiliar = self._unfamiliar(request, features, unseen, known)
+        unfamiliar = self._unfamiliar(images, features, unseen, known)
         return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar, features)
 
     def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
@@ -180,13 +184,13 @@ class Router:
         return 1.0 / (1.0 + exp(-max(min(logit, 50.0), -50.0)))
 
     def _unfamiliar(
-        self, request: RequestText, features: Features, unseen: float, familiarity: float
+        self, images: bool, features: Features, unseen: float, familiarity: float
     ) -> tuple[Unfamiliar, ...]:
         unseen_limit, familiarity_limit = self._limits
         reasons: list[Unfamiliar] = []
         if not features.words:
             reasons.append("no_text")
-        if request.images:
+        if images:
             reasons.append("images")
         if features.named >= WORDS_TO_JUDGE and unseen > unseen_limit:
             reasons.append("unseen_words")

@@ -76,10 +76,10 @@ alerts = Table(
     "alerts",
     metadata,
     Column("id", Text, primary_key=True),
-    # `budget`, or what the operator should look at: `dead_letters`, `books`, `events`.
+    # `budget`, or what the operator should look at: `dead_letters`, `books`, `events`, `router_change`, `router_drift`.
     Column("kind", Text, nullable=False),
     Column("tenant", Text),
-    # The scope of a budget; empty for the rest.
+    # The scope of a budget, or the policy of a router; empty for the rest.
     Column("scope", Text, nullable=False),
     Column("period", Text, nullable=False),
     Column("window", Text, nullable=False),

@@ -49,6 +49,8 @@ routing_records = Table(
     # Pico-USD that a unit of quality was worth; infinite for the best, null where nothing was weighed.
     Column("worth", Float),
     Column("prompt", Text),
+    # What models that are judged by themselves are judged by.
+    Column("shown", JSON(none_as_null=True)),
     Index("routing_records_by_policy", "policy", "started_at"),
     postgresql_partition_by="RANGE (started_at)",
 )

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, cast, delete, null, or_, select, union_all
 
 from gateway.db.insert import among, insert_or_update
-from gateway.db.label_tables import quality_labels, waiting_feedback
+from gateway.db.label_tables import quality_labels, shadow_answers, waiting_feedback
 from gateway.db.routing_tables import routing_records
 from gateway.db.tables import holds, moment, usage_events
 from gateway.request_ids import received_at_of
@@ -215,6 +215,20 @@ def labelled_traffic(
         query = query.where(at.tenant == tenant)
     for row in connection.execution_options(yield_per=1000).execute(query):
         yield Labelled(row, row.label_model, row.label_tier, row.label_score, row.source)
+
+
+def answer_lengths(
+    connection: Connection, policy: str | None, since: datetime, until: datetime
+) -> dict[tuple[str, str], int]:
+    """Output tokens of labelled answers by request and model: of those that callers got, and of shadow answers."""
+    at, answered, shadow = quality_labels.c, usage_events.c, shadow_answers.c
+    period = (at.started_at >= since, at.started_at < until, *(() if policy is None else (at.policy == policy,)))
+    written = answered.output + answered.reasoning + answered.audio_output
+    same = and_(answered.request_id == at.request_id, answered.started_at == at.started_at, answered.model == at.model)
+    got = select(at.request_id, at.model, written).join(usage_events, same).where(*period)
+    same = and_(shadow.request_id == at.request_id, shadow.model == at.model)
+    sampled = select(at.request_id, at.model, shadow.output_tokens).join(shadow_answers, same).where(*period)
+    return {(row[0], row[1]): row[2] for query in (sampled, got) for row in connection.execute(query)}
 
 
 def _metered(connection: Connection, request_ids: Sequence[str]) -> dict[str, Any]:

@@ -135,6 +135,7 @@ def _routing(values: list[Any]) -> RoutingRecord:
         quality=tuple((p, low, high) for p, low, high in record.quality),
         tokens=tuple(record.tokens),
         worth=float(record.worth) if record.worth is not None else None,
+        shown=tuple(record.shown) if record.shown is not None else None,
     )
 
 

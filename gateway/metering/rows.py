@@ -32,7 +32,7 @@ ATTEMPT = (
 ROUTING = (
     "request_id", "started_at", "tenant", "policy", "mode", "objective", "min_quality", "artifact", "fingerprint", "features",
     "rank", "difficulty", "familiarity", "unfamiliar", "input_tokens", "output_limit", "needs", "model", "tier", "worth",
-    "prompt", *(f"{name}_{tier}" for tier in SCORED for name in ("quality", "low", "high")),
+    "prompt", "shown", *(f"{name}_{tier}" for tier in SCORED for name in ("quality", "low", "high")),
     *(f"tokens_{tier}" for tier in SCORED),
 )  # fmt: skip
 SETTLED_HOLD = (
@@ -82,7 +82,7 @@ def routing_row(event: UsageEvent) -> tuple[Any, ...] | None:
         event.request_id, moment(event.started_at), _plain(event.tenant), record.policy, record.mode, record.objective,
         record.min_quality, event.artifact, record.fingerprint, record.features, record.rank, event.difficulty,
         record.familiarity, ",".join(record.unfamiliar), record.input_tokens, record.output_limit, record.needs,
-        record.model, record.tier, record.worth, _plain(record.prompt),
+        record.model, record.tier, record.worth, _plain(record.prompt), record.shown,
         *(number for tier in record.quality for number in tier), *record.tokens,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from gateway.callers import NO_TERMS, Terms
 from gateway.routed import RoutingRecord
-from gateway.routing.ask import Ask, Decision, Score
+from gateway.routing.ask import Ask, Decision
 from gateway.types import TIERS, Tier
 
 SCORED: tuple[Tier, ...] = TIERS[:3]
@@ -76,12 +76,13 @@ def remember(
         first.name,
         first.tier,
         decision.worth,
-        demands_of(ask, score, terms, sizes),
+        demands_of(ask, terms, sizes),
         packer.text(messages) if how == "prompts" else None,
+        score.representation if ask.abilities else None,
     )
 
 
-def demands_of(ask: Ask, score: Score, terms: Terms, sizes: Mapping[str, int]) -> dict[str, Any]:
+def demands_of(ask: Ask, terms: Terms, sizes: Mapping[str, int]) -> dict[str, Any]:
     """What a request and its key demanded beyond the ordinary; empty for most requests."""
     demands: dict[str, Any] = {}
     if ask.needs:
@@ -105,6 +106,4 @@ def demands_of(ask: Ask, score: Score, terms: Terms, sizes: Mapping[str, int]) -
             demands["regions"] = sorted(terms.regions)
     if sizes:
         demands["sizes"] = dict(sizes)
-    if ask.abilities:
-        demands["shown"] = list(score.representation)
     return demands

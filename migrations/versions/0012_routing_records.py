@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("tier", sa.Text, nullable=False),
         sa.Column("worth", sa.Float),
         sa.Column("prompt", sa.Text),
+        sa.Column("shown", sa.JSON),
         postgresql_partition_by="RANGE (started_at)",
     )
     op.create_index("routing_records_by_policy", "routing_records", ["policy", "started_at"])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from router_models.evaluation.baselines import length
+from router_models.evaluation.baselines import length, oracle
 from router_models.evaluation.routellm import PairedOutcomes, apgr
 from router_models.features import Floats
 from router_models.local import OPINIONS, learn_local, local_points
@@ -40,6 +40,8 @@ def few_labels_report(data: PairedOutcomes, router: Router, seed: int, labels: i
         "knn": lambda known, asked: _nearest(points[:, :-OPINIONS], data, known, asked),
         "tfidf_logistic_regression": lambda known, asked: _bag_of_words(data, known, asked),
         "subject_mean": lambda known, asked: _subject(data, known, asked),
+        "random": lambda known, asked: np.random.default_rng([seed, known[0]]).random(asked.size),
+        "oracle": lambda known, asked: oracle(data, seed)[asked],
     }
     if len(set(data.subjects)) == 1:
         del rankers["subject_mean"]

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from router_models.evaluation.baselines import length
 from router_models.local import OPINIONS, learn_local, local_points
@@ -59,6 +61,7 @@ def nine_models_report(tables: Tables, router: Router, seed: int) -> dict[str, A
         **_learnt(router, prompts[learn], known, asked),
         "dataset_mean": _group_means(prompts.loc[learn, "category"], known, asked["category"]),
         "global_mean": np.tile(known.mean(axis=0), (len(asked), 1)),
+        "tfidf_logistic_regression": _bag_of_words(prompts.loc[learn, "prompt"], known, asked["prompt"]),
         "oracle": truth,
     }
     # Length alone: the longest prompts take the better-for-the-global-mean models.
@@ -67,6 +70,8 @@ def nine_models_report(tables: Tables, router: Router, seed: int) -> dict[str, A
     rng = np.random.default_rng(seed)
     picks = [np.arange(len(asked)), *(rng.integers(0, len(asked), len(asked)) for _ in range(RESAMPLES))]
     choices = {name: _choices(guess, cost) for name, guess in guesses.items()}
+    # Always one model, or a random mix of them: what needs no router.
+    choices["random_mix"] = np.tile(np.arange(len(models))[:, None], (1, len(asked)))
     areas = {
         name: np.array([area(*_curve(choice[:, pick], truth[pick], cost), cost) for pick in picks])
         for name, choice in choices.items()
@@ -75,6 +80,9 @@ def nine_models_report(tables: Tables, router: Router, seed: int) -> dict[str, A
         "prompts_learnt": int(np.count_nonzero(learn)),
         "prompts_judged": int(np.count_nonzero(judge)),
         "billions_of_parameters": dict(zip(models, cost.tolist(), strict=True)),
+        "always_one_model": {
+            name: round(float(value), 4) for name, value in zip(models, truth.mean(axis=0), strict=True)
+        },
         "rows": {name: _row(values, values - areas["dataset_mean"]) for name, values in areas.items()},
         "curves": {
             name: [[round(float(x), 3), round(float(y), 4)] for x, y in zip(*_curve(choice, truth, cost), strict=True)]
@@ -99,6 +107,21 @@ def _learnt(router: Router, learn: pd.DataFrame, scores: Doubles, asked: pd.Data
         "local_named": _group_means(learn["category"], scores, asked["category"]) + single,
         "knn": scores[best].mean(axis=1),
     }
+
+
+def _bag_of_words(prompts: pd.Series[str], scores: Doubles, asked: pd.Series[str]) -> Doubles:
+    """Probability of more than half of the score, by model: the textbook answer from words alone."""
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    columns, wanted = words.fit_transform(prompts), words.transform(asked)
+    guesses = []
+    for column in scores.T:
+        good = column > 0.5
+        if good.all() or not good.any():
+            guesses.append(np.full(wanted.shape[0], column.mean()))
+            continue
+        model = LogisticRegression(C=1.0, max_iter=1000).fit(columns, good)
+        guesses.append(model.predict_proba(wanted)[:, 1])
+    return np.stack(guesses, axis=1)
 
 
 def _group_means(known: pd.Series[str], scores: Doubles, asked: pd.Series[str]) -> Doubles:

@@ -1,4 +1,4 @@
-"""The evaluation as one Markdown table: every target beside the best published value, the baselines and what was measured."""
+"""The evaluation as Markdown: every target beside the best published value and what was measured, and all baselines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,28 @@ PUBLISHED = {"mmlu_test": ".524", "gsm8k_test": ".475", "mt_bench": ".610"}
 PUBLISHED_WITH_LABELS = {"mmlu_test": ".603", "gsm8k_test": ".622"}
 TARGETS = {"mmlu_test": ".62", "gsm8k_test": ".61", "mt_bench": ".75"}
 TARGETS_WITH_LABELS = {"mmlu_test": ".67", "gsm8k_test": ".62"}
+
+# One name for what the reports call differently.
+SAME_METHOD = {
+    "knn": "nearest_neighbours",
+    "subject_gain_leave_one_out": "subject_mean",
+    "random_mix": "random",
+    "local": "artifact_and_labels",
+    "local_named": "artifact_and_labels_told_the_task",
+}
+ORDER = (
+    *("artifact", "artifact_difficulty", "artifact_gain", "artifact_and_labels", "artifact_and_labels_told_the_task"),
+    *(
+        "random",
+        "length",
+        "dataset_mean",
+        "global_mean",
+        "subject_mean",
+        "tfidf_logistic_regression",
+        "nearest_neighbours",
+    ),
+    *("always_weak", "always_strong", "oracle"),
+)
 
 
 def target_table(report: dict[str, Any]) -> str:
@@ -26,8 +48,41 @@ def target_table(report: dict[str, Any]) -> str:
         for method, each in values["rows"].items():
             kept, share = 100 * each["kept"], 100 * each["share_to_strong"]
             rows.append(f"| floor {method} kept, {name} | | | | {kept:.1f} % ({share:.0f} % strong calls) | >= 95 % |")
+    rows += _worths(report["promised_worth"])
     rows += _speed(report["microseconds_per_score"])
+    return "\n".join(rows) + "\n\n" + baseline_table(report)
+
+
+def baseline_table(report: dict[str, Any]) -> str:
+    """Every method in every comparison: APGR (0 always weak, 1 always strong); for nine models the area, or one's quality."""
+    columns: dict[str, dict[str, float]] = {}
+    for name, values in report["routellm"].items():
+        found = {method: each["apgr"] for method, each in values.items() if isinstance(each, dict) and "apgr" in each}
+        columns[f"{name}, unseen"] = {"always_weak": 0.0, "always_strong": 1.0, **found}
+    for name, values in report["few_labels"].items():
+        found = {method: each["apgr"] for method, each in values["rows"].items()}
+        columns[f"{name}, {values['labels']} labels"] = {"always_weak": 0.0, "always_strong": 1.0, **found}
+    nine = report["nine_models"]
+    if nine is not None:
+        size, fixed = nine["billions_of_parameters"], nine["always_one_model"]
+        ends = {
+            end: max(value for name, value in fixed.items() if size[name] == pick(size.values()))
+            for end, pick in (("always_weak", min), ("always_strong", max))
+        }
+        columns["nine models, area"] = {**ends, **{name: row["area"] for name, row in nine["rows"].items()}}
+    methods = list(dict.fromkeys(SAME_METHOD.get(method, method) for found in columns.values() for method in found))
+    rows = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for method in sorted(methods, key=_order):
+        cells = []
+        for found in columns.values():
+            value = next((each for name, each in found.items() if SAME_METHOD.get(name, name) == method), None)
+            cells.append("" if value is None else _short(value))
+        rows.append(f"| {method.replace('_', ' ')} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def _order(method: str) -> tuple[int, str]:
+    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
 
 
 def _pair(name: str, values: dict[str, Any]) -> str:
@@ -64,6 +119,16 @@ def _nine(report: dict[str, Any] | None) -> list[str]:
     return [
         f"| nine models, area | | {_short(rows['length']['area'])} | {simple}, global {_short(rows['global_mean']['area'])} "
         f"| {_short(above['area'])}; above dataset mean {difference}; told the task {named} | above 0 |"
+    ]
+
+
+def _worths(report: dict[str, Any]) -> list[str]:
+    if "rows" not in report:
+        return []
+    return [
+        f"| floor {floor} kept by worth, held-out stems | | | | {100 * each['kept']:.1f} % (saves {100 * each['saved']:.0f} % "
+        "of the best tier's cost) | >= 95 % |"
+        for floor, each in report["rows"].items()
     ]
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from router_models.artifact import BUNDLED
 from router_models.errors import RouterError
-from router_models.training.data import load_tables
-from router_models.training.train import train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="draws the folds of the calibration (default: 0)")
     chosen = parser.parse_args(arguments)
     try:
+        from router_models.training.data import load_tables
+        from router_models.training.train import train
+
         trained = train(load_tables(chosen.data), chosen.out, chosen.seed)
+    except ImportError as error:
+        print(f"error: training needs the extra `train` ({error}): pip install 'penstock[train]'", file=sys.stderr)
+        return 1
     except RouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -7,13 +7,15 @@ quality are tested (`is_for_promises`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from router_models.errors import TrainingDataError
+from router_models.tiers import TIERS
 from router_models.training.model_tiers import canonical_model, tier_of
 
 EVALUATION_ONLY = frozenset({"mmlu_test", "gsm8k_test", "mt_bench"})
@@ -69,9 +71,32 @@ def domain_of(dataset: str, category: str) -> str:
     return "drift" if dataset.startswith("drift_") else dataset
 
 
+@dataclass(frozen=True)
+class Source:
+    """Tables as a source gives them: `prompts`, `outcomes` and `overlaps` with at least the columns in docs/routing.md.
+
+    A column `tier` of outcomes says what a model stands for where `model_tiers` does not name it.
+    """
+
+    prompts: pd.DataFrame
+    outcomes: pd.DataFrame
+    overlaps: pd.DataFrame
+
+
 def load_tables(folder: Path) -> Tables:
     """Read prompts, outcomes and overlaps (parquet) from `folder`. Raises TrainingDataError."""
-    return prepare(*(_read(folder, name) for name in _COLUMNS))
+    return together([read_source(folder)])
+
+
+def read_source(folder: Path) -> Source:
+    """The tables of a folder. Raises TrainingDataError."""
+    return Source(*(_read(folder, name) for name in _COLUMNS))
+
+
+def together(sources: Sequence[Source]) -> Tables:
+    """Several sources as one. Raises TrainingDataError."""
+    parts = [[getattr(source, field.name) for source in sources] for field in fields(Source)]
+    return prepare(*(pd.concat(part, ignore_index=True) if len(part) > 1 else part[0] for part in parts))
 
 
 def prepare(prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFrame) -> Tables:
@@ -102,11 +127,12 @@ def _outcomes(outcomes: pd.DataFrame, rows: dict[tuple[str, str], int]) -> pd.Da
         )
     models = outcomes["model"].astype(str)
     names = {model: (canonical_model(model), tier_of(model)) for model in models.unique()}
+    said = outcomes["tier"].to_numpy(dtype=object) if "tier" in outcomes else [None] * len(models)
     return pd.DataFrame(
         {
             "row": places,
             "model": [names[model][0] for model in models],
-            "tier": [names[model][1] for model in models],
+            "tier": [tier if tier in TIERS else names[model][1] for model, tier in zip(models, said, strict=True)],
             "score": outcomes["score"].astype("float64").to_numpy(),
             "out_tokens": outcomes["out_tokens"].astype("float64").to_numpy(),
         }

@@ -13,8 +13,8 @@ from tokenizers.models import WordPiece as ReferenceModel
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from router_models.embedder import BUNDLED, load, save, sentence_transformer
-from router_models.errors import ArtifactCorruptError, ArtifactNotFoundError, EmbedderMissingError
+from router_models.embedder import BUNDLED, load, save
+from router_models.errors import ArtifactCorruptError, ArtifactNotFoundError
 from router_models.wordpiece import REMEMBERED, WordPiece, words_of
 
 TABLE = load()
@@ -98,8 +98,3 @@ def test_damaged_and_missing_tables_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(bytes(content))
     with pytest.raises(ArtifactCorruptError, match="embedder"):
         load(tmp_path / "bad.npz")
-
-
-def test_another_embedder_that_is_not_installed_is_named_with_what_to_do() -> None:
-    with pytest.raises(EmbedderMissingError, match="no-such-model-anywhere"):
-        sentence_transformer("no-such-model-anywhere/at-all")

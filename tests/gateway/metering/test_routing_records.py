@@ -41,6 +41,7 @@ RECORD = RoutingRecord(
     tier="economy",
     worth=2.5e9,
     needs={"tiers": ["economy"], "max_cost": 5},
+    shown=(1.0, -0.25, 0.5),
     prompt="tab\tand \\ backslash, line\nend, 東京",
 )
 
@@ -66,7 +67,7 @@ def deliver(database: Database, folder: Path, *events: UsageEvent) -> None:
     [
         routed(),
         routed(worth=inf),
-        routed(worth=None, features=None, fingerprint=None, prompt=None, unfamiliar=(), needs={}),
+        routed(worth=None, features=None, fingerprint=None, prompt=None, unfamiliar=(), needs={}, shown=None),
         event(),
     ],
 )
@@ -82,7 +83,12 @@ def test_text_that_is_no_unicode_costs_the_text_and_not_the_record() -> None:
 
 
 def test_every_field_of_a_record_is_in_its_row(database: Database, tmp_path: Path) -> None:
-    made = [routed(), routed(worth=inf), routed(features=None, fingerprint=None, prompt=None, worth=None), event()]
+    made = [
+        routed(),
+        routed(worth=inf),
+        routed(features=None, fingerprint=None, prompt=None, worth=None, shown=None),
+        event(),
+    ]
     deliver(database, tmp_path, *made)
     with snapshot(database) as connection:
         rows = connection.execute(select(routing_records).order_by(routing_records.c.request_id)).mappings().all()
@@ -95,6 +101,8 @@ def test_every_field_of_a_record_is_in_its_row(database: Database, tmp_path: Pat
         "tokens_premium": 30,
     }
     same = ("policy", "mode", "objective", "min_quality", "fingerprint", "features", "rank", "familiarity", "needs")
+    assert first["shown"] == [1.0, -0.25, 0.5]
+    assert rows[2]["shown"] is None
     same += ("input_tokens", "output_limit", "model", "tier", "worth", "prompt")
     assert {name: first[name] for name in same} == {name: getattr(RECORD, name) for name in same}
     assert (first["unfamiliar"], first["tenant"], first["artifact"], first["difficulty"]) == (

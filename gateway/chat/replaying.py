@@ -1,0 +1,162 @@
+"""Replays a period: reads what was remembered of its requests, scores and decides them again, and says what that changes."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from typing import Any
+
+from gateway.billing.prices.book import PriceBook
+from gateway.catalog import Catalog
+from gateway.chat.what_if import Asks, Situation
+from gateway.config_policies import Policy
+from gateway.db.connect import Database
+from gateway.db.transaction import snapshot
+from gateway.errors import InvalidValue
+from gateway.judgement import abilities_of, promise_maker
+from gateway.rescoring import open_artifact, recorded, rescored
+from gateway.routing.past.queries import count_requests, read_past
+from gateway.routing.past.speeds import measured_states
+from gateway.routing.policies.live import standing
+from gateway.routing.policies.queries import read_overrides
+from gateway.routing.promises import Promises
+from gateway.routing.replay import reasons, replay
+from gateway.routing.replay_report import example, example_places, report
+
+MOST = 500_000
+"""Requests that are replayed without being asked for a sample: about a gigabyte of memory."""
+NOT_REPLAYED = "budgets, failing or slow deployments, prompt caches and the share of premium answers at the time"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to replay, [since, until), and under what. `policy`, one itself or by name, takes the place of every request's own.
+
+    `sample` is how many requests to replay at most; without it a period that has more than MOST is refused.
+    """
+
+    since: datetime
+    until: datetime
+    tenant: str | None = None
+    policy: Policy | str | None = None
+    artifact: str | None = None
+    min_quality: float | None = None
+    sample: int | None = None
+
+
+def run_replay(database: Database, catalog: Catalog, wish: Wish) -> dict[str, Any]:
+    """What replaying a period says, JSON-ready. `catalog` may be another one than the gateway's: other models or prices.
+
+    Raises InvalidValue for an impossible wish or a period that is too large, ConfigError for an artifact that cannot be used,
+    Unavailable when the database does not answer.
+    """
+    router = open_artifact(wish.artifact)
+    abilities = abilities_of(catalog, router)
+    with snapshot(database) as connection:
+        routed, kept = count_requests(connection, wish.since, wish.until, wish.tenant)
+        share = _share(kept, wish)
+        features = wish.artifact is not None or bool(abilities)
+        past = read_past(connection, wish.since, wish.until, wish.tenant, share=share, features=features)
+        policies = {each.name: each.policy for each in standing(catalog, read_overrides(connection))}
+    read, left_out = len(past), dict[str, int]()
+    states = measured_states(past, catalog.models)
+    if features:
+        past, scores, left_out = rescored(past, router, shown=bool(abilities))
+    else:
+        scores = recorded(past)
+    book = PriceBook(catalog, database)
+    book.renew()
+    prices = book.current()
+    promises = Promises(catalog, lambda: prices.costs, promise_maker(router))
+    policy = _policy(wish.policy, policies)
+    situation = Situation(catalog, policies, prices, promises, abilities, policy, wish.min_quality)
+    asks = Asks(past, situation, states)
+    with without_cycles():
+        replayed = replay(past, scores, asks)
+    gone = dict(asks.gone)
+    places = example_places(replayed)
+    why = reasons(scores, asks, places)
+    return {
+        "since": wish.since.isoformat(),
+        "until": wish.until.isoformat(),
+        "tenant": wish.tenant,
+        "under": _under(wish, policy),
+        "artifacts": sorted(set(scores.artifact)),
+        "requests": {
+            "routed": routed,
+            "without_record": routed - kept,
+            "sample_of": kept if share < 1.0 else None,
+            "read": read,
+            "left_out": left_out,
+            "replayed": len(past),
+            "auto": sum(mode is not None for mode in past.mode),
+            "model_not_configured": gone,
+        },
+        **report(past, replayed),
+        "examples": [example(past, replayed, place, reason) for place, reason in zip(places, why, strict=True)],
+        "promises": _promises(asks),
+        "not_replayed": NOT_REPLAYED,
+    }
+
+
+@contextmanager
+def without_cycles() -> Iterator[None]:
+    """Without looking for cycles among some million small objects that have none, which takes a third of the time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+def _share(kept: int, wish: Wish) -> float:
+    if wish.until <= wish.since:
+        raise InvalidValue(
+            f"The period ends at {wish.until} and begins at {wish.since}; it must end later.", param="until"
+        )
+    if wish.sample is None and kept > MOST:
+        raise InvalidValue(
+            f"The period has {kept} requests, and at most {MOST} are replayed at once. Take a shorter one, or a sample "
+            f"of them (`sample`, for example 100000).",
+            param="sample",
+        )
+    return min(1.0, wish.sample / kept) if wish.sample is not None and kept else 1.0
+
+
+def _policy(wanted: Policy | str | None, policies: Mapping[str, Policy]) -> Policy | None:
+    if not isinstance(wanted, str):
+        return wanted
+    if wanted not in policies:
+        known = ", ".join(sorted(policies))
+        raise InvalidValue(f"There is no policy {wanted!r}. There are: {known}.", param="policy")
+    return policies[wanted]
+
+
+def _under(wish: Wish, policy: Policy | None) -> dict[str, Any]:
+    """What took the place of what; null for what stayed as it is configured."""
+    return {
+        "policy": wish.policy if isinstance(wish.policy, str) or policy is None else policy.model_dump(mode="json"),
+        "artifact": wish.artifact,
+        "min_quality": wish.min_quality,
+    }
+
+
+def _promises(asks: Asks) -> dict[str, Any]:
+    """What a unit of quality was worth by floor, and the artifacts whose prompts had to keep their floor one by one."""
+    worths = [
+        {
+            "artifact": artifact,
+            "confidence": confidence,
+            "floor": floor,
+            "worth_pico_usd": worth if isfinite(worth) else None,
+        }
+        for (artifact, confidence, floor, *_), worth in asks.worths.items()
+        if worth is not None
+    ]
+    return {"worths": worths, "floor_for_each_prompt": sorted(asks.strict)}

@@ -1,0 +1,96 @@
+"""Scores past requests again under another artifact, by the features that were kept; what cannot be scored is counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.errors import ConfigError
+from gateway.routing.past.columns import Doubles, Past, Scores
+from router_models import kept
+from router_models.batch import KeptScores, score_kept
+from router_models.errors import ArtifactError, KeptFeaturesError
+from router_models.router import Router
+
+LASTING = ("no_text", "images")
+"""Reasons to call a prompt unfamiliar that every artifact shares."""
+
+
+def open_artifact(wanted: str | None) -> Router:
+    """The bundled artifact, or one by its version or file. Raises ConfigError that says what to do."""
+    try:
+        bundled = Router.load()
+        if wanted is None or wanted == bundled.version:
+            return bundled
+        if Path(wanted).is_file():
+            return Router.load(Path(wanted))
+    except ArtifactError as error:
+        raise ConfigError(f"the artifact {wanted or 'that is bundled'!r} cannot be used: {error}") from error
+    raise ConfigError(
+        f"there is no artifact {wanted!r}: give a file, or the version of the bundled one, {bundled.version!r}."
+    )
+
+
+def recorded(past: Past) -> Scores:
+    """What the requests were routed by, to the last bit."""
+    shown = [orjson.loads(each) if each is not None else None for each in past.shown]
+    width = max((len(each) for each in shown if each is not None), default=0)
+    known: Doubles | None = None
+    if width:
+        known = np.array([each if each is not None else [np.nan] * width for each in shown], dtype=np.float64)
+    return Scores(past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, known)
+
+
+def rescored(past: Past, router: Router, *, shown: bool = False) -> tuple[Past, Scores, dict[str, int]]:
+    """The requests that can be scored, their scores, and how many others there are by reason.
+
+    What this very artifact scored stays as it was; the rest is scored by its kept features, and so is what lacks the
+    representation when it has to be `shown`.
+    """
+    same = np.array([artifact == router.version for artifact in past.artifact], dtype=bool)
+    if shown:
+        same &= np.array([each is not None for each in past.shown], dtype=bool)
+    current = kept.fingerprint()
+    usable = np.array(
+        [packed is not None and mark == current for packed, mark in zip(past.features, past.fingerprint, strict=True)],
+        dtype=bool,
+    )
+    others = Counter(
+        "features_not_kept" if past.features[place] is None else "features_of_another_release"
+        for place in np.flatnonzero(~(same | usable)).tolist()
+    )
+    past = past.take(np.flatnonzero(same | usable))
+    again = np.flatnonzero(~same[same | usable])
+    scores = recorded(past)
+    if again.size:
+        scores = _with(scores, again, score_kept(router, *_features(past, again)), past, router.version)
+    return past, scores, dict(others)
+
+
+def _features(past: Past, places: Any) -> tuple[kept.Kept, Any]:
+    packed = [packed for place in places.tolist() if (packed := past.features[place]) is not None]
+    odd = [any(reason in past.unfamiliar[place] for reason in LASTING) for place in places.tolist()]
+    try:
+        return kept.unpack_many(packed, kept.fingerprint()), np.array(odd, dtype=bool)
+    except KeptFeaturesError as error:
+        raise ConfigError(f"past requests cannot be scored again: {error}") from error
+
+
+def _with(scores: Scores, places: Any, new: KeptScores, past: Past, version: str) -> Scores:
+    """Some scores replaced by new ones."""
+    quality, low, high, tokens = (getattr(scores, name).copy() for name in ("quality", "low", "high", "tokens"))
+    quality[places], low[places], high[places], tokens[places] = new.quality, new.low, new.high, new.tokens
+    artifact, unfamiliar = list(scores.artifact), list(scores.unfamiliar)
+    shown = scores.shown if scores.shown is not None else np.full((len(past), new.shown.shape[1]), np.nan)
+    shown = shown.copy()
+    shown[places] = new.shown
+    flags = (("unseen_words", new.unseen_words.tolist()), ("unlike_training", new.unlike_training.tolist()))
+    for row, place in enumerate(places.tolist()):
+        artifact[place] = version
+        lasting = [reason for reason in LASTING if reason in past.unfamiliar[place]]
+        unfamiliar[place] = ",".join([*lasting, *(reason for reason, flag in flags if flag[row])])
+    return Scores(artifact, quality, low, high, tokens, unfamiliar, shown)

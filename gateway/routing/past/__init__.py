@@ -1,0 +1,1 @@
+"""Requests of the past with what was remembered of their routing."""

@@ -1,0 +1,118 @@
+"""Everything that is measured of an artifact, as one JSON-ready document; the parts are in the other files of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from router_models.evaluation.baselines import BagOfWords, NearestPrompts, length, oracle, subject_gain
+from router_models.evaluation.calibration import quality_report, token_report
+from router_models.evaluation.few_labels import LABELS, few_labels_report
+from router_models.evaluation.newcomers import newcomers_report
+from router_models.evaluation.nine_models import nine_models_report
+from router_models.evaluation.origin import origin
+from router_models.evaluation.paired import load_pairs
+from router_models.evaluation.promises import promises_report, worths_report
+from router_models.evaluation.routellm import Doubles, PairedOutcomes, apgr, curve, gap_recovered
+from router_models.evaluation.routing import routing_report
+from router_models.evaluation.scored import domain_means, score_unseen
+from router_models.evaluation.speed import speed_report
+from router_models.evaluation.wording import wording_report
+from router_models.router import Router
+from router_models.tiers import TIERS
+from router_models.training.data import load_tables
+
+RANDOM_DRAWS = 20
+Ranker = Callable[[Sequence[str]], Doubles]
+
+
+def evaluate(folder: Path, router: Router, seed: int) -> dict[str, Any]:
+    """Everything that is measured, as one JSON-ready document."""
+    tables = load_tables(folder)
+    scored = score_unseen(tables, router)
+    means = domain_means(tables)
+    learnt: dict[str, Ranker] = {
+        "tfidf_logistic_regression": BagOfWords(tables),
+        "nearest_neighbours": NearestPrompts(tables, router),
+    }
+    seen, unseen = scored.take(scored.seen_domain), scored.take(~scored.seen_domain)
+    pairs = {data.name: data for data in load_pairs(folder, tables)}
+    ranks = {
+        name: np.array([router.score_prompt(prompt).rank for prompt in data.prompts]) for name, data in pairs.items()
+    }
+    return {
+        **origin(),
+        "artifact": router.version,
+        "microseconds_per_score": speed_report(router),
+        "routellm": {name: _pair_report(data, router, learnt, seed) for name, data in pairs.items()},
+        "few_labels": {name: few_labels_report(data, router, seed) for name, data in pairs.items() if name in LABELS},
+        "nine_models": nine_models_report(tables, router, seed),
+        "promised_floor": {
+            name: promises_report(data, ranks[name], router, seed) for name, data in pairs.items() if name in LABELS
+        },
+        "promised_worth": worths_report(seen, router, seed),
+        "newcomers": newcomers_report(tables, router, seed),
+        "wording": wording_report(router, [data.prompts[i] for data in pairs.values() for i in range(0, 60, 2)]),
+        "quality": {
+            "seen_domains": {tier: quality_report(seen, tier, means[tier]) for tier in TIERS},
+            "unseen_domains": {tier: quality_report(unseen, tier, means[tier]) for tier in TIERS},
+        },
+        "output_tokens": {
+            "seen_domains": {tier: token_report(seen, tier) for tier in TIERS},
+            "unseen_domains": {tier: token_report(unseen, tier) for tier in TIERS},
+        },
+        "called_unfamiliar": {
+            name: round(float(scored.unfamiliar[scored.domains == name].mean()), 4)
+            for name in sorted(set(scored.domains.tolist()))
+        },
+        "routing": {
+            "held_out_stems": routing_report(seen, seed),
+            "unseen_domains": routing_report(unseen, seed),
+        },
+    }
+
+
+def _pair_report(data: PairedOutcomes, router: Router, learnt: Mapping[str, Ranker], seed: int) -> dict[str, Any]:
+    scores = [router.score_prompt(prompt) for prompt in data.prompts]
+    methods = {
+        "artifact": np.array([score.rank for score in scores]),
+        "artifact_difficulty": np.array([score.difficulty for score in scores]),
+        "artifact_gain": np.array([score.gain for score in scores]),
+        "length": length(data.prompts),
+        **{name: rank(data.prompts) for name, rank in learnt.items()},
+        "subject_gain_leave_one_out": subject_gain(data),
+        "oracle": oracle(data, seed),
+    }
+    if len(set(data.subjects)) == 1:
+        del methods["subject_gain_leave_one_out"]
+    return {
+        "prompts": len(data.prompts),
+        "always_weak": round(float(data.weak.mean()), 4),
+        "always_strong": round(float(data.strong.mean()), 4),
+        "random": {"apgr": _random(data, seed)},
+        # One number for the whole set cannot tell its prompts apart: chance ranks them.
+        "dataset_mean": {"apgr": _random(data, seed + 1)},
+        **{name: _rounded(asdict(gap_recovered(score, data, seed))) for name, score in methods.items()},
+        "curves": {
+            name: [
+                [round(float(x), 4), round(float(y), 4)]
+                for x, y in zip(*curve(score, data.weak, data.strong), strict=True)
+            ]
+            for name, score in methods.items()
+        },
+    }
+
+
+def _random(data: PairedOutcomes, seed: int) -> float:
+    rng = np.random.default_rng(seed)
+    return round(
+        float(np.mean([apgr(rng.random(data.weak.size), data.weak, data.strong) for _ in range(RANDOM_DRAWS)])), 4
+    )
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in values.items()}
