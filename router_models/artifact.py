@@ -48,10 +48,11 @@ class Weights:
     landmarks[i]|^2). Heads = resemblance @ kernel (L, H) + standardised shape[:CORE] @ core (CORE, H) + bias (H,). `home` (L,):
     number of each landmark's domain. These are float32 (home int32).
     `familiarity` (5,): weights of four signals and a constant, for u. `shrink` (2,) draws ease to where prompts of unknown
-    domains lie: k ease + (1 - u) shrink[1], k from shrink[0] at u = 0 to 1 at u = 1. `knots` (S - 1,) part drawn ease into S pieces;
-    with `slope` (T, S) and `offset` (T,) logit P(good answer) = slope . ramps(drawn ease) + offset + u^3 own level.
-    `half_width` (2, T): half width of the interval in logits, from row 0 at u = 0 to row 1 at u = 1. Log tokens of a tier are u own
-    head + (1 - u) (head of all tiers + `token_offset` (T,)); `token_factor` (T,): exp(predicted log) times this is the mean.
+    domains lie: k ease + (1 - u) shrink[1], k from shrink[0] at u = 0 to 1 at u = 1. `knots` (S - 1,) part drawn ease into S
+    pieces; with `slope` (T, S) and `offset` (T,) logit P(good answer) = slope . ramps(drawn ease) + offset + u^3 own level.
+    `half_width` (2, T): half width of the interval in logits, from row 0 at u = 0 to row 1 at u = 1. Log tokens of a tier are
+    u own head + (1 - u) (head of all tiers + `token_offset` (T,)); `token_factor` (T,): exp(predicted log) times this is the
+    mean.
     `thinking` (3,): mean of thinking gain, how much of the distance from it is believed at u = 0, factor of reasoning tokens.
     `limits` (2,): share of unseen words above which, and familiarity below which, a prompt is called unfamiliar.
     `shown` (3,): centre and scale of tokens in the representation, and spread of what the representation misses.

@@ -1,4 +1,4 @@
-"""From heads and familiarity to logits, qualities and tokens of many prompts at once: the numbers that Router gives one by one."""
+"""From heads and familiarity to logits, qualities and tokens of many prompts at once: what Router gives one by one."""
 
 from __future__ import annotations
 

@@ -181,7 +181,8 @@ def extract(request: RequestText, embedder: Embedder) -> Features:
         *marks,
     )
     shape = np.array(values, dtype=np.float32)
-    return Features(shape, embedder.meaning(request.text, tokens), distinct, whole, whole.size + odd, request.likeness)
+    meaning = embedder.meaning(request.text, tokens)
+    return Features(shape, meaning, distinct, whole, whole.size + odd, request.likeness)
 
 
 def _counted(request: RequestText) -> tuple[float, ...]:

@@ -127,7 +127,8 @@ def unpack_many(packed: Sequence[bytes], kept_fingerprint: str) -> Kept:
     form, shapes, dimensions = struct.unpack_from("<BBH", packed[0]) if len(packed[0]) >= 4 else (0, 0, 0)
     row = np.dtype([
         ("form", "u1"), ("shapes", "u1"), ("dimensions", "<u2"), ("whole", "<u2"), ("named", "<u2"), ("words", "<u2"),
-        ("top", "<f4"), ("likeness", "u1"), ("shape", "<f2", (shapes,)), ("meaning", "i1", (dimensions,)), ("rarest", "<u2", (RAREST,)),
+        ("top", "<f4"), ("likeness", "u1"), ("shape", "<f2", (shapes,)), ("meaning", "i1", (dimensions,)),
+        ("rarest", "<u2", (RAREST,)),
     ])  # fmt: skip
     least, most = row.itemsize - 2 * RAREST, row.itemsize
     if form != FORMAT or not all(least <= len(each) <= most for each in packed):
@@ -143,11 +144,14 @@ def unpack_many(packed: Sequence[bytes], kept_fingerprint: str) -> Kept:
     meaning = rows["meaning"].astype(np.float32) * (rows["top"] / np.float32(127.0))[:, None]
     length = np.sqrt(np.vecdot(meaning, meaning))[:, None]
     rarest = np.where(np.arange(RAREST) < count[:, None], rows["rarest"].astype(np.int64), -1)
+    whole, named, words = (rows[name].astype(np.int64) for name in ("whole", "named", "words"))
     return Kept(
         rows["shape"].astype(np.float32),
         meaning / np.maximum(length, np.float32(1e-6)),
         rarest,
-        *(rows[name].astype(np.int64) for name in ("whole", "named", "words")),
+        whole,
+        named,
+        words,
         rows["likeness"].astype(np.float32) / np.float32(EIGHTHS),
     )
 

@@ -96,7 +96,7 @@ class Landmarks:
 
 
 def signals_of(near: Floats, unseen: float) -> tuple[float, float, float, float]:
-    """Signals of familiarity: logs of the best, the root mean square and the mean resemblance, and the share of unseen words."""
+    """Signals of familiarity: logs of the best, the root mean square and the mean resemblance; the share of unseen words."""
     best, square, mean = float(np.maximum.reduce(near)), float(near @ near), float(np.add.reduce(near))
     return _log(best), 0.5 * _log(square / near.size), _log(mean / near.size), unseen
 

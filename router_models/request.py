@@ -35,8 +35,8 @@ class RequestText:
     def likeness(self) -> float:
         """How much this kind of request is like the training data, 0..1: those are single questions of text alone.
 
-        Tools, structured output, images and earlier turns change what a good answer is, and nothing was recorded about how much.
-        The values are set by hand, not learnt: half for each, and none for what the text does not show at all.
+        Tools, structured output, images and earlier turns change what a good answer is, and nothing was recorded about how
+        much. The values are set by hand, not learnt: half for each, and none for what the text does not show at all.
         """
         if self.images or not self.text:
             return 0.0

@@ -45,10 +45,10 @@ class Score:
     weaker than the rest: see the artifact's card.
     `familiarity` is the probability that prompts like this one were in the training data: the lower, the nearer the
     qualities are to the average and the wider their intervals. `unfamiliar` names what is most unlike that data.
-    `ease` is the main head behind the qualities, in logits, not yet calibrated; `logits` are the calibrated ones by tier. `rank` says how hard the prompt is among prompts of
-    its kind, in logits: the score to send a fixed share of traffic up by, steadier than `difficulty` on unknown domains.
-    `representation` is what single models are judged by: give the score to `Ability.quality`. `features` are what all this was
-    computed from, to score the same request again later.
+    `ease` is the main head behind the qualities, in logits, not yet calibrated. `rank` says how hard the prompt is among
+    prompts of its kind, in logits: the score to send a fixed share of traffic up by, steadier than `difficulty` on unknown
+    domains. `representation` is what single models are judged by: give the score to `Ability.quality`. `features` are what
+    all this was computed from, to score the same request again later.
     """
 
     difficulty: float
@@ -60,7 +60,6 @@ class Score:
     ease: float
     rank: float
     representation: tuple[float, ...]
-    logits: tuple[float, ...]
     thinking_gain: float
     expected_reasoning_tokens: float
     features: Features = field(compare=False, repr=False)
@@ -103,7 +102,7 @@ class Router:
         self._weights = weights = artifact.weights
         self._seen = np.unpackbits(weights.seen, bitorder="little").astype(bool)
         self._landmarks = Landmarks.of(weights)
-        # The curves as lines by piece: (logit at the piece's knot, slope) by tier. Plain floats are faster than arrays of three.
+        # The curves as lines by piece: (logit at the piece's knot, slope) by tier. Plain floats beat arrays of three.
         self._knots: list[float] = weights.knots.tolist()
         self._starts = [self._knots[0], *self._knots]
         at_knots = ramps(np.array(self._starts), weights.knots) @ weights.slope.T + weights.offset
@@ -220,7 +219,6 @@ class Router:
         p = low = high = 0.0
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
-        logits = []
         for column, tier in enumerate(TIERS):
             start, slope = self._lines[piece][column]
             wide, narrow = self._half[column]
@@ -233,7 +231,6 @@ class Router:
             quality[tier] = Interval(p, low, high)
             length = familiarity * rest[column] + shared + away * self._token_offset[column]
             tokens[tier] = _tokens(length, self._token_factor[column])
-            logits.append(logit)
         mean, certain, factor = self._thinking
         thinking = mean + (certain + familiarity * (1.0 - certain)) * (rest[THINKING] - mean)
         middle, spread, _ = self._shown
@@ -241,7 +238,7 @@ class Router:
         difficulty = 1.0 - quality["economy"].p
         version = self._artifact.version
         return Score(
-            difficulty, quality, tokens, version, familiarity, unfamiliar, ease, -among_its_kind, shown, tuple(logits),
+            difficulty, quality, tokens, version, familiarity, unfamiliar, ease, -among_its_kind, shown,
             max(min(thinking, 1.0), -1.0), _tokens(rest[REASONING], factor), features,
         )  # fmt: skip
 

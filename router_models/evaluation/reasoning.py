@@ -1,4 +1,4 @@
-"""Whether the predicted gain of thinking finds the prompts where reasoning at length helped, on prompts nothing was trained on."""
+"""Whether the predicted gain of thinking finds the prompts where reasoning at length helped; none of them was trained on."""
 
 from __future__ import annotations
 

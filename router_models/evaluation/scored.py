@@ -21,8 +21,8 @@ class Scored:
     """N prompts the artifact was not trained on; recorded values are NaN where no model of the tier answered.
 
     `probability`, `low`, `high`, `tokens` are predictions and `rate` (mean score of the tier's models), `used` (mean
-    output tokens) recorded values, all by tier and of shape (N,). `seen_domain`: training had other prompts of it. `answers` are
-    the outcomes of single models: place (0..N-1), model, tier, score.
+    output tokens) recorded values, all by tier and of shape (N,). `seen_domain`: training had other prompts of it. `answers`
+    are the outcomes of single models: place (0..N-1), model, tier, score.
     """
 
     domains: Names
@@ -40,11 +40,24 @@ class Scored:
     def take(self, rows: NDArray[np.bool_]) -> Scored:
         """Only the prompts marked in `rows`, shape (N,)."""
         by_tier = (self.probability, self.low, self.high, self.tokens, self.rate, self.used)
-        cut = [{tier: values[rows] for tier, values in each.items()} for each in by_tier]
-        flat = (self.domains[rows], self.seen_domain[rows], self.unfamiliar[rows], self.characters[rows])
+        probability, low, high, tokens, rate, used = (
+            {tier: values[rows] for tier, values in each.items()} for each in by_tier
+        )
         places = np.cumsum(rows) - 1
         answers = self.answers[rows[self.answers["place"].to_numpy()]]
-        return Scored(*flat, *cut, answers.assign(place=places[answers["place"].to_numpy()]))
+        return Scored(
+            domains=self.domains[rows],
+            seen_domain=self.seen_domain[rows],
+            unfamiliar=self.unfamiliar[rows],
+            characters=self.characters[rows],
+            probability=probability,
+            low=low,
+            high=high,
+            tokens=tokens,
+            rate=rate,
+            used=used,
+            answers=answers.assign(place=places[answers["place"].to_numpy()]),
+        )
 
 
 def score_unseen(tables: Tables, router: Router) -> Scored:

@@ -39,7 +39,7 @@ Answers = list[list[tuple[NDArray[np.int64], Doubles]]]
 
 @dataclass(frozen=True)
 class Curves:
-    """One curve per tier from drawn ease to logits: `shrink` (2,), `knots` (S - 1,), `slope` (T, S), `offset` (T,); see Weights."""
+    """One curve per tier from drawn ease to logits: `shrink` (2,), `knots` (S - 1,), `slope` (T, S), `offset` (T,)."""
 
     shrink: Doubles
     knots: Doubles
@@ -100,7 +100,7 @@ def calibrate(
     """
     both = np.flatnonzero(~np.isnan(ease) & ~np.isnan(by_stem.value[:, 0]) & ~np.isnan(by_domain.value[:, 0]))
     signals = [np.concatenate((each.signals, unseen[:, None]), axis=1) for each in (by_stem, by_domain)]
-    weights = fit_familiarity(*(each[both] for each in signals), domains[both])
+    weights = fit_familiarity(signals[0][both], signals[1][both], domains[both])
     none = np.zeros_like(rates)
     near, far = (
         Judged(each.value[:, 0], familiarity_of(weights, np.nan_to_num(signal, nan=-30.0)), none)
@@ -169,7 +169,7 @@ def familiarity_of(weights: Doubles, signals: Doubles) -> Doubles:
 def fit_curves(
     knots: Doubles, near: Judged, far: Judged, rows: NDArray[np.int64], rates: Doubles, domains: Names
 ) -> Curves:
-    """Fit to rates (N, T) in 0..1 at `rows`, domains weighted as in the heads (Platt 1999, in pieces, ease drawn by familiarity).
+    """Fit to rates (N, T) in 0..1 at `rows`, domains weighted as in the heads (Platt 1999, in pieces, on drawn ease).
 
     Raises TrainingDataError for too few prompts.
     """
@@ -213,8 +213,8 @@ def half_widths_of(here: Doubles, there: Doubles, familiarity: Doubles, answers:
     """Half widths (2, T), at familiarity 0 and 1, that cover COVERAGE of single models' rates in cells of left-out domains.
 
     A cell is a model of the tier, a domain, and a fifth of the domain by prediction. The line in familiarity is found by
-    quantile regression (Koenker and Bassett 1978) on predictions `there`, of left-out domains; it is nowhere narrower than what
-    covers as many cells of predictions `here`, of known ones.
+    quantile regression (Koenker and Bassett 1978) on predictions `there`, of left-out domains; it is nowhere narrower than
+    what covers as many cells of predictions `here`, of known ones.
     """
     half = np.full((2, len(TIERS)), WIDEST)
     for column in range(len(TIERS)):

@@ -90,7 +90,8 @@ def whitening(landmarks: Floats) -> Doubles:
 def fit_head(near: Doubles, white: Doubles, core: Floats, domains: Names, target: Doubles, levels: bool = True) -> Head:
     """Fit one head to `target` (N,), NaN where nothing was recorded; `near` (N, L) are resemblances to the landmarks.
 
-    With too few known targets the head is their mean, or 0. Without `levels` only the first step is done: the head ranks prompts of one domain and is about 0 on average.
+    With too few known targets the head is their mean, or 0. Without `levels` only the first step is done:
+    the head ranks prompts of one domain and is about 0 on average.
     """
     known = np.flatnonzero(~np.isnan(target))
     if known.size < WANTED_IN_DOMAIN:

@@ -1,4 +1,4 @@
-"""How long answers are, as one length per prompt and one talkativeness per model, so that every model helps to know the length."""
+"""How long answers are: one length per prompt and one talkativeness per model, so that every model helps to know it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Lengths:
-    """`prompt` (N,): log tokens of an average model's answer, NaN where none was counted; `tier` (T,): added by the tier's models."""
+    """`prompt` (N,): log tokens of an average model's answer, NaN where none was counted; `tier` (T,): added
+    by the tier's models.
+    """
 
     prompt: Doubles
     tier: Doubles

@@ -124,8 +124,8 @@ NO_TIER = {
     "codegemma-7b": "made for code only",
     "gemma-2-2b-it": "far below the band; one model of this size is no band",
     "gpt-4-0613": "its recorded runs answer in three tokens against the instruction to think",
-    "llama-3.3-nemotron-super-49b-v1": "trained to reason at length; in its recorded runs below models of a sixth of its size on "
-    "questions of knowledge, so no band's example (it is one of a pair that tells where reasoning helps)",
+    "llama-3.3-nemotron-super-49b-v1": "trained to reason at length; in its recorded runs below models of a sixth of its "
+    "size on questions of knowledge, so no band's example (it is one of a pair that tells where reasoning helps)",
     "llama3-chatqa-1.5-8b": "made for questions with a given document",
     "llama3-chatqa-1.5-70b": "made for questions with a given document",
     "openai-gsm8k/6b_finetuning": "research run of 2021",

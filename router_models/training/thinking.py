@@ -1,7 +1,7 @@
 """What the tables say about reasoning at length: pairs of models that answered the same prompts with and without it.
 
-No provider's hidden reasoning tokens are recorded. What is: a model beside a sibling that was trained to reason or was seen to do
-so, and how long the written reasoning of ordinary models is.
+No provider's hidden reasoning tokens are recorded. What is: a model beside a sibling that was trained to reason or was seen to
+do so, and how long the written reasoning of ordinary models is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Thinking:
-    """`gain` (N,): mean of score with reasoning minus without, over pairs; `log_written` (N,): log tokens of written reasoning."""
+    """`gain` (N,): mean of score with reasoning minus without, over pairs; `log_written` (N,): log tokens of reasoning."""
 
     gain: Doubles
     log_written: Doubles
