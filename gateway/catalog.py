@@ -15,6 +15,7 @@ from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
 from gateway.catalog_owners import hash_key as hash_key
 from gateway.catalog_shadow import build_shadow_keys
 from gateway.config_exports import ScheduledExport
+from gateway.config_routing import Routing
 from gateway.conventions import Convention, convention_at
 from gateway.errors import ConfigError
 from gateway.money import implausible, parse_price
@@ -83,6 +84,7 @@ class Catalog:
     warnings: tuple[str, ...]
     billing: shape.Billing = field(default_factory=shape.Billing)
     exports: tuple[ScheduledExport, ...] = ()
+    routing: Routing = field(default_factory=Routing)
     operator: str = "Penstock"
 
     @property
@@ -137,6 +139,7 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         warnings=tuple(warnings),
         billing=config.billing,
         exports=_exports(config, where),
+        routing=config.routing,
         operator=config.billing.issuer.name if config.billing.issuer else "Penstock",
     )
 

@@ -17,6 +17,7 @@ from gateway.config_owners import Key as Key
 from gateway.config_owners import Tenant as Tenant
 from gateway.config_policies import Policy as Policy
 from gateway.config_policies import Region
+from gateway.config_routing import Routing
 from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.config_yaml import load_yaml
 from gateway.conventions import Convention
@@ -169,6 +170,7 @@ class Config(Section):
     keys: tuple[Key, ...] = Field((), description="Keys declared here.")
     models: tuple[Model, ...] = Field((), description="What can answer.")
     policies: dict[str, Policy] = Field({}, description="Routing policies by name; `default` exists always.")
+    routing: Routing = Field(Routing(), description="Artifacts of the router in production.")
     retention: Retention = Field(Retention(), description="How long requests are kept; for ever when absent.")
     events: Events | None = Field(None, description="Where every metered request is sent; nowhere when absent.")
     alerts: Alerts | None = Field(None, description="Who hears when the operator should look at something.")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping
 
 from gateway.catalog import Catalog, Model
 from gateway.errors import ConfigError
-from gateway.routing.ask import Ability
-from gateway.routing.promises import Make
+from gateway.routing.ask import Ability, PromiseTable
+from gateway.routing.promises import Make, TierPrices
 from router_models.abilities import ability_from_benchmarks
 from router_models.errors import TrainingDataError
+from router_models.floor import TierPrice, promise_table
 from router_models.router import Router
+from router_models.tiers import TIERS
+
+logger = logging.getLogger(__name__)
+_NOTHING: Mapping[int, Ability] = {}
 
 
 def abilities_of(catalog: Catalog, router: Router) -> Mapping[int, Ability]:
@@ -19,16 +24,45 @@ def abilities_of(catalog: Catalog, router: Router) -> Mapping[int, Ability]:
     return {model.index: _ability(model, router) for model in catalog.models if model.quality is not None}
 
 
+class Abilities:
+    """The abilities of models with a `quality` of their own, for every artifact that scores: each sees prompts its own way."""
+
+    def __init__(self, catalog: Catalog, bundled: Router) -> None:
+        self._catalog = catalog
+        self._known: dict[str, Mapping[int, Ability]] = {bundled.version: abilities_of(catalog, bundled)}
+
+    def of(self, artifact: str) -> Mapping[int, Ability]:
+        """By the models' index. A model that the artifact knows nothing of is judged by its tier."""
+        return self._known.get(artifact, _NOTHING)
+
+    def learn(self, router: Router) -> None:
+        """Make those of an artifact before it scores."""
+        found: dict[int, Ability] = {}
+        for model in self._catalog.models:
+            if model.quality is None:
+                continue
+            try:
+                found[model.index] = _ability(model, router)
+            except ConfigError as error:
+                logger.warning("with artifact %s its tier counts: %s", router.version, error)
+        self._known[router.version] = found
+
+
 def promise_maker(router: Router) -> Make:
     """Makes tables of promises from the calibration sample of this artifact; others have none."""
-    sample: Any = getattr(router.artifact, "sample", None)
+    return promise_maker_of(lambda version: router if version == router.version else None)
 
-    def make(artifact: str, prices: Any, confidence: float) -> Any:
-        if artifact != router.version or sample is None or not len(sample):
+
+def promise_maker_of(router_of: Callable[[str], Router | None]) -> Make:
+    """The same for several artifacts, each with its own sample; None for one that is not there or has none."""
+
+    def make(artifact: str, prices: TierPrices, confidence: float) -> PromiseTable | None:
+        router = router_of(artifact)
+        if router is None or not len(router.artifact.sample):
             return None
-        from router_models.floor import TierPrice, promise_table
-
-        asked = {tier: TierPrice(into, out) for tier, into, out in prices}
+        sample = router.artifact.sample
+        rates = {tier: (into, out) for tier, into, out in prices}
+        asked = {tier: TierPrice(*rates[tier]) for tier in TIERS if tier in rates}
         return promise_table(sample, asked, confidence=confidence)
 
     return make

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,19 +14,15 @@ from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
-from gateway.judgement import abilities_of, promise_maker
+from gateway.judgement import Abilities, promise_maker_of
 from gateway.keys.authenticate import KeyRing
 from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
 from gateway.providers.registry import Providers, build_providers
-from gateway.routing.affinity import Affinity
-from gateway.routing.ask import Ability, Scorer
-from gateway.routing.health import Health
-from gateway.routing.policies.live import LivePolicies
-from gateway.routing.promises import Promises
+from gateway.routing.knowledge import Knowledge, make_knowledge
 from gateway.routing.remember import Packer
-from gateway.routing.share import Shares
+from gateway.scorers import Scorers
 from gateway.settings import Settings
 from gateway.store.base import Store
 from gateway.store.corrections import Corrections
@@ -62,15 +57,10 @@ class Services:
     keys: KeyRing
     prices: PriceBook
     providers: Providers
-    scorer: Scorer
+    scorers: Scorers
     packer: Packer
     metrics: Metrics
-    policies: LivePolicies
-    promises: Promises
-    abilities: Mapping[int, Ability]
-    health: Health
-    affinity: Affinity
-    shares: Shares
+    routing: Knowledge
     look_ups: Database
     """For what a request waits for: it gives up soon."""
     aside: Aside
@@ -79,10 +69,9 @@ class Services:
 async def open_services(settings: Settings, catalog: Catalog, engine_url: str | None) -> Services:
     """Build and start every part. Raises StartupError or ConfigError that says what to do."""
     try:
-        scorer = Router.load()
+        bundled = Router.load()
     except ArtifactError as error:
         raise StartupError(f"The router's trained artifact cannot be used: {error}") from error
-    abilities = abilities_of(catalog, scorer)
     metrics = Metrics()
     url = settings.database(catalog.database)
     database = connect(url)
@@ -92,10 +81,13 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
-    policies = LivePolicies(catalog, database)
-    await policies.open()
-    promises = Promises(catalog, lambda: prices.current().costs, promise_maker(scorer))
-    await promises.open(scorer.version, {policy.confidence for policy in policies.all().values()})
+    scorers, abilities = Scorers(bundled, database, metrics.set), Abilities(catalog, bundled)
+    make = promise_maker_of(scorers.router)
+    routing = make_knowledge(catalog, database, lambda: prices.current().costs, make, abilities.of)
+    await routing.open(bundled.version)
+    scorers.before_use(abilities.learn)
+    scorers.before_use(routing.promises.forget)
+    await scorers.open()
     # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)
     providers = build_providers(catalog, engine_url)
@@ -116,15 +108,10 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
         keys=keys,
         prices=prices,
         providers=providers,
-        scorer=scorer,
+        scorers=scorers,
         packer=kept.Packer(),
         metrics=metrics,
-        policies=policies,
-        promises=promises,
-        abilities=abilities,
-        health=Health(len(catalog.models)),
-        affinity=Affinity(),
-        shares=Shares(),
+        routing=routing,
         look_ups=connect(url, deadline_seconds=LOOK_UP_SECONDS),
         aside=Aside(),
     )
@@ -139,8 +126,8 @@ async def close_services(services: Services) -> None:
     """Stop every part; the spool last, as it holds what the others still wrote."""
     # Each before what it still needs to bring counters up to date.
     counting = (services.away, services.rebuild, services.corrections, services.store)
-    parts = (services.aside, services.keys, services.promises, services.policies, services.prices, services.providers)
-    for part in (*parts, *counting):
+    routing = (services.scorers, services.routing)
+    for part in (services.aside, services.keys, *routing, services.prices, services.providers, *counting):
         try:
             await part.close()
         except Exception as error:

@@ -170,11 +170,14 @@ def save(
     return version
 
 
-def load(path: Path | None = None, table: Embedder | None = None) -> Artifact:
-    """Read and check an artifact; None means the bundled one, and the bundled embedder. Raises only ArtifactErrors."""
+def load(path: Path | None = None, table: Embedder | None = None, content: bytes | None = None) -> Artifact:
+    """Read and check an artifact; None means the bundled one, and the bundled embedder. Raises only ArtifactErrors.
+
+    With `content` these bytes are the artifact, and the path only names them in messages.
+    """
     path = BUNDLED if path is None else path
     table = embedder.load() if table is None else table
-    header, stored = sealed.read(path, KIND)
+    header, stored = sealed.read(path, KIND, content)
     if header.get("format") != FORMAT:
         raise ArtifactVersionError(
             f"router artifact {str(path)!r} has format {header.get('format')!r}, this release reads {FORMAT}; "

@@ -32,10 +32,13 @@ def write(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
             file.writestr(zipfile.ZipInfo(f"{key}.npy"), part.getvalue(), compress_type=zipfile.ZIP_DEFLATED)
 
 
-def read(path: Path, kind: str) -> tuple[dict[str, Any], Arrays]:
-    """Header and arrays, checksum not yet compared (see `verify`). `kind` names the file in messages."""
+def read(path: Path, kind: str, content: bytes | None = None) -> tuple[dict[str, Any], Arrays]:
+    """Header and arrays, checksum not yet compared (see `verify`). `kind` names the file in messages.
+
+    With `content` nothing is read: the path is only a name for these bytes.
+    """
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
     except FileNotFoundError:
         raise ArtifactNotFoundError(f"there is no {kind} at {str(path)!r}") from None
     except OSError as error:

@@ -43,7 +43,7 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     """Answer one request. Raises a PenstockError for every way it can be refused or fail; what reached the hold is metered."""
     asked = resolve_model(request, caller, services.catalog)
     facts = read_facts(request)
-    score = score_difficulty(request, facts, services)
+    score = score_difficulty(request, caller, facts, services)
     prices = services.prices.current()
     options = request.options
     ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
@@ -51,9 +51,8 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     ask = conditions(request, caller, asked, facts, score, prices, bounds, services)
     decision = decide(ask, score, services)
     tab = Tab(request, caller, facts, ask, decision, prices, bounds, ladder, services)
-    tab.heard = sampled(
-        request, facts.prompt.text, services.policies.of(caller.policy).shadow
-    )  # maybe another tier is asked later
+    rule = services.routing.policies.of(caller.policy).shadow
+    tab.heard = sampled(request, facts.prompt.text, rule)  # maybe another tier is asked later
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):
@@ -68,14 +67,15 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     return Reply(headers, None, Relay(tab, answered), tab)
 
 
-def score_difficulty(request: ChatRequest, facts: Facts, services: Services) -> Score:
+def score_difficulty(request: ChatRequest, caller: Caller, facts: Facts, services: Services) -> Score:
     """How hard the question is; also for requests that name their model, so that the log can say what auto would do."""
-    return services.scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
+    scorer = services.scorers.for_request(caller.policy, request.request_id)
+    return scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
 
 
 def unpriced_hold(caller: Caller, services: Services) -> int | None:
     """What the caller's policy holds for a call to a model without a price (pico-USD); None when it refuses."""
-    policy = services.policies.of(caller.policy)
+    policy = services.routing.policies.of(caller.policy)
     return int(policy.unpriced_hold_usd * PICO_PER_USD) if policy.unpriced == "hold" else None
 
 
@@ -124,14 +124,14 @@ def conditions(
     """What the request, its key, its policy and the moment ask of a model."""
     worst = bounds.worst
     worst_costs = tuple(worst[model.index].amount if model.index in worst else 0 for model in asked.models)
-    return ask_for(request, caller, asked, facts, score, prices.costs, worst_costs, services)
+    return ask_for(request, caller, asked, facts, score, prices.costs, worst_costs, services.routing)
 
 
 def decide(ask: Ask, score: Score, services: Services) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
     decision = decide_route(ask, score)
     if decision.candidates:
-        services.health.chosen(decision.candidates[0])
+        services.routing.health.chosen(decision.candidates[0])
     if not decision.candidates:
         reasons = "; ".join(f"{rejected.model}: {rejected.reason}" for rejected in decision.rejected)
         if decision.rejected and all("exceeds its context" in rejected.reason for rejected in decision.rejected):

@@ -49,7 +49,7 @@ async def take_feedback(
     """Keep one word on one answer. Raises UnknownRequest, LimitExceeded or Unavailable; then nothing was kept."""
     await limit_feedback(caller, services)
     owner, status = await owner_of(request_id, caller, services)
-    kept = comment is not None and services.policies.of(caller.policy).keep_comments
+    kept = comment is not None and services.routing.policies.of(caller.policy).keep_comments
     services.spool.say(
         Feedback(
             request_id=request_id,

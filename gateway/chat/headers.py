@@ -24,6 +24,7 @@ def decision_headers(tab: Tab, candidate: Candidate) -> dict[str, str]:
         headers["x-penstock-held-without-store"] = "true"
     if score is not None:
         headers["x-penstock-difficulty"] = f"{score.difficulty:.4f}"
+        headers["x-penstock-artifact"] = score.artifact
     return headers
 
 

@@ -22,8 +22,8 @@ def learn_answer(
     """Take in one good answer; `first_byte` is when a stream's first byte came, on the clock of `request.started`."""
     called = request.started + attempt.started_at - request.received_at
     first_token = first_byte - called if first_byte is not None else None
-    services.health.answered(model.index, attempt.seconds, first_token, attempt.usage.output_total)
-    services.affinity.answered(caller.tenant, facts.conversation, model.index)
+    services.routing.health.answered(model.index, attempt.seconds, first_token, attempt.usage.output_total)
+    services.routing.affinity.answered(caller.tenant, facts.conversation, model.index)
     if request.model.partition(":")[0] == "auto":
-        window = services.policies.of(caller.policy).premium_window_seconds
-        services.shares.note(caller.key_id, model.tier, window)
+        window = services.routing.policies.of(caller.policy).premium_window_seconds
+        services.routing.shares.note(caller.key_id, model.tier, window)

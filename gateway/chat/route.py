@@ -10,7 +10,8 @@ from gateway.chat.request import ChatRequest, Options
 from gateway.chat.resolve import Asked
 from gateway.config_policies import Policy
 from gateway.routing.ask import NOTHING_CACHED, Ask, Score
-from gateway.services import Services
+from gateway.routing.conditions import tiers_left
+from gateway.routing.knowledge import Knowledge
 from gateway.types import UNPRICED_SHEET, PriceSheet
 
 
@@ -22,19 +23,21 @@ def ask_for(
     score: Score,
     costs: tuple[PriceSheet | None, ...],
     worst_costs: tuple[int, ...],
-    services: Services,
+    known: Knowledge,
 ) -> Ask:
     """The whole of one request's conditions."""
-    policy = services.policies.of(caller.policy)
-    terms = terms_for(request.options, caller, policy, services.policies.terms(caller.policy))
+    policy = known.policies.of(caller.policy)
+    terms = terms_for(request.options, caller, policy, known.policies.terms(caller.policy))
     wanted = terms.min_quality or 0.0
     live: dict[str, Any] = {}
     if asked.auto:
         if policy.floor == "average":
-            allowed = caller.tiers
-            live["worth"] = services.promises.worth(score.artifact, policy.confidence, wanted, asked.tier, allowed)
+            names, tiers = asked.allowed_models, caller.tiers
+            if asked.tier is not None or names is not None or terms.local_only or terms.regions is not None:
+                tiers = tiers_left(asked.models, asked.tier, tiers, names, terms.local_only, terms.regions)
+            live["worth"] = known.promises.worth(score.artifact, policy.confidence, wanted, tiers)
         window = policy.premium_window_seconds
-        live["premium_spent"] = services.shares.spent(caller.key_id, terms.max_premium_share, window)
+        live["premium_spent"] = known.shares.spent(caller.key_id, terms.max_premium_share, window)
     conversation = facts.conversation
     return Ask(
         models=asked.models,
@@ -60,10 +63,10 @@ def ask_for(
         local_only=terms.local_only,
         regions=terms.regions,
         sla=policy.sla,
-        states=services.health.states(),
-        now=services.health.now(),
-        cached=services.affinity.cached(caller.tenant, conversation) if policy.affinity else NOTHING_CACHED,
-        abilities=services.abilities,
+        states=known.health.states(),
+        now=known.health.now(),
+        cached=known.affinity.cached(caller.tenant, conversation) if policy.affinity else NOTHING_CACHED,
+        abilities=known.abilities(score.artifact),
         **live,
     )
 

@@ -86,7 +86,7 @@ class Tab:
     def may_be_cheaper(self) -> bool:
         """Whether a cheaper model may answer than the one that the budget does not allow."""
         asked = self.request.model.partition(":")[0] == "auto"
-        return asked and self._services.policies.of(self.caller.policy).when_over_budget == "cheaper"
+        return asked and self._services.routing.policies.of(self.caller.policy).when_over_budget == "cheaper"
 
     async def hold(self, candidate: Candidate) -> None:
         """Set aside the most this call may cost on top of the calls before it; only what is not held yet is claimed.
@@ -192,7 +192,7 @@ class Tab:
 
     def blame(self, model: Model, error: ProviderError) -> None:
         """A call to this model failed; the router thinks less of it for a while."""
-        self._services.health.failed(model.index, error)
+        self._services.routing.health.failed(model.index, error)
 
     async def close(self, outcome: Outcome, error: PenstockError | None = None) -> UsageEvent:
         """Write the event to the spool, then give back what was held beyond it. Closing twice changes nothing."""
@@ -265,7 +265,7 @@ class Tab:
 
     def _remembered(self) -> RoutingRecord | None:
         """What making the decision again needs, as far as the policy lets it be kept."""
-        options, how = self.request.options, self._services.policies.of(self.caller.policy).remember
+        options, how = self.request.options, self._services.routing.policies.of(self.caller.policy).remember
         return remember(
             self._ask,
             self.decision,

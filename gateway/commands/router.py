@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands import router_training
-from gateway.commands.options import json_option, print_json
+from gateway.commands import router_artifacts, router_training
+from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.commands.router_replay import replay
 from gateway.errors import StartupError
 
@@ -23,7 +24,11 @@ def router() -> None:
     """The difficulty router: how probable it is that the economy answer is not good enough."""
 
 
-for _command in (router_training.train, router_training.calibrate, router_training.evaluate):
+_MORE = (
+    *(router_training.train, router_training.calibrate, router_training.evaluate),
+    *(router_artifacts.artifacts, router_artifacts.assign, router_artifacts.rollback),
+)
+for _command in _MORE:
     router.add_command(_command)
 
 
@@ -61,17 +66,25 @@ def score(as_json: bool) -> None:
 
 @router.command()
 @click.argument("prompt")
+@config_option
+@data_dir_option
 @json_option
-def explain(prompt: str, as_json: bool) -> None:
-    """What makes PROMPT look easy or hard: its score, and the words and features that moved it most."""
+def explain(prompt: str, config: Path | None, data_dir: Path | None, as_json: bool) -> None:
+    """What makes PROMPT look easy or hard: its score, and the words and features that moved it most.
+
+    With a configuration also what each of its policies would do with it, at the prices of now.
+    """
+    from gateway.commands.router_policies import decide_by_policies, describe, show
     from router_models.request import RequestText
 
     model = _load()
     result = model.score_prompt(prompt)
     pushes = model.explain(RequestText.from_prompt(prompt))
+    configured = settings_with(config=config).config is not None
+    decisions = decide_by_policies(prompt, model, config, data_dir) if configured else {}
     if as_json:
         features = [{"feature": each.feature, "value": each.value, "push": each.push} for each in pushes]
-        print_json({"score": result.as_dict(), "features": features})
+        print_json({"score": result.as_dict(), "features": features, "policies": describe(decisions)})
         return
     click.echo(f"difficulty {result.difficulty:.3f} (artifact {result.artifact})")
     for tier, each in result.quality.items():
@@ -84,6 +97,7 @@ def explain(prompt: str, as_json: bool) -> None:
     click.echo("what moved it most (+ easier, - harder):")
     for push in pushes:
         click.echo(f"  {push.push:+.3f}  {push.feature}")
+    show(decisions)
 
 
 def _load() -> Router:

@@ -10,4 +10,5 @@ from gateway.db import policy_tables as policy_tables
 from gateway.db import price_tables as price_tables
 from gateway.db import reconciliation_tables as reconciliation_tables
 from gateway.db import rollup_tables as rollup_tables
+from gateway.db import router_tables as router_tables
 from gateway.db import routing_tables as routing_tables

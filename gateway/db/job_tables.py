@@ -72,14 +72,25 @@ outbox_messages = Table(
     Index("outbox_messages_by_destination", "destination", "tenant"),
 )
 
+counter_changes = Table(
+    "counter_changes",
+    metadata,
+    # What the shared counters lack of what SQL knows: written with the rows, gone when it has been added, under this name.
+    Column("name", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    # Pico-USD by counter; negative where less is held than before.
+    Column("changes", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
 alerts = Table(
     "alerts",
     metadata,
     Column("id", Text, primary_key=True),
-    # `budget`, or what the operator should look at: `dead_letters`, `books`, `events`.
+    # `budget`, or what the operator should look at: `dead_letters`, `books`, `events`, `router_change`, `router_drift`.
     Column("kind", Text, nullable=False),
     Column("tenant", Text),
-    # The scope of a budget; empty for the rest.
+    # The scope of a budget, or the policy of a router; empty for the rest.
     Column("scope", Text, nullable=False),
     Column("period", Text, nullable=False),
     Column("window", Text, nullable=False),

@@ -34,6 +34,8 @@ Action = Literal[
     "exports.run",
     "reconciliation.read",
     "reconciliation.change",
+    "artifacts.read",
+    "artifacts.change",
     "labels.read",
     "shadow.judge",
 ]
@@ -65,13 +67,15 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
     "exports.run": _ADMINS | {"finance"},
     "reconciliation.read": _ADMINS | {"finance"},
     "reconciliation.change": _ADMINS | {"finance"},
+    "artifacts.read": _ADMINS | {"developer"},
+    "artifacts.change": _ADMINS,
     "labels.read": _ADMINS | {"developer"},
     "shadow.judge": _ADMINS | {"developer"},
 }
 
 WHOLE: frozenset[Action] = frozenset({
     "models.read", "policies.read", "policies.change", "ledger.verify", "jobs.read", "events.read", "events.retry",
-    "reconciliation.read", "reconciliation.change", "exports.read", "exports.run",
+    "reconciliation.read", "reconciliation.change", "exports.read", "exports.run", "artifacts.read", "artifacts.change",
 })  # fmt: skip
 """What shows the whole installation, such as the providers' prices: members of one tenant may not do it."""
 

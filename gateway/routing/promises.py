@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.catalog import Catalog, Model
 from gateway.routing.ask import PromiseTable
@@ -29,8 +30,18 @@ PER_TOKEN = 1_000_000
 
 TierPrices = tuple[tuple[str, float, float], ...]
 """Tier, pico-USD per input token, per output token."""
+Costs = Callable[[], Sequence[PriceSheet | None]]
 Make = Callable[[str, TierPrices, float], PromiseTable | None]
 """A table for an artifact's version, prices and a confidence; None for an artifact without a sample."""
+
+
+class Versioned(Protocol):
+    """An artifact's router."""
+
+    @property
+    def version(self) -> str:
+        """As scores name it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class Wanted:
 class Promises:
     """The tables of one process."""
 
-    def __init__(self, catalog: Catalog, costs: Callable[[], Sequence[PriceSheet | None]], make: Make) -> None:
+    def __init__(self, catalog: Catalog, costs: Costs, make: Make) -> None:
         self._catalog = catalog
         self._all = catalog.tiers
         self._costs = costs
@@ -58,9 +69,13 @@ class Promises:
 
     async def open(self, artifact: str, confidences: Iterable[float]) -> None:
         """Make the tables that will surely be asked for, and keep them right."""
-        self._missing |= {Wanted(artifact, confidence, self._tiers(None, None)) for confidence in confidences}
-        await asyncio.to_thread(self.renew)
+        await asyncio.to_thread(self.prepare, artifact, confidences)
         self._task = asyncio.create_task(self._keep_right())
+
+    def prepare(self, artifact: str, confidences: Iterable[float]) -> None:
+        """Make the tables of callers who may use all tiers."""
+        self._missing |= {Wanted(artifact, confidence, self._all) for confidence in confidences}
+        self.renew()
 
     async def close(self) -> None:
         """Stop."""
@@ -68,11 +83,9 @@ class Promises:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def worth(
-        self, artifact: str, confidence: float, floor: float, tier: str | None, allowed: frozenset[str] | None
-    ) -> float | None:
-        """Pico-USD per unit of quality that keeps `floor`; None while it is not known."""
-        wanted = Wanted(artifact, confidence, self._tiers(tier, allowed))
+    def worth(self, artifact: str, confidence: float, floor: float, tiers: frozenset[str] | None) -> float | None:
+        """Pico-USD per unit of quality that keeps `floor` among these tiers (None: all); None while it is not known."""
+        wanted = Wanted(artifact, confidence, self._all if tiers is None else tiers & self._all)
         table = self._tables.get(wanted)
         if table is not None:
             return table.worth_for(floor)
@@ -80,6 +93,10 @@ class Promises:
             self._missing.add(wanted)
             self._wake.set()
         return None
+
+    def forget(self, artifact: Versioned) -> None:
+        """Make the tables of an artifact anew: it was not in use, and some may say that it has none."""
+        self._tables = {wanted: table for wanted, table in self._tables.items() if wanted.artifact != artifact.version}
 
     def renew(self) -> None:
         """Make what is missing; everything again when prices are others."""
@@ -104,17 +121,18 @@ class Promises:
             logger.warning("no promise can be made with artifact %s: %s", wanted.artifact, error)
             return None
 
-    def _tiers(self, tier: str | None, allowed: frozenset[str] | None) -> frozenset[str]:
-        tiers = self._all if tier is None else frozenset({tier})
-        return tiers if allowed is None else tiers & allowed
-
     async def _keep_right(self) -> None:
         while True:
+            # Not wait_for: before Python 3.12 it may swallow the cancellation that ends this task.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), CHECK_SECONDS)
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._wake.wait()
             self._wake.clear()
-            if self._missing or self._costs() is not self._made_for:
-                await asyncio.to_thread(self.renew)
+            try:
+                if self._missing or self._costs() is not self._made_for:
+                    await asyncio.to_thread(self.renew)
+            except Exception as error:  # the known tables stay; the next round tries again
+                logger.warning("promises could not be renewed: %s", type(error).__name__)
 
 
 def tier_prices(models: Iterable[Model], costs: Sequence[PriceSheet | None], tiers: frozenset[str]) -> TierPrices:

@@ -6,7 +6,7 @@ knew is made up: budgets, failing deployments and prompt caches are not replayed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any, NamedTuple
@@ -94,23 +94,31 @@ def replay(past: Past, scores: Scores, ask_of: AskOf) -> Replayed:
     for place, was in enumerate(past.chosen):
         score = score_at(place)
         ask = ask_of(place, score)
-        decision = decide_route(ask, score) if ask is not None else None
-        known = (*decision.candidates, *decision.spare) if decision is not None else ()
-        sides[0].append(_expected(next((each for each in known if each.model.name == was), None), was))
-        sides[1].append(_expected(decision.candidates[0], None) if known and decision is not None else _NOBODY)
-        best.append(max((each.quality or 0.0 for each in known), default=nan))
+        decision = decide_route(ask, score) if ask is not None else _NO_DECISION
+        known = decision.candidates + decision.spare
+        first = decision.candidates[0] if known else None
+        old = first
+        if first is None or first.model.name != was:
+            old = next((each for each in known if each.model.name == was), None)
+        sides[0].append(_expected(old, was))
+        sides[1].append(_expected(first, None))
+        best.append(max([each.quality or 0.0 for each in known], default=nan))
     before, after = (_side(rows) for rows in sides)
     return Replayed(before, after, np.array(best, dtype=np.float64))
 
 
-def decide_again(past: Past, scores: Scores, ask_of: AskOf, place: int) -> Decision | None:
-    """The whole decision of one request, for who wants to know why."""
-    score = scores_of(scores)(place)
-    ask = ask_of(place, score)
-    return decide_route(ask, score) if ask is not None else None
+def reasons(scores: Scores, ask_of: AskOf, places: Sequence[int]) -> list[str]:
+    """Why some requests would be routed as they would be."""
+    score_at = scores_of(scores)
+    found = []
+    for place in places:
+        score = score_at(place)
+        ask = ask_of(place, score)
+        found.append(decide_route(ask, score).reason if ask is not None else "")
+    return found
 
 
-_NOBODY = (None, nan, nan, nan, nan, nan)
+_NO_DECISION = Decision((), (), "", None, None)
 
 
 def _expected(candidate: Candidate | None, name: str | None) -> tuple[str | None, float, float, float, float, float]:

@@ -47,6 +47,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("penstock_labels_total", "counter", ("source", "model"), "Labels of answers taken, replaced ones too."),
     Metric("penstock_shadow_total", "counter", ("outcome",), "Sampled requests by what came of asking another tier."),
     Metric("penstock_uncorrected_holds", "gauge", (), "Holds whose correction waits for the store to answer again."),
+    Metric("penstock_router_unusable_artifacts", "gauge", (), "Assigned artifacts that cannot be loaded; others serve."),
+    Metric("penstock_router_drift", "gauge", ("policy", "measure"), "Drift as it was last measured, by policy and measure."),
 )  # fmt: skip
 
 
@@ -72,9 +74,9 @@ class Metrics:
         """Record one value of a histogram."""
         self._child(name, labels).observe(value)
 
-    def set(self, name: str, value: float) -> None:
-        """Set a gauge without labels."""
-        self._metrics[name].set(value)
+    def set(self, name: str, value: float, labels: tuple[str, ...] = ()) -> None:
+        """Set a gauge."""
+        self._child(name, labels).set(value)
 
     def record(self, event: UsageEvent) -> None:
         """Everything one metered request says."""

@@ -19,7 +19,10 @@ def upgrade() -> None:
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("request_id", sa.Text, nullable=False),
         sa.Column("started_at", TIME, nullable=False),
-        *(sa.Column(name, sa.Text, nullable=False) for name in ("tenant", "policy", "model", "tier", "source", "author")),
+        *(
+            sa.Column(name, sa.Text, nullable=False)
+            for name in ("tenant", "policy", "model", "tier", "source", "author")
+        ),
         sa.Column("score", sa.Float, nullable=False),
         sa.Column("comment", sa.Text),
         sa.Column("created_at", TIME, nullable=False),

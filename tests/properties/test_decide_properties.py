@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.catalog import Catalog
-from gateway.routing.ask import Ask
+from gateway.config_policies import Sla
+from gateway.routing.ask import Ask, Decision, State
 from gateway.routing.decide import decide_route
-from gateway.types import TIERS
+from gateway.routing.explain import explain_decision
+from gateway.types import TIERS, PriceList, PriceSheet
 from tests.builders import catalog, model, sheets
 from tests.gateway.routing.test_decide import FixedScore, P
 
 prices = st.integers(min_value=0, max_value=50)
+worths = st.sampled_from([0.0, inf]) | st.integers(min_value=1, max_value=10**12).map(float)
 probabilities = st.floats(min_value=0.01, max_value=1, allow_nan=False)
 
 
@@ -29,6 +34,8 @@ def catalogs(draw: st.DrawFn) -> Catalog:
                 price={"input": draw(prices), "output": draw(prices)},
                 capabilities=draw(st.none() | st.lists(st.sampled_from(["tools", "vision"]), unique=True)),
                 context=draw(st.none() | st.integers(min_value=1, max_value=1000)),
+                regions=draw(st.lists(st.sampled_from(["eu", "us"]), unique=True)),
+                local=draw(st.booleans()),
             )
             for index in range(count)
         )
@@ -40,7 +47,20 @@ def scores(draw: st.DrawFn) -> FixedScore:
     tiers = ("economy", "standard", "premium")
     quality = dict(zip(tiers, sorted(draw(probabilities) for _ in tiers), strict=True))
     tokens = {tier: draw(st.floats(min_value=1, max_value=2000)) for tier in tiers}
-    return FixedScore({tier: P(value) for tier, value in quality.items()}, tokens)
+    unfamiliar = draw(st.sampled_from([(), (), ("unlike_training",)]))
+    return FixedScore({tier: P(value) for tier, value in quality.items()}, tokens, unfamiliar=unfamiliar)
+
+
+seconds = st.none() | st.floats(min_value=0, max_value=100)
+states = st.builds(
+    State, first_token=seconds, per_token=seconds, failing=st.booleans(), probe_at=st.floats(min_value=0, max_value=2)
+)
+slas = st.builds(
+    Sla,
+    first_token_seconds=st.none() | st.just(5.0),
+    total_seconds=st.none() | st.just(50.0),
+    otherwise=st.sampled_from(["behind", "reject"]),
+)
 
 
 @st.composite
@@ -64,10 +84,19 @@ def asks(draw: st.DrawFn) -> Ask:
         choices=draw(st.integers(min_value=1, max_value=3)),
         worst_costs=tuple(draw(st.integers(min_value=0, max_value=10**12)) for _ in models),
         min_quality=draw(st.floats(min_value=0, max_value=1)),
-        objective=draw(st.sampled_from(["cost", "quality"])),
+        objective=draw(st.sampled_from(["cost", "quality", "latency"])),
         max_cost=draw(st.none() | st.integers(min_value=0, max_value=10**11)),
         fallbacks=draw(st.booleans()),
         spread=draw(st.integers(min_value=0, max_value=10**9)),
+        worth=draw(st.none() | worths),
+        unfamiliar=draw(st.sampled_from(["best", "choose"])),
+        local_only=draw(st.booleans()),
+        regions=draw(st.none() | st.frozensets(st.sampled_from(["eu", "us"]))),
+        sla=draw(st.none() | slas),
+        premium_spent=draw(st.booleans()),
+        states=draw(st.just(()) | st.lists(states, min_size=len(models), max_size=len(models))),
+        now=1.0,
+        cached=draw(st.dictionaries(st.integers(0, 5), st.integers(0, 3000), max_size=2)),
     )
 
 
@@ -80,6 +109,8 @@ def test_no_candidate_violates_a_hard_condition(ask: Ask, score: FixedScore) -> 
         assert ask.allowed_models is None or chosen.name in ask.allowed_models
         assert chosen.capabilities is None or ask.needs <= chosen.capabilities
         assert chosen.context is None or ask.input_tokens_least <= chosen.context
+        assert not ask.local_only or chosen.local
+        assert ask.regions is None or (chosen.regions and chosen.regions <= ask.regions)
         assert ask.max_cost is None or ask.worst_costs[ask.models.index(chosen)] <= ask.max_cost
 
 
@@ -95,26 +126,87 @@ def test_the_same_ask_gets_the_same_decision(ask: Ask, score: FixedScore) -> Non
     assert decide_route(ask, score) == decide_route(ask, score)
 
 
+def calm(ask: Ask) -> Ask:
+    """The same for `auto` with nothing to say against any deployment."""
+    return replace(
+        ask, auto=True, mode="standard", fallbacks=True, objective="cost", unfamiliar="choose", states=(), sla=None,
+        premium_spent=False,
+    )  # fmt: skip
+
+
+def quality_of(decision: Decision) -> float:
+    return decision.candidates[0].quality or 0.0
+
+
 @given(asks(), scores(), st.floats(min_value=0, max_value=1))
-def test_a_higher_floor_never_picks_a_worse_first_candidate(ask: Ask, score: FixedScore, other: float) -> None:
+def test_a_higher_floor_for_each_prompt_never_picks_a_worse_first_candidate(
+    ask: Ask, score: FixedScore, other: float
+) -> None:
     low, high = sorted((ask.min_quality, other))
-    auto = replace(ask, auto=True, mode="standard", objective="cost")
-    first_low = decide_route(replace(auto, min_quality=low), score).candidates
-    first_high = decide_route(replace(auto, min_quality=high), score).candidates
+    plain = replace(calm(ask), worth=None)
+    first_low = decide_route(replace(plain, min_quality=low), score).candidates
+    first_high = decide_route(replace(plain, min_quality=high), score).candidates
     assert bool(first_low) == bool(first_high)
     if first_low:
+        best = max(
+            candidate.quality or 0.0 for candidate in decide_route(replace(plain, min_quality=0.0), score).candidates
+        )
         assert first_high[0].expected_cost >= first_low[0].expected_cost
-        assert all((candidate.quality or 0) >= high * 0.999999 * best(auto, score) for candidate in first_high)
+        assert all((candidate.quality or 0) >= high * 0.999999 * best for candidate in first_high)
+
+
+# Sixty-fourths and whole amounts of money: every value is exact, so that a tie is a tie.
+@given(asks(), st.lists(st.integers(min_value=1, max_value=63), min_size=3, max_size=3), worths, worths)
+def test_more_worth_never_buys_less_quality(ask: Ask, sixty_fourths: list[int], one: float, two: float) -> None:
+    qualities = [P(each / 64) for each in sorted(sixty_fourths)]
+    tiers = ("economy", "standard", "premium")
+    score = FixedScore(dict(zip(tiers, qualities, strict=True)), dict.fromkeys(tiers, 100.0))
+    low, high = sorted((one, two))
+    less, more = (decide_route(replace(calm(ask), worth=64 * worth), score) for worth in (low, high))
+    assert bool(less.candidates) == bool(more.candidates)
+    if more.candidates:
+        assert quality_of(more) >= quality_of(less)
+
+
+@given(asks(), scores(), st.integers(min_value=0, max_value=5), st.integers(min_value=1, max_value=10**9))
+def test_who_becomes_dearer_never_becomes_the_choice_for_it(ask: Ask, score: FixedScore, index: int, more: int) -> None:
+    plain = replace(calm(ask), cached={})
+    before = decide_route(plain, score)
+    if index >= len(plain.models) or not before.candidates:
+        return
+    sheet = plain.prices[index]
+    assert sheet is not None
+    rates = {meter: rate + more for meter, rate in sheet.plain.rates.items() if meter != "gpu_seconds"}
+    dearer = PriceSheet.flat(PriceList({**rates, "gpu_seconds": 0}, "dearer"))
+    prices = tuple(dearer if place == index else each for place, each in enumerate(plain.prices))
+    after = decide_route(replace(plain, prices=prices), score)
+    if before.candidates[0].model.index != index:
+        assert after.candidates[0].model.index != index
 
 
 @given(asks(), scores())
-def test_auto_picks_the_cheapest_above_the_floor(ask: Ask, score: FixedScore) -> None:
-    decision = decide_route(replace(ask, auto=True, mode="standard", objective="cost", fallbacks=True), score)
-    costs = [candidate.expected_cost for candidate in decision.candidates]
-    assert costs == sorted(costs)
+def test_health_and_latency_reorder_and_never_leave_nobody(ask: Ask, score: FixedScore) -> None:
+    with_all = replace(ask, fallbacks=True, sla=None, states=(), premium_spent=False)
+    live = replace(ask, fallbacks=True)
+    assert bool(decide_route(with_all, score).candidates) == bool(decide_route(live, score).candidates)
+    if live.sla is None or live.sla.otherwise == "behind":
+        assert who(decide_route(with_all, score)) == who(decide_route(live, score))
 
 
-def best(ask: Ask, score: FixedScore) -> float:
-    """The best quality among the deployments that satisfy the hard conditions."""
-    open_ask = replace(ask, min_quality=0.0, fallbacks=True)
-    return max(candidate.quality or 0.0 for candidate in decide_route(open_ask, score).candidates)
+@given(asks(), scores())
+def test_who_something_speaks_against_stands_behind_all_others(ask: Ask, score: FixedScore) -> None:
+    burdens = [candidate.burden for candidate in decide_route(replace(ask, fallbacks=True), score).candidates]
+    assert burdens == sorted(burdens)
+
+
+@given(asks(), scores())
+def test_an_explanation_names_every_deployment_and_can_be_written_as_json(ask: Ask, score: FixedScore) -> None:
+    decision = decide_route(ask, score)
+    explained = orjson.loads(orjson.dumps(explain_decision(decision)))
+    named = [each["model"] for part in ("candidates", "rejected", "not_asked") for each in explained.get(part, ())]
+    assert sorted(named) == sorted(model.name for model in ask.models)
+    assert decision.reason.isprintable()
+
+
+def who(decision: Decision) -> set[str]:
+    return {candidate.model.name for candidate in decision.candidates}

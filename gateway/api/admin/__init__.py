@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
 from gateway.api.admin import (
+    artifacts,
     audit,
     budgets,
     events,
@@ -20,6 +21,7 @@ from gateway.api.admin import (
     models,
     policies,
     reconciliation,
+    routing,
     shadow,
     tenants,
     usage,
@@ -46,8 +48,8 @@ async def admin_page() -> HTMLResponse:
 
 
 NOUNS = (
-    tenants, keys, budgets, limits, members, models, policies, usage, ledger, invoices, exports, reconciliation, labels,
-    shadow, jobs, events, audit,
+    tenants, keys, budgets, limits, members, models, policies, routing, usage, ledger, invoices, exports, reconciliation,
+    labels, shadow, jobs, events, audit, artifacts,
 )  # fmt: skip
 for noun in NOUNS:
     api.include_router(noun.routes)

@@ -84,6 +84,21 @@ class Rotation(Body):
     overlap_seconds: float = Field(0.0, ge=0, le=366 * 86_400)
 
 
+class NewAssignment(Body):
+    """The artifacts of a policy; without a challenger all requests are the champion's."""
+
+    champion: str = Field(max_length=200)
+    challenger: str | None = Field(None, max_length=200)
+    share: float = Field(0.1, gt=0, le=0.5)
+    reason: str = Field("assigned by hand", min_length=1, max_length=1000)
+
+
+class Reason(Body):
+    """Why something is done."""
+
+    reason: str = Field(min_length=1, max_length=1000)
+
+
 class NewMember(Body):
     """A member to add; without a tenant it looks after all of them."""
 

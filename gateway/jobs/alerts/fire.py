@@ -15,7 +15,7 @@ from gateway.db.outbox import ALERTS, EMAIL, Event, destination, send_later
 from gateway.db.tables import moment
 from gateway.jobs.alerts import queries
 
-AlertKind = Literal["budget", "dead_letters", "events", "books"]
+AlertKind = Literal["budget", "dead_letters", "events", "books", "router_change", "router_drift"]
 logger = logging.getLogger(__name__)
 
 

@@ -17,6 +17,14 @@ from tests.builders import catalog, model, sheets
 class P:
     p: float
 
+    @property
+    def low(self) -> float:
+        return max(0.0, self.p - 0.1)
+
+    @property
+    def high(self) -> float:
+        return min(1.0, self.p + 0.1)
+
 
 @dataclass(frozen=True)
 class FixedScore:
@@ -29,7 +37,12 @@ class FixedScore:
     rank: float = 0.0
     familiarity: float = 1.0
     unfamiliar: tuple[str, ...] = ()
+    representation: tuple[float, ...] = ()
     features: None = None
+
+    @property
+    def out_of_distribution(self) -> bool:
+        return bool(self.unfamiliar)
 
 
 def score(economy: float, standard: float, premium: float) -> FixedScore:
@@ -135,8 +148,8 @@ def test_quick_takes_the_cheapest_and_deep_the_best_tier() -> None:
     assert names(decide_route(ask(THREE, mode="deep"), score(0.9, 0.9, 0.9))) == ["large"]
 
 
-def test_the_objective_quality_takes_the_best_tier() -> None:
-    assert names(decide_route(ask(THREE, objective="quality"), score(0.9, 0.9, 0.9))) == ["large"]
+def test_the_objective_quality_takes_the_best_and_falls_back_to_the_next_best() -> None:
+    assert names(decide_route(ask(THREE, objective="quality"), score(0.8, 0.9, 0.9))) == ["large", "medium", "small"]
 
 
 def test_a_tier_or_a_model_by_name_is_not_second_guessed() -> None:
@@ -194,7 +207,7 @@ def test_nobody_left_is_an_empty_decision_with_every_reason() -> None:
 
 
 def test_who_was_not_chosen_is_kept_as_spare_in_case_the_budget_refuses() -> None:
-    decision = decide_route(ask(THREE, objective="quality"), score(0.9, 0.92, 0.93))
+    decision = decide_route(ask(THREE, mode="deep"), score(0.9, 0.92, 0.93))
     assert names(decision) == ["large"]
     assert [candidate.model.name for candidate in decision.spare] == ["small", "medium"]
     limited = decide_route(ask(THREE, fallbacks=False), score(0.9, 0.92, 0.93))
@@ -203,7 +216,7 @@ def test_who_was_not_chosen_is_kept_as_spare_in_case_the_budget_refuses() -> Non
 
 
 def test_a_choice_that_was_too_dear_is_named_with_who_answers_instead() -> None:
-    decision = decide_route(ask(THREE, objective="quality"), score(0.9, 0.92, 0.93))
+    decision = decide_route(ask(THREE, mode="deep"), score(0.9, 0.92, 0.93))
     replaced = replace_dear(decision, decision.candidates[0], decision.spare[1])
     assert replaced.reason == "over budget: medium instead of large"
     assert explain_decision(replaced)["over_budget"] == "large"

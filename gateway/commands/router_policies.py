@@ -1,0 +1,81 @@
+"""What each policy of a configuration would do with a prompt: the decision of a gateway that has just started."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gateway.routing.ask import Decision
+    from router_models.router import Router
+
+
+def decide_by_policies(prompt: str, model: Router, config: Path | None, data_dir: Path | None) -> dict[str, Decision]:
+    """The decision of every policy for `auto` with this prompt, at the prices of now. Raises ConfigError, StartupError."""
+    import time
+
+    from gateway.api.wire.chat_request import parse_chat_request
+    from gateway.billing.prices.book import PriceBook
+    from gateway.callers import Caller
+    from gateway.chat.facts import read_facts
+    from gateway.chat.resolve import resolve_model
+    from gateway.chat.route import ask_for
+    from gateway.commands.options import settings_with
+    from gateway.commands.owners import open_owners
+    from gateway.judgement import abilities_of, promise_maker
+    from gateway.limits.estimate import worst_case
+    from gateway.routing.decide import decide_route
+    from gateway.routing.knowledge import confidences, make_knowledge
+
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": prompt}]}).encode()
+    request = parse_chat_request(body, {}, request_id="req_00000000", received_at=time.time(), started=0.0)
+    facts, score = read_facts(request), model.score_prompt(prompt)
+    with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+        book = PriceBook(catalog, database)
+        book.renew()
+        costs = book.current().costs
+        make, abilities = promise_maker(model), abilities_of(catalog, model)
+        known = make_knowledge(catalog, database, lambda: costs, make, lambda _: abilities)
+        known.policies.renew()
+        known.promises.prepare(score.artifact, confidences(known.policies))
+    worst = tuple(
+        worst_case(request.body, each, cost.dearest(facts.input_most), facts.prompt).amount if cost else 0
+        for each, cost in zip(catalog.models, costs, strict=True)
+    )
+    decisions = {}
+    for name in known.policies.all():
+        caller = Caller("explain", "explain", "default", policy=name)
+        asked = resolve_model(request, caller, catalog)
+        decisions[name] = decide_route(ask_for(request, caller, asked, facts, score, costs, worst, known), score)
+    return decisions
+
+
+def describe(decisions: dict[str, Decision]) -> list[dict[str, Any]]:
+    """The decisions as JSON."""
+    from gateway.routing.explain import explain_decision
+
+    return [
+        {"policy": name, "decision": decision.reason, **explain_decision(decision)}
+        for name, decision in decisions.items()
+    ]
+
+
+def show(decisions: dict[str, Decision]) -> None:
+    """The decisions as text."""
+    from gateway.money import format_usd
+
+    for row in describe(decisions):
+        worth = row.get("worth_pico")
+        shown = f" (a unit of quality is worth {format_usd(worth)} USD)" if isinstance(worth, int) else ""
+        click.echo(f"policy {row['policy']}: {row['decision']}{shown}")
+        for candidate in (*row["candidates"], *row.get("not_asked", ())):
+            cost = format_usd(candidate["expected_cost_pico"])
+            click.echo(
+                f"  {candidate['model']:<20} {candidate['tier']:<9} quality {candidate['quality']:.3f} "
+                f"({candidate['quality_low']:.3f} to {candidate['quality_high']:.3f}), about {cost} USD: {candidate['why']}"
+            )
+        for rejected in row["rejected"]:
+            click.echo(f"  {rejected['model']:<20} {rejected['tier']:<9} not asked: {rejected['reason']}")

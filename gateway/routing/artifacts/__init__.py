@@ -1,0 +1,1 @@
+"""The router's artifacts in SQL: kept, assigned to policies, changed with a reason."""

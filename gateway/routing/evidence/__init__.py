@@ -1,0 +1,1 @@
+"""What artifacts are judged by: routed requests with cost and outcome, and labels of their answers."""

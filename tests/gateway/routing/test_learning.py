@@ -1,0 +1,200 @@
+"""What a process learns from its calls: health, speed, conversations and shares, on a clock of the test's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.errors import ProviderFailed, ProviderRejected, StreamCut
+from gateway.routing.affinity import KEPT_SECONDS, Affinity, conversation_of
+from gateway.routing.ask import Candidate
+from gateway.routing.health import LONGEST_PROBE_SECONDS, PROBE_SECONDS, Health
+from gateway.routing.share import Shares
+from tests.builders import catalog, model
+
+TWO = catalog(model("a"), model("b"))
+FAILED = ProviderFailed("no")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def candidate(index: int) -> Candidate:
+    return Candidate(TWO.models[index], 0.5, 1, 1)
+
+
+def test_failures_in_a_row_make_a_deployment_failing_and_the_first_answer_clears_it(clock: Clock) -> None:
+    health = Health(2, clock)
+    for _ in range(2):
+        health.failed(0, FAILED)
+    assert not health.states()[0].failing
+    health.failed(0, StreamCut("cut"))
+    state = health.states()[0]
+    assert (state.failing, state.error_rate, state.probe_at) == (True, 1.0, clock.now + PROBE_SECONDS)
+    assert not health.states()[1].failing
+    health.answered(0, 1.0, None, 10)
+    assert (health.states()[0].failing, health.states()[0].error_rate) == (False, 0.0)
+
+
+def test_more_than_half_of_many_calls_failing_is_enough_and_half_is_not(clock: Clock) -> None:
+    for pattern, failing in (("ok failed", False), ("failed failed ok", True)):
+        health = Health(1, clock)
+        seen = []
+        for _ in range(10):
+            for word in pattern.split():
+                health.failed(0, FAILED) if word == "failed" else health.answered(0, 1.0, None, 1)
+                seen.append(health.states()[0].failing)
+        assert any(seen) is failing
+        assert not any(seen[:9]), "few calls say nothing yet"
+
+
+def test_what_is_the_requests_own_fault_says_nothing_of_the_deployment(clock: Clock) -> None:
+    health = Health(1, clock)
+    for _ in range(10):
+        health.failed(0, ProviderRejected("your fault"))
+    assert health.states()[0].error_rate == 0.0
+
+
+def test_one_request_probes_and_a_failed_probe_doubles_the_pause(clock: Clock) -> None:
+    health = Health(2, clock)
+    for _ in range(3):
+        health.failed(0, FAILED)
+    pause = PROBE_SECONDS
+    for _ in range(6):
+        clock.now = health.states()[0].probe_at
+        health.chosen(candidate(1))
+        assert health.states()[0].probe_at == clock.now, "another deployment's request is no probe"
+        health.chosen(candidate(0))
+        assert health.states()[0].probe_at == clock.now + pause
+        health.failed(0, FAILED)
+        health.failed(0, FAILED)  # a call that had begun before
+        pause = min(2 * pause, LONGEST_PROBE_SECONDS)
+        assert health.states()[0].probe_at == clock.now + pause
+    clock.now += pause
+    health.chosen(candidate(0))
+    health.answered(0, 1.0, None, 1)
+    assert not health.states()[0].failing
+
+
+def test_old_errors_fade(clock: Clock) -> None:
+    health = Health(1, clock)
+    for _ in range(2):
+        health.failed(0, FAILED)
+    clock.now += 600
+    for _ in range(2):
+        health.answered(0, 1.0, None, 1)
+    assert health.states()[0].error_rate < 0.001
+
+
+def test_speed_is_learnt_from_streams_and_from_whole_replies(clock: Clock) -> None:
+    health = Health(2, clock)
+    assert health.states()[0].seconds(100) is None
+    health.answered(0, 2.5, 0.5, 100)
+    assert health.states()[0].first_token == 0.5
+    assert health.states()[0].per_token == pytest.approx(0.02)
+    assert health.states()[0].seconds(200) == pytest.approx(4.5)
+    health.answered(1, 3.0, None, 100)
+    assert (health.states()[1].first_token, health.states()[1].seconds(50)) == (None, pytest.approx(1.5))
+
+
+def test_a_slow_time_is_outweighed_and_at_last_forgotten(clock: Clock) -> None:
+    health = Health(1, clock)
+    health.answered(0, 10.0, 10.0, 0)
+    clock.now += 300
+    for _ in range(9):
+        health.answered(0, 1.0, 1.0, 0)
+    first = health.states()[0].first_token
+    assert first is not None
+    assert 1.0 < first < 1.6
+    clock.now += 3000
+    health.failed(0, FAILED)
+    assert health.states()[0].first_token is None
+
+
+def turns(*texts: str) -> list[dict[str, Any]]:
+    return [
+        {"role": "user" if place % 2 == 0 else "assistant", "content": text * 1000} for place, text in enumerate(texts)
+    ]
+
+
+def test_who_answered_a_conversation_is_remembered_for_its_next_turn(clock: Clock) -> None:
+    affinity = Affinity(clock)
+    begun = conversation_of({}, turns("hello "))
+    affinity.answered("acme", begun, 1)
+    going_on = conversation_of({}, turns("hello ", "yes ", "and? "))
+    assert affinity.cached("acme", going_on) == {1: 1500}
+    assert affinity.cached("other", going_on) == {}
+    assert affinity.cached("acme", conversation_of({"tools": [{"name": "t"}]}, turns("hello ", "yes ", "and? "))) == {}
+    assert affinity.cached("acme", conversation_of({}, turns("hallo ", "yes ", "and? "))) == {}
+    clock.now += KEPT_SECONDS + 1
+    assert affinity.cached("acme", going_on) == {}
+
+
+def test_the_longest_part_that_was_answered_counts_and_short_ones_do_not(clock: Clock) -> None:
+    affinity = Affinity(clock)
+    affinity.answered("acme", conversation_of({}, turns("hello ")), 0)
+    affinity.answered("acme", conversation_of({}, turns("hello ", "yes ", "and? ")), 1)
+    longer = conversation_of({}, turns("hello ", "yes ", "and? ", "no ", "why? "))
+    assert affinity.cached("acme", longer) == {1: 3750}
+    short = [{"role": "user", "content": "hi"}]
+    affinity.answered("acme", conversation_of({}, short), 1)
+    assert affinity.cached("acme", conversation_of({}, [*short, *turns("a", "b")])) == {}
+
+
+def test_messages_differ_in_the_middle_of_parts_tool_calls_and_long_texts() -> None:
+    def marks(**changes: Any) -> tuple[int, ...]:
+        message = {"role": "user", "content": "x" * 20_000, **changes}
+        return conversation_of({}, [message]).marks
+
+    picture = [{"type": "image_url", "image_url": {"url": "data:1"}}, {"type": "text", "text": "what"}]
+    different = [
+        marks(), marks(role="system"), marks(content="x" * 20_001), marks(content=picture), marks(content=None),
+        marks(content=[*picture[:1], {"type": "text", "text": "who"}]), marks(tool_calls=[{"id": "1"}]),
+    ]  # fmt: skip
+    assert len(set(different)) == len(different)
+    assert marks(content=picture) == marks(content=[dict(part) for part in picture])
+
+
+def test_conversations_are_bounded_and_the_least_recently_used_go_first(clock: Clock) -> None:
+    affinity = Affinity(clock, most=2)
+    chains = [conversation_of({}, turns(f"talk {number} ")) for number in range(3)]
+    for place in (0, 1, 0, 2):
+        affinity.answered("acme", chains[place], place)
+    nexts = [conversation_of({}, turns(f"talk {number} ", "a", "b")) for number in range(3)]
+    assert [bool(affinity.cached("acme", each)) for each in nexts] == [True, False, True]
+
+
+def test_the_share_of_upper_answers_stays_below_the_cap(clock: Clock) -> None:
+    shares = Shares(clock)
+    upper = 0
+    for _ in range(1000):
+        tier = "economy" if shares.spent("key", 0.2, 3600.0) else "premium"
+        upper += tier == "premium"
+        shares.note("key", tier, 3600.0)
+        clock.now += 1.0
+    assert 195 <= upper <= 205
+    assert not shares.spent("key", None, 3600.0)
+    assert not shares.spent("another key", 0.2, 3600.0)
+    assert shares.spent("another key", 0.0, 3600.0)
+
+
+def test_a_spent_share_fades_with_the_window_and_keys_are_bounded(clock: Clock) -> None:
+    shares = Shares(clock, most=2)
+    for key in ("one", "two", "three"):
+        for _ in range(3):
+            shares.note(key, "deep", 60.0)
+    assert shares.spent("three", 0.1, 60.0)
+    assert not shares.spent("one", 0.1, 60.0), "it was forgotten"
+    clock.now += 600
+    assert not shares.spent("three", 0.1, 60.0)

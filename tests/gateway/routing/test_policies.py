@@ -1,0 +1,130 @@
+"""Policies that are changed at run time, on both databases: what counts, what is refused, what is written down."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from gateway.catalog import Catalog
+from gateway.db.audit import audit_page
+from gateway.db.connect import Database
+from gateway.db.transaction import snapshot, transaction
+from gateway.errors import InvalidValue, NotFound
+from gateway.routing.policies.change import reset_policy, set_policy
+from gateway.routing.policies.describe import policies_now
+from gateway.routing.policies.live import LivePolicies
+from gateway.routing.policies.queries import Override, insert_override, read_overrides
+from tests.builders import catalog, model
+from tests.gateway.keys.test_key_changes import at_once
+
+CATALOG = catalog(model("m"), policies={"batch": {"min_quality": 0.6, "fallbacks": False}})
+
+
+def change(database: Database, name: str, at: float = 100.0, **settings: Any) -> None:
+    set_policy(database, CATALOG, name, settings, actor="test", now=at)
+
+
+def test_what_was_set_takes_the_place_of_configured_keys_and_a_reset_gives_them_back(database: Database) -> None:
+    live = LivePolicies(CATALOG, database)
+    change(database, "batch", min_quality=0.8, max_cost_usd="0.01", sla={"total_seconds": 9})
+    assert live.of("batch").min_quality == 0.6, "nothing is read in between"
+    live.renew()
+    policy = live.of("batch")
+    assert (policy.min_quality, policy.fallbacks) == (0.8, False)
+    assert policy.sla is not None
+    assert policy.sla.total_seconds == 9
+    assert live.terms("batch").max_cost == 10**10
+    assert live.of("default") == CATALOG.policies["default"]
+    change(database, "batch", local_only=True)
+    live.renew()
+    assert (live.of("batch").min_quality, live.terms("batch").local_only) == (0.6, True), "keys not named count no more"
+    assert reset_policy(database, CATALOG, "batch", actor="test", now=101.0) == CATALOG.policies["batch"]
+    live.renew()
+    assert live.all() == CATALOG.policies
+    with pytest.raises(NotFound, match="Nothing of the policy 'batch'"):
+        reset_policy(database, CATALOG, "batch", actor="test", now=102.0)
+
+
+def test_keeping_what_was_set_before_adds_to_it(database: Database) -> None:
+    change(database, "batch", objective="latency")
+    made = set_policy(database, CATALOG, "batch", {"min_quality": 0.5}, actor="test", now=101.0, keep=True)
+    assert (made.objective, made.min_quality) == ("latency", 0.5)
+    described = {each["name"]: each for each in policies_now(CATALOG, database)}
+    assert described["batch"]["set"] == {"objective": "latency", "min_quality": 0.5}
+    assert (described["batch"]["set_by"], described["default"]["set"]) == ("test", None)
+
+
+def test_what_cannot_be_is_refused_with_the_key_and_changes_nothing(database: Database) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"min_quality": 2}, "min_quality: .* got 2"),
+        ({"min_qualty": 0.5}, "unknown key 'min_qualty'; known keys: .*min_quality"),
+        ({"sla": {"total": 1}}, "unknown key 'sla.total'"),
+        ({"objective": "speed"}, "objective: .* got 'speed'"),
+        ({"regions": []}, "regions: "),
+        ({}, "give at least one key"),
+    ]
+    for settings, message in wrong:
+        with pytest.raises(InvalidValue, match=message):
+            set_policy(database, CATALOG, "batch", settings, actor="test", now=1.0)
+    with pytest.raises(NotFound, match="no policy 'nightly'"):
+        change(database, "nightly", min_quality=0.5)
+    with snapshot(database) as connection:
+        assert read_overrides(connection) == []
+    assert audit_page(database).entries == ()
+
+
+def test_every_change_is_in_the_audit_log_and_ended_rows_stay(database: Database) -> None:
+    change(database, "default", min_quality=0.7)
+    change(database, "default", at=200.0, min_quality=0.9)
+    reset_policy(database, CATALOG, "default", actor="somebody", now=300.0)
+    log = [(row["action"], row["object"], row["before"], row["after"]) for row in audit_page(database).entries]
+    assert log == [
+        ("policies.reset", "default", {"min_quality": 0.9}, None),
+        ("policies.set", "default", {"min_quality": 0.7}, {"min_quality": 0.9}),
+        ("policies.set", "default", None, {"min_quality": 0.7}),
+    ]
+
+
+def test_of_many_changes_at_once_one_is_in_force(database: Database) -> None:
+    def one(number: int) -> None:
+        set_policy(database, CATALOG, "batch", {"min_quality": number / 10}, actor="test", now=float(number), keep=True)
+
+    at_once(*(partial(one, number) for number in range(6)))
+    with snapshot(database) as connection:
+        assert len(read_overrides(connection)) == 1
+    assert len(audit_page(database).entries) == 6
+
+
+def test_what_the_configuration_would_not_take_any_more_is_left_out_with_a_warning(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with transaction(database) as connection:
+        insert_override(connection, Override("batch", {"no_such_key": 1}, 1.0, "older version"))
+        insert_override(connection, Override("gone", {"min_quality": 0.1}, 1.0, "older configuration"))
+    live = LivePolicies(CATALOG, database)
+    live.renew()
+    assert live.all() == CATALOG.policies
+    assert "no_such_key" in caplog.text
+    assert "'gone'" in caplog.text
+
+
+async def test_a_database_that_is_down_leaves_the_known_policies(sqlite_url: str, tmp_path: Any) -> None:
+    from gateway.db.connect import connect
+
+    database = connect(sqlite_url)
+    change(database, "batch", min_quality=0.75)
+    live = LivePolicies(CATALOG, database)
+    await live.open()
+    database.close()
+    assert live.of("batch").min_quality == 0.75
+    await live.close()
+
+
+def test_the_default_policy_can_be_changed_though_the_file_does_not_name_it(database: Database) -> None:
+    plain: Catalog = catalog(model("m"))
+    set_policy(database, plain, "default", {"min_quality": 0.4}, actor="test", now=1.0)
+    live = LivePolicies(plain, database)
+    live.renew()
+    assert live.of("default").min_quality == 0.4

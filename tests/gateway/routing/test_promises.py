@@ -1,0 +1,122 @@
+"""Tables of promises: which one a request gets, when they are made, and that the trained model's own ones keep their order."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from math import inf
+
+import pytest
+
+from gateway.errors import ConfigError
+from gateway.judgement import abilities_of, promise_maker
+from gateway.routing.promises import Promises, TierPrices, tier_prices
+from gateway.types import METERS, PriceList, PriceSheet
+from router_models.router import Router
+from tests.builders import catalog, model, sheets
+
+FOUR = catalog(
+    model("small", price={"input": 0.1, "output": 0.4}),
+    model("dear", price={"input": 1, "output": 4}),
+    model("mid", "standard", price={"gpu_second": 0.001}),
+    model("big", "premium", price={"input": 5, "output": 10}),
+    model("slow", "deep", price={"input": 50, "output": 100}),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Worth is the floor times a factor."""
+
+    factor: float
+
+    def worth_for(self, floor: float) -> float:
+        return floor * self.factor
+
+
+class Maker:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, TierPrices, float]] = []
+
+    def __call__(self, artifact: str, prices: TierPrices, confidence: float) -> Table | None:
+        self.asked.append((artifact, prices, confidence))
+        if artifact == "broken":
+            raise ArithmeticError("odd sample")
+        return None if artifact == "bare" else Table(100.0 * len(prices))
+
+
+def test_a_tier_costs_what_its_cheapest_deployment_asks_and_deep_counts_as_premium() -> None:
+    prices = {tier: (into, out) for tier, into, out in tier_prices(FOUR.models, sheets(FOUR), FOUR.tiers)}
+    # Pico-USD per token; 0.001 USD per second at 50 tokens a second.
+    assert prices == {
+        "economy": (100_000, 400_000),
+        "standard": (0, 20_000_000),
+        "premium": (5_000_000, 10_000_000),
+    }
+    assert tier_prices(FOUR.models, [None] * 5, FOUR.tiers) == ()
+    assert [each[0] for each in tier_prices(FOUR.models, sheets(FOUR), frozenset({"deep"}))] == ["premium"]
+
+
+async def test_a_table_that_is_missing_is_made_beside_the_requests_and_then_found() -> None:
+    maker, costs = Maker(), sheets(FOUR)
+    promises = Promises(FOUR, lambda: costs, maker)
+    await promises.open("v1", [0.95])
+    assert promises.worth("v1", 0.95, 0.5, None) == 150.0
+    allowed = frozenset({"economy", "standard"})
+    assert promises.worth("v1", 0.95, 0.5, allowed) is None
+    async with asyncio.timeout(5):
+        while promises.worth("v1", 0.95, 0.5, allowed) != 100.0:
+            await asyncio.sleep(0.01)
+    assert promises.worth("v1", 0.95, 0.5, frozenset({"premium"})) is None
+    await promises.close()
+    assert len({asked[2] for asked in maker.asked}) == 1
+
+
+async def test_other_prices_make_every_table_again_and_a_bad_sample_is_no_outage() -> None:
+    maker, costs = Maker(), [sheets(FOUR)]
+    promises = Promises(FOUR, lambda: costs[0], maker)
+    promises.prepare("v1", [0.9])
+    promises.renew()
+    assert len(maker.asked) == 1, "nothing is made twice"
+    cheap = PriceSheet.flat(PriceList(dict.fromkeys(METERS, 0), "free"))
+    costs[0] = (cheap,) * 5
+    promises.renew()
+    assert len(maker.asked) == 2
+    assert all(into == out == 0 for _, into, out in maker.asked[-1][1])
+    for artifact in ("bare", "broken"):
+        promises.prepare(artifact, [0.9])
+        assert promises.worth(artifact, 0.9, 0.5, None) is None
+
+
+def test_the_bundled_artifact_promises_more_for_more_worth() -> None:
+    router = Router.load()
+    prices: TierPrices = (("economy", 1e5, 4e5), ("standard", 1e6, 4e6), ("premium", 5e6, 1e7))
+    table = promise_maker(router)(router.version, prices, 0.95)
+    assert table is not None
+    worths = [table.worth_for(floor) for floor in (0.0, 0.5, 0.7, 0.9, 0.95)]
+    assert worths == sorted(worths)
+    assert worths[0] == 0.0
+    assert 0 < worths[1] < inf
+    assert table.worth_for(1.0) == inf
+    assert promise_maker(router)("another", prices, 0.95) is None
+
+
+def test_a_model_can_be_judged_by_benchmarks_or_by_its_recorded_name() -> None:
+    router = Router.load()
+    domain, recorded = router.artifact.domains[0], router.artifact.models[0]
+    built = catalog(
+        model("plain"),
+        model("benchmarked", quality={"benchmarks": {domain: 0.99}}),
+        model("known", quality={"recorded": recorded}),
+    )
+    abilities = abilities_of(built, router)
+    assert set(abilities) == {1, 2}
+    interval = abilities[1].quality(router.score_prompt("Which is the capital of France?"))
+    assert 0 < interval.low < interval.p < interval.high < 1
+    for wrong, message in (
+        ({"benchmarks": {"no such": 0.5}}, "no such"),
+        ({"recorded": "gpt-0"}, "'gpt-0' was not recorded. Known: "),
+        ({}, "give either"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            abilities_of(catalog(model("m", quality=wrong)), router)
