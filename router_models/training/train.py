@@ -6,6 +6,7 @@ sample for promises -> write.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from router_models.features import Floats
 from router_models.floor import CalibrationSample
 from router_models.router import Router
 from router_models.tiers import TIERS
-from router_models.training.calibrate import Calibrated, calibrate
+from router_models.training.calibrate import Answers, Calibrated, calibrate
 from router_models.training.corpus import (
     Corpus,
     Rows,
+    Scaling,
     fit_scaling,
     points,
     read_corpus,
@@ -40,6 +42,7 @@ from router_models.training.fit import (
     Fold,
     Head,
     Names,
+    Unseen,
     choose_landmarks,
     domain_folds,
     fit_head,
@@ -104,15 +107,8 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     seen = seen_table(corpus, len(table.vocabulary))
     shares = _unseen(corpus, stems, seed, len(table.vocabulary))
 
-    def own_levels(target: Doubles) -> tuple[Doubles, Doubles]:
-        columns = list(target.T)
-        folds = stem_folds(stems, seed), domain_folds(domains)
-        stem, domain = (np.nan_to_num(_predict(ground, columns, each).value) for each in folds)
-        return stem, domain
-
-    rates = np.stack([targets.rate[tier] for tier in TIERS], axis=1)
     answers = read_answers(prompts.index, recorded, domains, ~np.isnan(by_domain.value[:, 0]))
-    calibrated = calibrate(by_stem, by_domain, shares, targets.ease, rates, domains, answers, own_levels)
+    calibrated = _calibrate(ground, targets, (by_stem, by_domain), shares, answers, seed)
     marks = ground.points[landmarks]
     heads = _fit_heads(ground, targets, calibrated.own_levels)
     factors, logs = _token_factors(targets, by_stem.value, calibrated.near.familiarity)
@@ -120,26 +116,14 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     population = learn_population(shown.values, recorded, prompts.index, domains)
     mean, certain, thinking = believed(targets.thinking.gain, by_domain.value[:, PREDICTED_THINKING], domains)
     reasoning = _token_factor(targets.thinking.log_written, by_stem.value[:, PREDICTED_THINKING + 1])
+    limits = np.array([float(np.nanquantile(shares, UNSEEN_QUANTILE)), calibrated.familiarity_limit])
     weights = Weights(
-        centre=scaling.centre,
-        scale=scaling.scale,
-        middle=scaling.middle,
-        pull=scaling.pull,
-        landmarks=marks,
+        **_prepared(scaling, marks, heads, calibrated),
         home=np.searchsorted(population.domains, domains[landmarks]).astype(np.int32),
-        kernel=np.stack([head.kernel for head in heads], axis=1).astype(np.float32),
-        core=np.stack([head.core for head in heads], axis=1).astype(np.float32),
-        bias=np.array([head.bias for head in heads], dtype=np.float32),
-        familiarity=calibrated.familiarity,
-        shrink=calibrated.curves.shrink,
-        knots=calibrated.curves.knots,
-        slope=calibrated.curves.slope,
-        offset=calibrated.curves.offset,
-        half_width=calibrated.half_width,
         token_offset=targets.lengths.tier,
         token_factor=np.array(factors),
         thinking=np.array([mean, certain, reasoning]),
-        limits=np.array([float(np.nanquantile(shares, UNSEEN_QUANTILE)), calibrated.familiarity_limit]),
+        limits=limits,
         shown=np.array([shown.middle, shown.spread, population.missed]),
         prior=population.mean,
         prior_spread=population.spread,
@@ -157,6 +141,35 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     return Trained(version, out, card)
 
 
+def _prepared(scaling: Scaling, marks: Floats, heads: list[Head], calibrated: Calibrated) -> dict[str, NDArray[Any]]:
+    """What the weights take over from scaling, heads and calibration, by name."""
+    curves = calibrated.curves
+    return {
+        **{name: getattr(scaling, name) for name in ("centre", "scale", "middle", "pull")},
+        "landmarks": marks,
+        "kernel": np.stack([head.kernel for head in heads], axis=1).astype(np.float32),
+        "core": np.stack([head.core for head in heads], axis=1).astype(np.float32),
+        "bias": np.array([head.bias for head in heads], dtype=np.float32),
+        "familiarity": calibrated.familiarity,
+        **{name: getattr(curves, name) for name in ("shrink", "knots", "slope", "offset")},
+        "half_width": calibrated.half_width,
+    }
+
+
+def _calibrate(
+    ground: Ground, targets: Targets, unseen: tuple[Unseen, Unseen], shares: Doubles, answers: Answers, seed: int
+) -> Calibrated:
+    """Calibrate on predictions for unseen stems and unseen domains, the tiers' own levels predicted in the same folds."""
+
+    def own_levels(target: Doubles) -> tuple[Doubles, Doubles]:
+        folds = stem_folds(ground.stems, seed), domain_folds(ground.domains)
+        stem, domain = (np.nan_to_num(_predict(ground, list(target.T), each).value) for each in folds)
+        return stem, domain
+
+    rates = np.stack([targets.rate[tier] for tier in TIERS], axis=1)
+    return calibrate(*unseen, shares, targets.ease, rates, ground.domains, answers, own_levels)
+
+
 def _fit_heads(ground: Ground, targets: Targets, own_levels: Doubles) -> list[Head]:
     """All heads on all prompts, in the order of the artifact."""
     near, white = (
@@ -170,7 +183,7 @@ def _fit_heads(ground: Ground, targets: Targets, own_levels: Doubles) -> list[He
     return [ease, kind, *logs, *others]
 
 
-def _predict(ground: Ground, targets: list[Doubles], folds: Any) -> Any:
+def _predict(ground: Ground, targets: list[Doubles], folds: Iterator[Fold]) -> Unseen:
     return predict_unseen(ground.points, ground.core, ground.domains, targets, ground.landmarks, folds)
 
 
