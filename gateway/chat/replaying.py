@@ -99,7 +99,7 @@ def _read(
         past = read_past(connection, wish.since, wish.until, wish.tenant, share=share, features=features)
         policies = {each.name: each.policy for each in standing(catalog, read_overrides(connection))}
     sampled = kept if share < 1.0 else None
-    counts = {
+    counts: dict[str, Any] = {
         "routed": routed,
         "without_record": routed - kept,
         "sample_of": sampled,

@@ -122,8 +122,17 @@ class Asks:
             least = tokens[rows] // TOKEN_BYTES
             if "least" in plain.demands:
                 least = np.full(rows.size, plain.demands["least"])
-            columns = (each[rows] for each in (scores.quality, scores.low, scores.high, scores.tokens))
-            yield Group(ask, rows, Many(tokens[rows], least, limits[rows], *columns, strange[rows]))
+            many = Many(
+                tokens[rows],
+                least,
+                limits[rows],
+                scores.quality[rows],
+                scores.low[rows],
+                scores.high[rows],
+                scores.tokens[rows],
+                strange[rows],
+            )
+            yield Group(ask, rows, many)
 
     def _understood(
         self, policy_name: str, mode: str | None, requested: str, needs: str, min_quality: float | None

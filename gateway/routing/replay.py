@@ -79,19 +79,16 @@ class Replayed:
 
 def scores_of(scores: Scores) -> Callable[[int], Again]:
     """The scores one by one."""
-    columns = [getattr(scores, name).tolist() for name in ("quality", "low", "high", "tokens")]
-    artifact, unfamiliar = scores.artifact, scores.unfamiliar
-    shown = scores.shown.tolist() if scores.shown is not None else None
+    columns = [getattr(scores, name) for name in ("quality", "low", "high", "tokens")]
 
     def score(place: int) -> Again:
-        p, low, high, tokens = (column[place] for column in columns)
+        p, low, high, tokens = [column[place].tolist() for column in columns]
         quality: dict[str, Estimate] = {
             tier: Estimate(*three) for tier, *three in zip(_TIERS, p, low, high, strict=True)
         }
-        representation = tuple(shown[place]) if shown is not None else ()
-        return Again(
-            quality, dict(zip(_TIERS, tokens, strict=True)), artifact[place], unfamiliar[place], representation
-        )
+        shown = tuple(scores.shown[place].tolist()) if scores.shown is not None else ()
+        lengths = dict(zip(_TIERS, tokens, strict=True))
+        return Again(quality, lengths, scores.artifact[place], scores.unfamiliar[place], shown)
 
     return score
 
