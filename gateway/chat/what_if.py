@@ -21,6 +21,7 @@ from gateway.config_policies import Policy
 from gateway.limits.estimate import PromptSize, worst_case
 from gateway.money import PICO_PER_USD
 from gateway.routing.ask import Ask, State
+from gateway.routing.conditions import tiers_left
 from gateway.routing.decide_many import Many
 from gateway.routing.knowledge import AbilitiesOf
 from gateway.routing.past.columns import Past, Scores
@@ -172,7 +173,9 @@ class Asks:
         if plain.policy.floor != "average":
             return None
         fixed, promises = plain.fixed, self._situation.promises
-        key = (artifact, plain.policy.confidence, fixed["min_quality"], fixed["tier"], fixed["allowed_tiers"])
+        scope = (fixed["models"], fixed["tier"], fixed["allowed_tiers"], fixed["allowed_models"])
+        tiers = tiers_left(*scope, fixed["local_only"], fixed["regions"])
+        key = (artifact, plain.policy.confidence, fixed["min_quality"], tiers)
         if key not in self.worths:
             if promises.worth(*key) is None:
                 promises.renew()
