@@ -28,6 +28,8 @@ class Aside:
         self._most_waiting = most_waiting
         self._waiting: deque[Work] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        """How many of them will look at the queue again: a task is in the set a moment longer."""
         self._paused: dict[str, float] = {}
         self._closed = False
 
@@ -44,7 +46,8 @@ class Aside:
         if self._closed or len(self._waiting) >= self._most_waiting:
             return False
         self._waiting.append(work)
-        if len(self._running) < self._at_once:
+        if self._busy < self._at_once:
+            self._busy += 1
             task = asyncio.create_task(self._work_off())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -67,3 +70,4 @@ class Aside:
                 await work()
             except Exception:
                 logger.exception("work beside the requests failed")
+        self._busy -= 1

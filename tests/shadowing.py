@@ -29,7 +29,7 @@ def configuration(url: str, judge_url: str | None = None, **rule: Any) -> dict[s
     shadow = {"share": 1, "budget_usd": 100, "bill_to": "house", **rule}
     return {
         "models": models,
-        "policies": {"default": {"min_quality": 0, "shadow": shadow}},
+        "policies": {"default": {"min_quality": 0, "unfamiliar": "choose", "shadow": shadow}},
         "tenants": [{"name": "house"}, {"name": "acme", "price_plan": {"markup_percent": 50}}],
         "keys": [{"key": KEY, "name": "app", "tenant": "acme"}],
     }

@@ -51,9 +51,8 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     ask = conditions(request, caller, asked, facts, score, prices, bounds, services)
     decision = decide(ask, score, services)
     tab = Tab(request, caller, facts, ask, decision, prices, bounds, ladder, services)
-    tab.heard = sampled(
-        request, facts.prompt.text, services.routing.policies.of(caller.policy).shadow
-    )  # maybe another tier is asked later
+    rule = services.routing.policies.of(caller.policy).shadow
+    tab.heard = sampled(request, facts.prompt.text, rule)  # maybe another tier is asked later
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):

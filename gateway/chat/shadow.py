@@ -93,8 +93,10 @@ async def shadow(original: Original, tier: str, services: Services) -> None:
 
 
 def payer_for(original: Original, services: Services) -> Caller | None:
-    """The operator's key for these requests, limited to the models, tiers and places of the key that asked: no text goes to a
-    model that its own key may not use, nor anywhere that its key, request or policy rules out. None when the policy has had no sample since the start. Without counters nothing is asked.
+    """The operator's key for these requests, limited to the models, tiers and places of the key that asked: no text goes where
+    its own key, its request or its policy rules it out. Without counters nothing is asked.
+
+    None when the policy has had no sample since the start.
     """
     caller, rule, places = original.caller, original.rule, original.caller.terms
     key = services.keys.own(shadow_key_id(rule.bill_to, caller.policy))

@@ -1,4 +1,4 @@
-"""POST /v1/feedback as clients send it: kept before it is acknowledged, one word per key and request, nobody else's requests."""
+"""POST /v1/feedback as clients send it: kept once acknowledged, one word per key and request, nobody else's requests."""
 
 from __future__ import annotations
 

@@ -83,7 +83,8 @@ def assert_valid(score: Score) -> None:
         last = each.p
         assert 1.0 <= score.expected_output_tokens[tier] <= 16_384.0
     assert 0.0 <= score.familiarity <= 1.0
-    assert -1.0 < score.gain < 1.0
+    assert -1.0 <= score.thinking_gain <= 1.0
+    assert 1.0 <= score.expected_reasoning_tokens <= 16_384.0
     assert score.out_of_distribution == bool(score.unfamiliar)
     json.dumps(score.as_dict(), allow_nan=False)
 

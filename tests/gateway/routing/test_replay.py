@@ -1,0 +1,187 @@
+"""Replay in numbers: who would answer, what it would cost, how sure that is; and that it decides as the gateway decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import nan, sqrt
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.routing.ask import Ask
+from gateway.routing.decide import decide_route
+from gateway.routing.past.columns import Past, Scores, Side
+from gateway.routing.past.speeds import measured_states
+from gateway.routing.replay import Again, Replayed, reasons, replay, scores_of
+from gateway.routing.replay_report import NINETY, example_places, report
+from tests.builders import catalog, model, sheets
+from tests.properties.test_decide_properties import asks
+
+MODELS = catalog(
+    model("small", "economy", price={"input": 0.1, "output": 1}),
+    model("medium", "standard", price={"input": 1, "output": 10}),
+    model("large", "premium", price={"input": 5, "output": 50}),
+)
+
+
+def past_of(count: int, chosen: list[str] | None = None, **changes: Any) -> Past:
+    """Requests with rising numbers, each answered by who was asked."""
+    names = chosen or ["small"] * count
+    made = Past(
+        ids=[f"req_{number:08x}" for number in range(count)],
+        tenant=["acme"] * count,
+        policy=["default"] * count,
+        mode=["standard"] * count,
+        min_quality=[None] * count,
+        artifact=["a"] * count,
+        fingerprint=[None] * count,
+        familiarity=[1.0] * count,
+        unfamiliar=[""] * count,
+        input_tokens=[100] * count,
+        output_limit=[0] * count,
+        chosen=names,
+        needs=["{}"] * count,
+        features=[None] * count,
+        shown=[None] * count,
+        requested=["auto"] * count,
+        answered=list(names),
+        cost=np.full(count, 5 * 10**9),
+        charge=np.full(count, 6 * 10**9),
+        written=np.full(count, 100),
+        attempts=np.ones(count, dtype=np.int64),
+        seconds=np.full(count, 2.0),
+        quality=np.tile([0.5, 0.75, 0.875], (count, 1)),
+        low=np.tile([0.4, 0.65, 0.775], (count, 1)),
+        high=np.tile([0.6, 0.85, 0.975], (count, 1)),
+        tokens=np.tile([100.0, 100.0, 100.0], (count, 1)),
+    )
+    return replace(made, **changes)
+
+
+def plain(place: int, score: Again, **changes: Any) -> Ask:
+    made = Ask(
+        models=MODELS.models,
+        prices=sheets(MODELS),
+        service_tier=None,
+        auto=True,
+        mode="standard",
+        tier=None,
+        allowed_tiers=None,
+        allowed_models=None,
+        needs=frozenset(),
+        input_tokens=100,
+        input_tokens_least=25,
+        output_tokens=0,
+        choices=1,
+        worst_costs=(0, 0, 0),
+        min_quality=0.85,
+        objective="cost",
+        max_cost=None,
+        fallbacks=True,
+        spread=place,
+    )
+    return replace(made, **changes)
+
+
+def test_requests_that_move_are_counted_priced_and_shown() -> None:
+    past = past_of(4, ["small", "medium", "large", "gone"])
+    replayed = replay(past, Scores.recorded(past), plain)
+    found = report(past, replayed)
+    assert replayed.after.model == ["medium"] * 4
+    assert found["moved"] == {"requests": 3, "share": 0.75}
+    assert {(each["from"], each["to"]): each["requests"] for each in found["moves"]} == {
+        ("small", "medium"): 1,
+        ("large", "medium"): 1,
+        ("gone", "medium"): 1,
+    }
+    # 100 in, 100 out: 0.00011, 0.0011 and 0.0055 USD; what "gone" would cost is not known.
+    assert found["cost_usd"] == {
+        "booked": 0.02,
+        "charged": 0.024,
+        "as_routed": 0.00671,
+        "replayed": 0.0033,
+        "change": -0.00341,
+        "change_share": pytest.approx(-0.508197),
+        "requests": 3,
+    }
+    assert found["quality"]["kept"]["p"] == pytest.approx(0.75 / 0.875)
+    assert {each["model"]: each["replayed"] for each in found["models"]} == {
+        "small": 0.0,
+        "medium": 1.0,
+        "large": 0.0,
+        "gone": 0.0,
+    }
+    assert example_places(replayed) == [0, 2, 3], "every kind of move has its turn"
+    assert reasons(Scores.recorded(past), plain, [2]) == ["standard: quality 0.75 of best 0.88, floor 0.74"]
+
+
+def test_what_cannot_be_asked_any_more_is_answered_by_nobody_and_does_not_move() -> None:
+    past = past_of(3)
+    replayed = replay(past, Scores.recorded(past), lambda place, score: None if place == 1 else plain(place, score))
+    found = report(past, replayed)
+    assert replayed.after.model == ["medium", None, "medium"]
+    assert (found["nobody_may_answer"], found["moved"]["requests"]) == (1, 2)
+
+
+def test_the_interval_of_quality_adds_chance_and_the_error_of_the_artifact_in_squares() -> None:
+    values = np.array([0.2, 0.4, 0.6, 0.8])
+    side = Side(["m"] * 4, values, values - 0.1, values + 0.1, np.ones(4), np.full(4, nan))
+    found = report(past_of(4), Replayed(side, side, values))["quality"]
+    half = sqrt((NINETY * values.std(ddof=1) / 2.0) ** 2 + 0.1**2)
+    assert found["replayed"] == {
+        "p": 0.5,
+        "low": pytest.approx(0.5 - half, abs=1e-6),
+        "high": pytest.approx(0.5 + half, abs=1e-6),
+    }
+    assert found["change"] == {"p": 0.0, "low": 0.0, "high": 0.0}, "what does not move has no error"
+    assert found["kept"] == {"p": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_an_empty_period_is_no_error() -> None:
+    past = past_of(0, quality=np.zeros((0, 3)), low=np.zeros((0, 3)), high=np.zeros((0, 3)), tokens=np.zeros((0, 3)))
+    found = report(past, replay(past, Scores.recorded(past), plain))
+    assert found["moved"] == {"requests": 0, "share": 0.0}
+    assert found["quality"]["requests"] == 0
+
+
+def test_speed_is_a_line_from_tokens_to_seconds_of_models_with_enough_answers() -> None:
+    tokens = np.array([10, 20, 30, 40, 50, 60])
+    past = past_of(6, written=tokens, seconds=0.5 + 0.02 * tokens)
+    small, medium, large = measured_states(past, MODELS.models)
+    assert (small.first_token, small.per_token) == (pytest.approx(0.5), pytest.approx(0.02))
+    assert medium.seconds(100) is None
+    assert large.seconds(100) is None
+    one_length = past_of(6, seconds=np.full(6, 2.0))
+    assert measured_states(one_length, MODELS.models)[0].seconds(100) == pytest.approx(2.0)
+
+
+@given(
+    st.lists(asks(), min_size=1, max_size=8),
+    st.lists(st.floats(min_value=0.005, max_value=0.995), min_size=3, max_size=3),
+    st.floats(min_value=1, max_value=2000),
+    st.sampled_from(["", "no_text", "unseen_words,unlike_training"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_traffic_is_decided_as_the_gateway_decides_it(
+    traffic: list[Ask], quality: list[float], tokens: float, unfamiliar: str
+) -> None:
+    count = len(traffic)
+    table = np.tile(sorted(quality), (count, 1))
+    past = past_of(
+        count, quality=table, low=table, high=table, tokens=np.full((count, 3), tokens), unfamiliar=[unfamiliar] * count
+    )
+    scores = Scores.recorded(past)
+    replayed = replay(past, scores, lambda place, score: traffic[place])
+    score_at = scores_of(scores)
+    for place, ask in enumerate(traffic):
+        decision = decide_route(ask, score_at(place))
+        first = decision.candidates[0] if decision.candidates else None
+        assert replayed.after.model[place] == (first.model.name if first else None)
+        if first is not None:
+            assert replayed.after.cost[place] == first.expected_cost
+            assert replayed.after.quality[place] == first.quality
+            known = (*decision.candidates, *decision.spare)
+            assert replayed.best[place] == max(each.quality or 0.0 for each in known)
