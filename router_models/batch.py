@@ -53,11 +53,11 @@ def score_kept(router: Router, kept: Kept, odd: Flags) -> KeptScores:
     weights = router.artifact.weights
     unseen = unseen_shares(kept, router.seen)
     logit = logit + weights.familiarity[3] * unseen + weights.familiarity[4]
-    known = kept.likeness / (1.0 + np.exp(-np.clip(logit, -50.0, 50.0)))
+    known = 1.0 / (1.0 + np.exp(-np.clip(logit, -50.0, 50.0)))
     unseen_limit, familiarity_limit = weights.limits
     unseen_words = (kept.named >= WORDS_TO_JUDGE) & (unseen > unseen_limit)
     unlike = known < familiarity_limit
-    familiarity = np.where(odd | unseen_words | unlike, 0.0, known)
+    familiarity = np.where(odd | unseen_words | unlike, 0.0, known * kept.likeness)
     ease = heads[:, 0]
     logits, half = logits_of(weights, heads, familiarity), half_widths(weights, familiarity)
     quality, low, high = (qualities(each) for each in (logits, logits - half, logits + half))

@@ -154,9 +154,9 @@ class Router:
         """Score a request by its features; `images` says whether it came with any."""
         placed = self.place(features)
         unseen = self.unseen_share(features)
-        known = self._familiarity(placed.near, unseen) * features.likeness
+        known = self._familiarity(placed.near, unseen)
         unfamiliar = self._unfamiliar(images, features, unseen, known)
-        return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar, features)
+        return self._assemble(placed.heads, 0.0 if unfamiliar else known * features.likeness, unfamiliar, features)
 
     def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
         """The `top` parts that moved the score most, largest first; see router_models.explain."""
