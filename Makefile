@@ -12,6 +12,8 @@ TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://dow
 DATA ?= ../shared/data/routing
 # Further options for pytest, for example: make test ARGS="-k budget -x"
 ARGS ?=
+# Processes that run tests side by side, each with its own PostgreSQL and Redis. Most tests wait more than they compute.
+WORKERS ?= 2
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --no-input -c constraints.txt
@@ -29,7 +31,7 @@ run: $(RUN_READY) ## Install what is missing, then start the engine and the gate
 
 .PHONY: test
 test: $(TEST_READY) backends ## Install what is missing, then run the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: check
 check: $(TEST_READY) ## Lint, format, types and house rules

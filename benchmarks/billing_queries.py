@@ -25,6 +25,7 @@ from gateway.db.connect import Database, connect
 from gateway.db.migrate import migrate
 from gateway.db.roll_up import remake
 from gateway.db.transaction import snapshot, transaction
+from gateway.garbage import keep_what_is_loaded
 from gateway.reports.requests.queries import RequestFilter, page_of_requests
 from gateway.reports.usage.parts import Part
 from gateway.reports.usage.report import sum_up, usage_report
@@ -234,6 +235,7 @@ def measure(server: PostgresServer, rows: int) -> dict[str, Any]:
     filling = connect(server.url("bench"), deadline_seconds=3600)
     seconds = fill(filling, rows)
     database = connect(server.url("bench"))
+    keep_what_is_loaded(look_after=10_000)  # as a gateway does
     clock = Clock(server.process.pid)
     numbers: dict[str, Any] = {
         "rows": rows, "fill_seconds": seconds, "gigabytes": sizes(database), "reports_ms": reports(database, clock),

@@ -14,6 +14,7 @@ from gateway.api.errors import install_error_handlers
 from gateway.api.feedback import feedback
 from gateway.catalog import Catalog
 from gateway.errors import ConfigError, StartupError, Unavailable
+from gateway.garbage import keep_what_is_loaded
 from gateway.middleware import Front, HotRoute
 from gateway.services import close_services, open_services
 from gateway.settings import Settings
@@ -36,6 +37,7 @@ def create_app(settings: Settings, catalog: Catalog, engine_url: str | None = No
             front.failure = error
             raise
         app.state.services = front.services = services
+        keep_what_is_loaded(look_after=10_000)
         try:
             yield
         finally:

@@ -54,7 +54,9 @@ NO_ROUTING = Routing()
 class Policy(Placement):
     """How `auto` chooses."""
 
-    min_quality: float = Field(0.95, ge=0, le=1, description="Share of the best tier's quality that must be kept.")
+    min_quality: float = Field(
+        0.95, ge=0, le=1, description="Share of the best tier's quality that must be kept; see `floor`."
+    )
     confidence: float = Field(
         0.95, ge=0.5, lt=1, description="How sure it is to be that `min_quality` is kept on average."
     )

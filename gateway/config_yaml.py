@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def load_yaml(text: str) -> Any:
+def load_yaml(text: str | bytes) -> Any:
     """The document in this text. Raises yaml.YAMLError for what is no YAML, and for a key that stands twice."""
     # ruff knows only that load() may run code; this loader is the safe one.
     return yaml.load(text, Loader=_Loader)  # noqa: S506

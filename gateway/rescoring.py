@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.errors import ConfigError
+from gateway.db.connect import Database
+from gateway.db.transaction import snapshot
+from gateway.errors import ConfigError, InvalidValue
+from gateway.routing.artifacts.queries import BUNDLED, artifact_bytes
 from gateway.routing.past.columns import Doubles, Past, Scores
+from gateway.scorers import open_artifact
 from router_models import kept
 from router_models.batch import KeptScores, score_kept
 from router_models.errors import ArtifactError, KeptFeaturesError
@@ -20,19 +24,46 @@ LASTING = ("no_text", "images")
 """Reasons to call a prompt unfamiliar that every artifact shares."""
 
 
-def open_artifact(wanted: str | None) -> Router:
-    """The bundled artifact, or one by its version or file. Raises ConfigError that says what to do."""
-    try:
-        bundled = Router.load()
-        if wanted is None or wanted == bundled.version:
-            return bundled
+class Shelf:
+    """The artifacts that past requests were or are to be scored by: the bundled one, those in the database, and files."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        try:
+            self.bundled = Router.load()
+        except ArtifactError as error:
+            raise ConfigError(f"the bundled artifact cannot be used: {error}") from error
+        self._known: dict[str, Router | None] = {self.bundled.version: self.bundled}
+
+    def of(self, version: str) -> Router | None:
+        """An artifact by its version; None when it is gone or this release cannot use it."""
+        if version not in self._known:
+            with snapshot(self._database) as connection:
+                stored = artifact_bytes(connection, version)
+            try:
+                self._known[version] = open_artifact(stored[0], version) if stored is not None else None
+            except (ArtifactError, InvalidValue):
+                self._known[version] = None
+        return self._known[version]
+
+    def open(self, wanted: str | None) -> Router:
+        """The bundled artifact, or one by its version or file. Raises ConfigError that says what to do."""
+        if wanted is None or wanted == BUNDLED:
+            return self.bundled
         if Path(wanted).is_file():
-            return Router.load(Path(wanted))
-    except ArtifactError as error:
-        raise ConfigError(f"the artifact {wanted or 'that is bundled'!r} cannot be used: {error}") from error
-    raise ConfigError(
-        f"there is no artifact {wanted!r}: give a file, or the version of the bundled one, {bundled.version!r}."
-    )
+            try:
+                router = Router.load(Path(wanted))
+            except ArtifactError as error:
+                raise ConfigError(f"the artifact {wanted!r} cannot be used: {error}") from error
+            self._known[router.version] = router
+            return router
+        router_of_version = self.of(wanted)
+        if router_of_version is None:
+            raise ConfigError(
+                f"there is no artifact {wanted!r} that this release can use: give a file, {self.bundled.version!r} for the "
+                "bundled one, or a version that `penstock router artifacts list` shows."
+            )
+        return router_of_version
 
 
 def recorded(past: Past) -> Scores:
@@ -45,13 +76,16 @@ def recorded(past: Past) -> Scores:
     return Scores(past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, known)
 
 
-def rescored(past: Past, router: Router, *, shown: bool = False) -> tuple[Past, Scores, dict[str, int]]:
+def rescored(
+    past: Past, router: Router, *, all_by_it: bool = True, shown: bool = False
+) -> tuple[Past, Scores, dict[str, int]]:
     """The requests that can be scored, their scores, and how many others there are by reason.
 
-    What this very artifact scored stays as it was; the rest is scored by its kept features, and so is what lacks the
-    representation when it has to be `shown`.
+    What this very artifact scored stays as it was, and so does the rest unless all are to be scored by it; what lacks the
+    representation when it has to be `shown` is scored in any case.
     """
-    same = np.array([artifact == router.version for artifact in past.artifact], dtype=bool)
+    stays = [not all_by_it or artifact == router.version for artifact in past.artifact]
+    same = np.array(stays, dtype=bool)
     if shown:
         same &= np.array([each is not None for each in past.shown], dtype=bool)
     current = kept.fingerprint()

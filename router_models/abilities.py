@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import exp, log, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Never certain: keeps logits finite and prices of failure above zero.
 FLOOR = 0.005
+CERTAIN = log((1.0 - FLOOR) / FLOOR)
 # Half width of an interval of 90 %, in standard deviations.
 NINETY = 1.645
 # A benchmark's published score counts as at most this many labelled prompts: harness and prompts differ from ours.
@@ -114,4 +115,6 @@ def map_ability(
 
 def probability(logit: float) -> float:
     """1 / (1 + exp(-logit)), kept FLOOR away from 0 and 1."""
-    return min(max(1.0 / (1.0 + exp(-max(min(logit, 50.0), -50.0))), FLOOR), 1.0 - FLOOR)
+    if logit > CERTAIN:
+        return 1.0 - FLOOR
+    return 1.0 / (1.0 + exp(-logit)) if logit > -CERTAIN else FLOOR

@@ -25,8 +25,11 @@ from router_models.tiers import TIERS
 FORMAT = 3
 KIND = "router artifact"
 BUNDLED = Path(__file__).parent / "artifacts" / "router.npz"
-# How easy a prompt is, how easy among prompts of its kind, then one per tier for the logarithm of its output tokens.
-HEADS = 2 + len(TIERS)
+# How easy a prompt is, how easy among prompts of its kind; then, counted from here, one per tier for the logarithm of its
+# output tokens, one per tier for what its logit is above the curve here, the logarithm of output tokens whatever the tier,
+# what thinking gains, and the logarithm of the tokens of written reasoning.
+OWN_LEVEL, LENGTH, THINKING, REASONING = len(TIERS), 2 * len(TIERS), 2 * len(TIERS) + 1, 2 * len(TIERS) + 2
+HEADS = 2 + 2 * len(TIERS) + 3
 # What models are compared on: a constant, ease, and the logarithm of the economy tier's tokens (see `abilities`).
 REPRESENTED = 3
 SIGNALS = 4
@@ -44,11 +47,14 @@ class Weights:
     `middle` (D,), scaled to length 1, each times `pull` (N + D,). Its resemblance to landmark i is exp(-|point -
     landmarks[i]|^2). Heads = resemblance @ kernel (L, H) + standardised shape[:CORE] @ core (CORE, H) + bias (H,). `home` (L,):
     number of each landmark's domain. These are float32 (home int32).
-    `familiarity` (5,): weights of four signals and a constant. `knots` (S - 1,) part ease into S pieces; with `slope` (2, T, S)
-    and `offset` (2, T) logit P(good answer) = slope . ramps(ease) + offset, from row 0 at familiarity 0 to row 1 at
-    familiarity 1; `half_width` (2, T): half width of the interval in logits, likewise. `token_factor` (T,): exp(predicted
-    log) times this is the mean. `limits` (2,): share
-    of unseen words above which, and familiarity below which, a prompt is called unfamiliar.
+    `familiarity` (5,): weights of four signals and a constant, for u. `shrink` (2,) draws ease to where prompts of unknown
+    domains lie: k ease + (1 - u) shrink[1], k from shrink[0] at u = 0 to 1 at u = 1. `knots` (S - 1,) part drawn ease into S
+    pieces; with `slope` (T, S) and `offset` (T,) logit P(good answer) = slope . ramps(drawn ease) + offset + u^3 own level.
+    `half_width` (2, T): half width of the interval in logits, from row 0 at u = 0 to row 1 at u = 1. Log tokens of a tier are
+    u own head + (1 - u) (head of all tiers + `token_offset` (T,)); `token_factor` (T,): exp(predicted log) times this is the
+    mean.
+    `thinking` (3,): mean of thinking gain, how much of the distance from it is believed at u = 0, factor of reasoning tokens.
+    `limits` (2,): share of unseen words above which, and familiarity below which, a prompt is called unfamiliar.
     `shown` (3,): centre and scale of tokens in the representation, and spread of what the representation misses.
     `prior` (R,), `prior_spread` (R, R): mean and covariance of the abilities of the trained models; `abilities` (M, R);
     `domain_shown` (K, R): mean representation of a domain's prompts. These are float64.
@@ -65,11 +71,14 @@ class Weights:
     core: NDArray[np.float32]
     bias: NDArray[np.float32]
     familiarity: NDArray[np.float64]
+    shrink: NDArray[np.float64]
     knots: NDArray[np.float64]
     slope: NDArray[np.float64]
     offset: NDArray[np.float64]
     half_width: NDArray[np.float64]
+    token_offset: NDArray[np.float64]
     token_factor: NDArray[np.float64]
+    thinking: NDArray[np.float64]
     limits: NDArray[np.float64]
     shown: NDArray[np.float64]
     prior: NDArray[np.float64]
@@ -109,11 +118,14 @@ def _shapes(table: Embedder, landmarks: int, domains: int, models: int) -> dict[
         "core": ((CORE, HEADS), "float32"),
         "bias": ((HEADS,), "float32"),
         "familiarity": ((SIGNALS + 1,), "float64"),
+        "shrink": ((2,), "float64"),
         "knots": ((PIECES - 1,), "float64"),
-        "slope": ((2, tiers, PIECES), "float64"),
-        "offset": ((2, tiers), "float64"),
+        "slope": ((tiers, PIECES), "float64"),
+        "offset": ((tiers,), "float64"),
         "half_width": ((2, tiers), "float64"),
+        "token_offset": ((tiers,), "float64"),
         "token_factor": ((tiers,), "float64"),
+        "thinking": ((3,), "float64"),
         "limits": ((2,), "float64"),
         "shown": ((3,), "float64"),
         "prior": ((REPRESENTED,), "float64"),

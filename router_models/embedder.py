@@ -8,6 +8,7 @@ vectors, rarer tokens counting more, scaled to length 1. `transformer_embedder` 
 from __future__ import annotations
 
 from functools import lru_cache
+from math import sqrt
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,8 +80,8 @@ class Embedder:
         """The weighted mean of distinct tokens' vectors, scaled to length 1."""
         if tokens.size == 0:
             return np.zeros(self.dimensions, dtype=np.float32)
-        total: Floats = self._factor[tokens] @ self._vectors[tokens].astype(np.float32)
-        length = float(np.sqrt(total @ total))
+        total: Floats = self._factor.take(tokens) @ self._vectors.take(tokens, 0).astype(np.float32)
+        length = sqrt(float(total @ total))
         return total / np.float32(length) if length > 0.0 else total
 
 

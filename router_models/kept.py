@@ -25,7 +25,9 @@ FORMAT = 1
 RAREST = 20
 """Of the distinct words, the numbers of how many are kept. With 24 the share of unseen words is off by .001 on average."""
 MOST = 65_535
-_HEAD = struct.Struct("<BBHHHHf")
+_HEAD = struct.Struct("<BBHHHHfB")
+# Likeness is a power of one half or 0, so eighths hold all of its values.
+EIGHTHS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Kept:
 
     `shape` (N, S) and `meaning` (N, D) are float32; `rarest` (N, RAREST) holds numbers of words, -1 where there are fewer;
     `whole` (N,) counts the known distinct words, `named` (N,) those of letters, `words` (N,) all words and marks.
+    `likeness` (N,) is Features.likeness.
     """
 
     shape: Floats
@@ -42,6 +45,7 @@ class Kept:
     whole: Ints
     named: Ints
     words: Ints
+    likeness: Floats
 
     def __len__(self) -> int:
         return int(self.whole.size)
@@ -50,7 +54,12 @@ class Kept:
         """One prompt as the router takes it; its words are not known, and of `whole` only the rarest."""
         known = self.rarest[row]
         return Features(
-            self.shape[row], self.meaning[row], [""] * int(self.words[row]), known[known >= 0], int(self.named[row])
+            self.shape[row],
+            self.meaning[row],
+            [""] * int(self.words[row]),
+            known[known >= 0],
+            int(self.named[row]),
+            float(self.likeness[row]),
         )
 
 
@@ -87,6 +96,7 @@ def pack(features: Features) -> bytes:
         min(features.named, MOST),
         min(len(features.words), MOST),
         top,
+        round(features.likeness * EIGHTHS),
     )
     small = np.rint(meaning * np.float32(127.0 / top)) if top > 0.0 else meaning
     # The vocabulary is sorted by how frequent its words are, so the rarest have the highest numbers.
@@ -112,13 +122,13 @@ def unpack_many(packed: Sequence[bytes], kept_fingerprint: str) -> Kept:
             "compare them. Only what was kept since the upgrade can be used, or prompts, where the policy kept those."
         )
     if not packed:
-        return Kept(
-            *(np.zeros((0, 0), np.float32),) * 2, np.zeros((0, RAREST), np.int64), *(np.zeros(0, np.int64),) * 3
-        )
+        none, no_numbers = np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
+        return Kept(none, none, np.zeros((0, RAREST), np.int64), *(no_numbers,) * 3, np.zeros(0, np.float32))
     form, shapes, dimensions = struct.unpack_from("<BBH", packed[0]) if len(packed[0]) >= 4 else (0, 0, 0)
     row = np.dtype([
         ("form", "u1"), ("shapes", "u1"), ("dimensions", "<u2"), ("whole", "<u2"), ("named", "<u2"), ("words", "<u2"),
-        ("top", "<f4"), ("shape", "<f2", (shapes,)), ("meaning", "i1", (dimensions,)), ("rarest", "<u2", (RAREST,)),
+        ("top", "<f4"), ("likeness", "u1"), ("shape", "<f2", (shapes,)), ("meaning", "i1", (dimensions,)),
+        ("rarest", "<u2", (RAREST,)),
     ])  # fmt: skip
     least, most = row.itemsize - 2 * RAREST, row.itemsize
     if form != FORMAT or not all(least <= len(each) <= most for each in packed):
@@ -134,11 +144,15 @@ def unpack_many(packed: Sequence[bytes], kept_fingerprint: str) -> Kept:
     meaning = rows["meaning"].astype(np.float32) * (rows["top"] / np.float32(127.0))[:, None]
     length = np.sqrt(np.vecdot(meaning, meaning))[:, None]
     rarest = np.where(np.arange(RAREST) < count[:, None], rows["rarest"].astype(np.int64), -1)
+    whole, named, words = (rows[name].astype(np.int64) for name in ("whole", "named", "words"))
     return Kept(
         rows["shape"].astype(np.float32),
         meaning / np.maximum(length, np.float32(1e-6)),
         rarest,
-        *(rows[name].astype(np.int64) for name in ("whole", "named", "words")),
+        whole,
+        named,
+        words,
+        rows["likeness"].astype(np.float32) / np.float32(EIGHTHS),
     )
 
 

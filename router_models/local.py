@@ -66,7 +66,10 @@ def local_points(router: Router, prompts: Sequence[str]) -> Floats:
     standard = standardised(shape, weights.centre, weights.scale)
     points = point_of(standard, meaning.reshape(len(found), weights.middle.size), weights.middle, np.sqrt(pull))
     scores = [router.score(request) for request in requests]
-    opinion = np.array([(s.rank, s.ease, s.representation[2], s.gain) for s in scores], dtype=np.float32)
+    opinion = np.array(
+        [(s.rank, s.ease, s.representation[2], s.quality["premium"].p - s.quality["economy"].p) for s in scores],
+        dtype=np.float32,
+    )
     return np.concatenate((points, opinion.reshape(len(found), OPINIONS)), axis=1)
 
 

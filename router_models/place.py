@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, log, sqrt
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,6 @@ from router_models.features import CORE, Features, Floats
 # A shape feature counts at most this many standard deviations, which bounds what odd text can do to the score.
 SHAPE_LIMIT = 3.0
 _MOST = np.float32(SHAPE_LIMIT)
-# Landmarks that count as a prompt's neighbours.
-NEIGHBOURS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +44,61 @@ def point_of(standard: Floats, meaning: Floats, middle: Floats, pull: Floats) ->
     return point
 
 
-def place(weights: Weights, landmarks: Floats, lengths: Floats, features: Features) -> Placed:
-    """Place one prompt; `landmarks` (N + D, L) is transposed, `lengths` (L,) are the landmarks' squared lengths."""
-    standard = standardised(features.shape, weights.centre, weights.scale)
-    point = point_of(standard, features.meaning, weights.middle, weights.pull)
-    near: Floats = np.exp(np.minimum(2.0 * (point @ landmarks) - lengths - point @ point, np.float32(0.0)))
-    core = standard[:CORE]
-    heads: list[float] = (near @ weights.kernel + core @ weights.core + weights.bias).tolist()
-    return Placed(near, core, heads)
+@dataclass(frozen=True)
+class Landmarks:
+    """The landmarks of an artifact as serving needs them, so that a prompt is placed with one matrix product.
+
+    `matrix` (N + D + 1, L): twice the landmarks, and minus their squared lengths for the constant 1 that ends a point.
+    """
+
+    matrix: Floats
+    weights: Weights
+    per_scale: Floats
+    shape_pull: Floats
+    meaning_pull: Floats
+    core: list[list[float]]
+    bias: list[float]
+
+    @classmethod
+    def of(cls, weights: Weights) -> Landmarks:
+        """Prepared once, when the artifact is loaded."""
+        squares = np.einsum("ij,ij->i", weights.landmarks, weights.landmarks)
+        matrix = np.ascontiguousarray(np.concatenate((2.0 * weights.landmarks.T, -squares[None]), axis=0))
+        shapes = weights.centre.size
+        pulls = weights.pull[:shapes], weights.pull[shapes:]
+        return cls(matrix, weights, 1.0 / weights.scale, *pulls, weights.core.T.tolist(), weights.bias.tolist())
+
+    def place(self, features: Features) -> Placed:
+        """Place one prompt: the same numbers as `point_of` gives for many, with fewer steps."""
+        weights, shapes = self.weights, self.shape_pull.size
+        standard = (features.shape - weights.centre) * self.per_scale
+        # Not np.clip, which takes ten times as long for so few numbers.
+        np.minimum(standard, _MOST, out=standard)
+        np.maximum(standard, -_MOST, out=standard)
+        point: Floats = np.empty(self.matrix.shape[0], dtype=np.float32)
+        np.multiply(standard, self.shape_pull, out=point[:shapes])
+        moved = features.meaning - weights.middle
+        pull = self.meaning_pull / np.float32(max(sqrt(float(moved @ moved)), 1e-6))
+        np.multiply(moved, pull, out=point[shapes:-1])
+        point[-1] = 0.0
+        square = point @ point
+        point[-1] = 1.0
+        near: Floats = point @ self.matrix
+        near -= square
+        np.exp(near, out=near)
+        core = standard[:CORE]
+        values: list[float] = core.tolist()
+        heads = [
+            head + constant + sum(map(mul, line, values))
+            for head, line, constant in zip((near @ weights.kernel).tolist(), self.core, self.bias, strict=True)
+        ]
+        return Placed(near, core, heads)
 
 
 def signals_of(near: Floats, unseen: float) -> tuple[float, float, float, float]:
-    """Signals of familiarity: logs of the best, the neighbours' and the mean resemblance, and the share of unseen words."""
-    count = min(NEIGHBOURS, near.size)
-    best = np.partition(near, near.size - count)[near.size - count :]
-    mean, all_mean = float(best.sum()) / count, float(near.sum()) / near.size
-    return _log(float(best.max())), _log(mean), _log(all_mean), unseen
+    """Signals of familiarity: logs of the best, the root mean square and the mean resemblance; the share of unseen words."""
+    best, square, mean = float(np.maximum.reduce(near)), float(near @ near), float(np.add.reduce(near))
+    return _log(best), 0.5 * _log(square / near.size), _log(mean / near.size), unseen
 
 
 def ramps(ease: NDArray[np.float64], knots: NDArray[np.float64]) -> NDArray[np.float64]:

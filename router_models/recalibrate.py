@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models.abilities import FLOOR, map_ability
-from router_models.artifact import Artifact, Weights, save
+from router_models.artifact import HEADS, OWN_LEVEL, Artifact, Weights, save
+from router_models.curves import TOKEN_BOUNDS, qualities
 from router_models.errors import TrainingDataError
 from router_models.floor import CalibrationSample
-from router_models.router import TOKEN_BOUNDS
 from router_models.tiers import TIERS
 
 # Prompts with a label in any tier that a calibration needs, and labels of one tier without which its curve stays.
@@ -113,13 +113,6 @@ def logits_of(quality: Doubles) -> Doubles:
     return result
 
 
-def qualities(logits: Doubles) -> Doubles:
-    """Probabilities (N, T) as the router reports them: never certain, never falling from one tier to the next."""
-    bounded = np.clip(1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0))), FLOOR, 1.0 - FLOOR)
-    result: Doubles = np.maximum.accumulate(bounded, axis=1)
-    return result
-
-
 def _check(labelled: LabelledPrompts, known: NDArray[np.bool_]) -> None:
     count = int(known.any(axis=1).sum())
     if count < WANTED_PROMPTS or int(known.sum(axis=0).max(initial=0)) < WANTED_IN_TIER:
@@ -169,9 +162,13 @@ def _refitted(weights: Weights, labelled: LabelledPrompts) -> tuple[Weights, Dou
 
 def _changed(weights: Weights, changes: Doubles) -> Weights:
     """Weights whose logits of each tier are stretched and shifted; changes (T, 2)."""
-    slope = weights.slope * changes[None, :, :1]
-    offset = weights.offset * changes[None, :, 0] + changes[None, :, 1]
-    return replace(weights, slope=slope, offset=offset)
+    slope = weights.slope * changes[:, :1]
+    offset = weights.offset * changes[:, 0] + changes[:, 1]
+    # The levels of a tier's own are parts of its logits, so they are stretched too.
+    stretch = np.ones(HEADS, dtype=np.float32)
+    stretch[2 + OWN_LEVEL : 2 + OWN_LEVEL + len(TIERS)] = changes[:, 0]
+    heads = {name: getattr(weights, name) * stretch for name in ("kernel", "core", "bias")}
+    return replace(weights, slope=slope, offset=offset, **heads)
 
 
 def _token_change(written: Doubles, expected: Doubles) -> float:

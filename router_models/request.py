@@ -31,6 +31,17 @@ class RequestText:
     tools: bool = False
     json_schema: bool = False
 
+    @property
+    def likeness(self) -> float:
+        """How much this kind of request is like the training data, 0..1: those are single questions of text alone.
+
+        Tools, structured output, images and earlier turns change what a good answer is, and nothing was recorded about how
+        much. The values are set by hand, not learnt: half for each, and none for what the text does not show at all.
+        """
+        if self.images or not self.text:
+            return 0.0
+        return (0.5 if self.tools else 1.0) * (0.5 if self.json_schema else 1.0) * (0.5 if self.turns > 1 else 1.0)
+
     @classmethod
     def from_prompt(cls, prompt: str) -> RequestText:
         """One user message of plain text."""

@@ -18,18 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models.abilities import Ability, Interval, probability
-from router_models.artifact import Artifact, load
+from router_models.artifact import LENGTH, OWN_LEVEL, REASONING, THINKING, Artifact, load
+from router_models.curves import OWN_POWER, TOKEN_BOUNDS
 from router_models.embedder import Embedder
 from router_models.explain import Contribution, contributions
 from router_models.features import Features, Floats, extract
-from router_models.place import Placed, place, ramps, signals_of
+from router_models.place import Landmarks, Placed, ramps, signals_of
 from router_models.request import RequestText
 from router_models.tiers import TIERS, Tier
 
 Unfamiliar = Literal["no_text", "images", "unseen_words", "unlike_training"]
 # Below this many words the share of unseen ones says nothing.
 WORDS_TO_JUDGE = 4
-TOKEN_BOUNDS = (1.0, 16_384.0)
+# A thinking gain of less is within what differs between two runs of one model.
+WORTH_THINKING = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,15 @@ class Score:
 
     `quality[tier]` is the probability that a model of that tier answers well, never falling from one tier to the
     next. `difficulty` is 1 - quality["economy"].p. `expected_output_tokens[tier]` are visible output tokens.
+    `thinking_gain`, -1..1, is how much more probable a good answer becomes when a model reasons at length before it answers;
+    below 0 reasoning does harm. `expected_reasoning_tokens` is how long such reasoning is when it is written out. Both are
+    weaker than the rest: see the artifact's card.
     `familiarity` is the probability that prompts like this one were in the training data: the lower, the nearer the
     qualities are to the average and the wider their intervals. `unfamiliar` names what is most unlike that data.
-    `ease` is the head behind the qualities, in logits, not yet calibrated. `rank` says how hard the prompt is among prompts of
-    its kind, in logits: the score to send a fixed share of traffic up by, steadier than `difficulty` on unknown domains.
-    `representation` is what single models are judged by: give the score to `Ability.quality`.
+    `ease` is the main head behind the qualities, in logits, not yet calibrated. `rank` says how hard the prompt is among
+    prompts of its kind, in logits: the score to send a fixed share of traffic up by, steadier than `difficulty` on unknown
+    domains. `representation` is what single models are judged by: give the score to `Ability.quality`. `features` are what
+    all this was computed from, to score the same request again later.
     """
 
     difficulty: float
@@ -54,7 +60,9 @@ class Score:
     ease: float
     rank: float
     representation: tuple[float, ...]
-    features: Features = field(repr=False, compare=False)
+    thinking_gain: float
+    expected_reasoning_tokens: float
+    features: Features = field(compare=False, repr=False)
 
     @property
     def out_of_distribution(self) -> bool:
@@ -62,21 +70,23 @@ class Score:
         return bool(self.unfamiliar)
 
     @property
-    def gain(self) -> float:
-        """How much more probable a good answer of the premium tier is than one of the economy tier, 0..1."""
-        return self.quality["premium"].p - self.quality["economy"].p
+    def thinking_helps(self) -> bool:
+        """Whether reasoning at length before the answer is expected to be worth anything."""
+        return self.thinking_gain > WORTH_THINKING
 
     def as_dict(self) -> dict[str, Any]:
         """The score as JSON-ready values, rounded to what is meaningful."""
         return {
             "difficulty": round(self.difficulty, 4),
-            "gain": round(self.gain, 4),
             "rank": round(self.rank, 4),
             "quality": {
                 tier: {"p": round(each.p, 4), "low": round(each.low, 4), "high": round(each.high, 4)}
                 for tier, each in self.quality.items()
             },
             "expected_output_tokens": {tier: round(n, 1) for tier, n in self.expected_output_tokens.items()},
+            "thinking_gain": round(self.thinking_gain, 4),
+            "thinking_helps": self.thinking_helps,
+            "expected_reasoning_tokens": round(self.expected_reasoning_tokens, 1),
             "artifact": self.artifact,
             "familiarity": round(self.familiarity, 4),
             "out_of_distribution": self.out_of_distribution,
@@ -91,18 +101,15 @@ class Router:
         self._artifact = artifact
         self._weights = weights = artifact.weights
         self._seen = np.unpackbits(weights.seen, bitorder="little").astype(bool)
-        # |point - landmark|^2 = |point|^2 - 2 point . landmark + |landmark|^2: the last part is the same for every prompt.
-        self._landmarks: Floats = np.ascontiguousarray(weights.landmarks.T)
-        self._lengths: Floats = np.einsum("ij,ij->i", weights.landmarks, weights.landmarks)
-        # The curves as lines by piece: (logit at the piece's knot, slope) at familiarity 0 and 1, by tier. Plain floats are
-        # faster than arrays of three numbers.
+        self._landmarks = Landmarks.of(weights)
+        # The curves as lines by piece: (logit at the piece's knot, slope) by tier. Plain floats beat arrays of three.
         self._knots: list[float] = weights.knots.tolist()
         self._starts = [self._knots[0], *self._knots]
-        at_knots = ramps(np.array(self._starts), weights.knots)
-        lines = np.stack(
-            (np.tensordot(weights.slope, at_knots, (2, 1)) + weights.offset[..., None], weights.slope), axis=-1
-        )
-        self._lines: list[list[list[list[float]]]] = lines.transpose(2, 1, 0, 3).tolist()
+        at_knots = ramps(np.array(self._starts), weights.knots) @ weights.slope.T + weights.offset
+        self._lines: list[list[list[float]]] = np.stack((at_knots, weights.slope.T), axis=-1).tolist()
+        self._shrink: list[float] = weights.shrink.tolist()
+        self._token_offset: list[float] = weights.token_offset.tolist()
+        self._thinking: list[float] = weights.thinking.tolist()
         self._half: list[list[float]] = weights.half_width.T.tolist()
         self._token_factor: list[float] = weights.token_factor.tolist()
         self._signal_weights: list[float] = weights.familiarity.tolist()
@@ -149,7 +156,7 @@ class Router:
         unseen = self.unseen_share(features)
         known = self._familiarity(placed.near, unseen)
         unfamiliar = self._unfamiliar(images, features, unseen, known)
-        return self._assemble(placed.heads, 0.0 if unfamiliar else known, unfamiliar, features)
+        return self._assemble(placed.heads, 0.0 if unfamiliar else known * features.likeness, unfamiliar, features)
 
     def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
         """The `top` parts that moved the score most, largest first; see router_models.explain."""
@@ -165,7 +172,7 @@ class Router:
 
     def place(self, features: Features) -> Placed:
         """Where the prompt lies among the landmarks, and what the heads make of it."""
-        return place(self._weights, self._landmarks, self._lengths, features)
+        return self._landmarks.place(features)
 
     @property
     def seen(self) -> NDArray[np.bool_]:
@@ -179,8 +186,9 @@ class Router:
         return 1.0 - int(np.count_nonzero(self._seen[features.whole])) / features.named
 
     def _familiarity(self, near: Floats, unseen: float) -> float:
-        values = (*signals_of(near, unseen), 1.0)
-        logit = sum(weight * signal for weight, signal in zip(self._signal_weights, values, strict=True))
+        best, square, mean, unseen = signals_of(near, unseen)
+        by_best, by_square, by_mean, by_unseen, constant = self._signal_weights
+        logit = by_best * best + by_square * square + by_mean * mean + by_unseen * unseen + constant
         return 1.0 / (1.0 + exp(-max(min(logit, 50.0), -50.0)))
 
     def _unfamiliar(
@@ -201,31 +209,42 @@ class Router:
     def _assemble(
         self, heads: list[float], familiarity: float, unfamiliar: tuple[Unfamiliar, ...], features: Features
     ) -> Score:
-        ease, among_its_kind, *logs = heads
+        ease, among_its_kind, *rest = heads
+        away = 1.0 - familiarity
+        keep, shift = self._shrink
+        drawn = (keep + familiarity * (1.0 - keep)) * ease + away * shift
+        piece = bisect_right(self._knots, drawn)
+        beyond = drawn - self._starts[piece]
+        own, shared = familiarity**OWN_POWER, away * rest[LENGTH]
+        p = low = high = 0.0
         quality: dict[Tier, Interval] = {}
         tokens: dict[Tier, float] = {}
-        best = Interval(0.0, 0.0, 0.0)
-        piece = bisect_right(self._knots, ease)
-        beyond = ease - self._starts[piece]
-        parts = zip(TIERS, self._lines[piece], self._half, logs, self._token_factor, strict=True)
-        for tier, ((low_far, slope_far), (low_near, slope_near)), (wide, narrow), log_tokens, factor in parts:
-            far = low_far + slope_far * beyond
-            logit = far + familiarity * (low_near + slope_near * beyond - far)
+        for column, tier in enumerate(TIERS):
+            start, slope = self._lines[piece][column]
+            wide, narrow = self._half[column]
+            logit = start + slope * beyond + own * rest[OWN_LEVEL + column]
             half = wide + familiarity * (narrow - wide)
             # A stronger tier is never predicted to be worse: where the curves cross, one of them lacks data.
-            best = Interval(
-                max(best.p, probability(logit)),
-                max(best.low, probability(logit - half)),
-                max(best.high, probability(logit + half)),
-            )
-            quality[tier] = best
-            tokens[tier] = min(max(exp(min(log_tokens, 12.0)) * factor, TOKEN_BOUNDS[0]), TOKEN_BOUNDS[1])
+            p = max(p, probability(logit))
+            low = max(low, probability(logit - half))
+            high = max(high, probability(logit + half))
+            quality[tier] = Interval(p, low, high)
+            length = familiarity * rest[column] + shared + away * self._token_offset[column]
+            tokens[tier] = _tokens(length, self._token_factor[column])
+        mean, certain, factor = self._thinking
+        thinking = mean + (certain + familiarity * (1.0 - certain)) * (rest[THINKING] - mean)
         middle, spread, _ = self._shown
         shown = (1.0, ease, (log(max(tokens["economy"], 1.0)) - middle) / spread)
         difficulty = 1.0 - quality["economy"].p
+        version = self._artifact.version
         return Score(
-            difficulty, quality, tokens, self.version, familiarity, unfamiliar, ease, -among_its_kind, shown, features
-        )
+            difficulty, quality, tokens, version, familiarity, unfamiliar, ease, -among_its_kind, shown,
+            max(min(thinking, 1.0), -1.0), _tokens(rest[REASONING], factor), features,
+        )  # fmt: skip
+
+
+def _tokens(log_tokens: float, factor: float) -> float:
+    return min(max(exp(min(log_tokens, 12.0)) * factor, TOKEN_BOUNDS[0]), TOKEN_BOUNDS[1])
 
 
 __all__ = ["Contribution", "Interval", "Placed", "Router", "Score", "Unfamiliar"]

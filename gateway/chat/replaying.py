@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
 from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
@@ -17,8 +17,9 @@ from gateway.config_policies import Policy
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.errors import InvalidValue
-from gateway.judgement import abilities_of, promise_maker
-from gateway.rescoring import open_artifact, recorded, rescored
+from gateway.judgement import Abilities, promise_maker_of
+from gateway.rescoring import Shelf, recorded, rescored
+from gateway.routing.past.columns import Past
 from gateway.routing.past.queries import count_requests, read_past
 from gateway.routing.past.speeds import measured_states
 from gateway.routing.policies.live import standing
@@ -54,53 +55,80 @@ def run_replay(database: Database, catalog: Catalog, wish: Wish) -> dict[str, An
     Raises InvalidValue for an impossible wish or a period that is too large, ConfigError for an artifact that cannot be used,
     Unavailable when the database does not answer.
     """
-    router = open_artifact(wish.artifact)
-    abilities = abilities_of(catalog, router)
-    with snapshot(database) as connection:
-        routed, kept = count_requests(connection, wish.since, wish.until, wish.tenant)
-        share = _share(kept, wish)
-        features = wish.artifact is not None or bool(abilities)
-        past = read_past(connection, wish.since, wish.until, wish.tenant, share=share, features=features)
-        policies = {each.name: each.policy for each in standing(catalog, read_overrides(connection))}
-    read, left_out = len(past), dict[str, int]()
+    shelf = Shelf(database)
+    router, named = shelf.open(wish.artifact), wish.artifact is not None
+    shown = any(model.quality is not None for model in catalog.models)
+    past, policies, requests = _read(database, catalog, wish, features=named or shown)
     states = measured_states(past, catalog.models)
-    if features:
-        past, scores, left_out = rescored(past, router, shown=bool(abilities))
+    if named or shown:
+        past, scores, requests["left_out"] = rescored(past, router, all_by_it=named, shown=shown)
     else:
         scores = recorded(past)
-    book = PriceBook(catalog, database)
-    book.renew()
-    prices = book.current()
-    promises = Promises(catalog, lambda: prices.costs, promise_maker(router))
-    policy = _policy(wish.policy, policies)
-    situation = Situation(catalog, policies, prices, promises, abilities, policy, wish.min_quality)
+    situation = _situation(database, catalog, wish, policies, shelf, set(scores.artifact))
     asks = Asks(past, situation, states)
     with without_cycles():
         replayed = replay(past, scores, asks)
-    gone = dict(asks.gone)
+    requests |= {
+        "replayed": len(past),
+        "auto": sum(mode is not None for mode in past.mode),
+        "model_not_configured": dict(asks.gone),
+    }
     places = example_places(replayed)
     why = reasons(scores, asks, places)
     return {
         "since": wish.since.isoformat(),
         "until": wish.until.isoformat(),
         "tenant": wish.tenant,
-        "under": _under(wish, policy),
+        "under": _under(wish),
         "artifacts": sorted(set(scores.artifact)),
-        "requests": {
-            "routed": routed,
-            "without_record": routed - kept,
-            "sample_of": kept if share < 1.0 else None,
-            "read": read,
-            "left_out": left_out,
-            "replayed": len(past),
-            "auto": sum(mode is not None for mode in past.mode),
-            "model_not_configured": gone,
-        },
+        "requests": requests,
         **report(past, replayed),
         "examples": [example(past, replayed, place, reason) for place, reason in zip(places, why, strict=True)],
         "promises": _promises(asks),
         "not_replayed": NOT_REPLAYED,
     }
+
+
+def _read(
+    database: Database, catalog: Catalog, wish: Wish, *, features: bool
+) -> tuple[Past, dict[str, Policy], dict[str, Any]]:
+    """The requests, the policies that count now, and how many requests there are."""
+    with snapshot(database) as connection:
+        routed, kept = count_requests(connection, wish.since, wish.until, wish.tenant)
+        share = _share(kept, wish)
+        past = read_past(connection, wish.since, wish.until, wish.tenant, share=share, features=features)
+        policies = {each.name: each.policy for each in standing(catalog, read_overrides(connection))}
+    sampled = kept if share < 1.0 else None
+    counts: dict[str, Any] = {
+        "routed": routed,
+        "without_record": routed - kept,
+        "sample_of": sampled,
+        "read": len(past),
+        "left_out": {},
+    }
+    return past, policies, counts
+
+
+def _situation(
+    database: Database,
+    catalog: Catalog,
+    wish: Wish,
+    policies: Mapping[str, Policy],
+    shelf: Shelf,
+    artifacts: set[str],
+) -> Situation:
+    """Prices of now, and promises and abilities as each of the artifacts sees prompts."""
+    abilities = Abilities(catalog, shelf.bundled)
+    for version in artifacts - {shelf.bundled.version}:
+        if (router := shelf.of(version)) is not None:
+            abilities.learn(router)
+    book = PriceBook(catalog, database)
+    book.renew()
+    prices = book.current()
+    promises = Promises(catalog, lambda: prices.costs, promise_maker_of(shelf.of))
+    return Situation(
+        catalog, policies, prices, promises, abilities.of, _policy(wish.policy, policies), wish.min_quality
+    )
 
 
 @contextmanager
@@ -138,10 +166,11 @@ def _policy(wanted: Policy | str | None, policies: Mapping[str, Policy]) -> Poli
     return policies[wanted]
 
 
-def _under(wish: Wish, policy: Policy | None) -> dict[str, Any]:
+def _under(wish: Wish) -> dict[str, Any]:
     """What took the place of what; null for what stayed as it is configured."""
+    named = wish.policy is None or isinstance(wish.policy, str)
     return {
-        "policy": wish.policy if isinstance(wish.policy, str) or policy is None else policy.model_dump(mode="json"),
+        "policy": wish.policy if named else cast(Policy, wish.policy).model_dump(mode="json"),
         "artifact": wish.artifact,
         "min_quality": wish.min_quality,
     }

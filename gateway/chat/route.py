@@ -10,6 +10,7 @@ from gateway.chat.request import ChatRequest, Options
 from gateway.chat.resolve import Asked
 from gateway.config_policies import Policy
 from gateway.routing.ask import NOTHING_CACHED, Ask, Score
+from gateway.routing.conditions import tiers_left
 from gateway.routing.knowledge import Knowledge
 from gateway.types import UNPRICED_SHEET, PriceSheet
 
@@ -31,8 +32,10 @@ def ask_for(
     live: dict[str, Any] = {}
     if asked.auto:
         if policy.floor == "average":
-            allowed = caller.tiers
-            live["worth"] = known.promises.worth(score.artifact, policy.confidence, wanted, asked.tier, allowed)
+            names, tiers = asked.allowed_models, caller.tiers
+            if asked.tier is not None or names is not None or terms.local_only or terms.regions is not None:
+                tiers = tiers_left(asked.models, asked.tier, tiers, names, terms.local_only, terms.regions)
+            live["worth"] = known.promises.worth(score.artifact, policy.confidence, wanted, tiers)
         window = policy.premium_window_seconds
         live["premium_spent"] = known.shares.spent(caller.key_id, terms.max_premium_share, window)
     conversation = facts.conversation

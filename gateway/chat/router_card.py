@@ -11,7 +11,7 @@ from gateway.catalog import Catalog
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.judgement import promise_maker
-from gateway.rescoring import open_artifact, rescored
+from gateway.rescoring import Shelf, rescored
 from gateway.routing.curve import points
 from gateway.routing.past.queries import count_requests, read_past
 from gateway.routing.promises import tier_prices
@@ -35,7 +35,7 @@ def router_card(
     tenant: str | None = None,
 ) -> dict[str, Any]:
     """Card, promises and curves, JSON-ready. Raises ConfigError for an artifact that cannot be used, Unavailable."""
-    router = open_artifact(artifact)
+    router = Shelf(database).open(artifact)
     prices = tier_prices(catalog.models, costs, catalog.tiers)
     table: Any = promise_maker(router)(router.version, prices, confidence) if prices else None
     worths = list(table.worths) if table is not None else np.geomspace(LOWEST, HIGHEST, STEPS).tolist()

@@ -136,9 +136,8 @@ def shadow_request(request: ChatRequest, name: str, body: dict[str, Any] | None 
 
 def own_options(options: Options) -> Options:
     """A request's options without those that choose a model or name its owners; what limits where it may go stays."""
-    return dataclasses.replace(
-        options, mode=None, tier=None, max_cost=None, min_quality=None, session_id=None, user=None, tags=("shadow",)
-    )
+    chosen: dict[str, Any] = dict.fromkeys(("mode", "tier", "max_cost", "min_quality", "session_id", "user"))
+    return dataclasses.replace(options, **chosen, tags=("shadow",))
 
 
 class _Asked:

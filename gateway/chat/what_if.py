@@ -19,7 +19,9 @@ from gateway.catalog_owners import terms_of
 from gateway.config_policies import Policy
 from gateway.limits.estimate import PromptSize, worst_case
 from gateway.money import PICO_PER_USD
-from gateway.routing.ask import Ability, Ask, State
+from gateway.routing.ask import Ask, State
+from gateway.routing.conditions import tiers_left
+from gateway.routing.knowledge import AbilitiesOf
 from gateway.routing.past.columns import Past
 from gateway.routing.promises import Promises
 from gateway.routing.remember import TOKEN_BYTES
@@ -35,7 +37,7 @@ class Situation:
     policies: Mapping[str, Policy]
     prices: Prices
     promises: Promises
-    abilities: Mapping[int, Ability]
+    abilities: AbilitiesOf
     policy: Policy | None = None
     min_quality: float | None = None
 
@@ -89,6 +91,7 @@ class Asks:
             output_tokens=past.output_limit[place],
             worst_costs=self._worst(place, plain),
             spread=int(past.ids[place][-8:], 16),
+            abilities=self._situation.abilities(score.artifact),
             worth=self._worth(score.artifact, plain) if plain.fixed["auto"] else None,
         )
 
@@ -123,7 +126,6 @@ class Asks:
             "regions": terms.regions,
             "sla": policy.sla,
             "states": self._states,
-            "abilities": situation.abilities,
         }
         return _Plain(fixed, terms, policy, demands)
 
@@ -131,7 +133,9 @@ class Asks:
         if plain.policy.floor != "average":
             return None
         fixed, promises = plain.fixed, self._situation.promises
-        key = (artifact, plain.policy.confidence, fixed["min_quality"], fixed["tier"], fixed["allowed_tiers"])
+        scope = (fixed["models"], fixed["tier"], fixed["allowed_tiers"], fixed["allowed_models"])
+        tiers = tiers_left(*scope, fixed["local_only"], fixed["regions"])
+        key = (artifact, plain.policy.confidence, fixed["min_quality"], tiers)
         if key not in self.worths:
             if promises.worth(*key) is None:
                 promises.renew()

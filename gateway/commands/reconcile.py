@@ -239,11 +239,12 @@ def _mapping(given: dict[str, Any]) -> Mapping:
     import yaml
 
     from gateway.billing.reconcile.csv_bill import Mapping
+    from gateway.config_yaml import load_yaml
 
     document: Any = {}
     if given["columns"] is not None:
         try:
-            document = yaml.safe_load(_read(given["columns"]).content) or {}
+            document = load_yaml(_read(given["columns"]).content) or {}
         except yaml.YAMLError as error:
             raise ConfigError(f"{given['columns']}: not valid YAML: {error}") from None
     if isinstance(document, dict):

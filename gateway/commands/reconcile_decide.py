@@ -36,6 +36,7 @@ def accept(
     from gateway.billing.reconcile.accept import decide
     from gateway.billing.reconcile.desk import KINDS
     from gateway.commands.database import open_database
+    from gateway.commands.owners import actor
 
     if bool(findings) == (kind is not None):
         raise ConfigError("name findings by number or one --class, not both or neither.")
@@ -52,6 +53,7 @@ def accept(
                 given["by"],
                 datetime.now(UTC),
                 kind=kind,
+                actor=actor(),
             )
         except ValueError as error:
             raise ConfigError(f"{error}.") from None
@@ -79,6 +81,7 @@ def sign_off(period: str, config: Path | None, data_dir: Path | None, as_json: b
     from gateway.billing.reconcile.sign_off import sign_off as sign
     from gateway.commands.database import open_database
     from gateway.commands.invoice_details import month_given
+    from gateway.commands.owners import actor
 
     if (given["provider"] is None) == (given["tenant"] is None):
         raise ConfigError("give either --provider or --tenant.")
@@ -94,6 +97,7 @@ def sign_off(period: str, config: Path | None, data_dir: Path | None, as_json: b
                 given["note"],
                 datetime.now(UTC),
                 force=given["force"],
+                actor=actor(),
             )
         except ValueError as error:
             raise ConfigError(f"{error}.") from None

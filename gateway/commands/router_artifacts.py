@@ -119,7 +119,10 @@ def remove(version: str, config: Path | None, data_dir: Path | None, as_json: bo
     from gateway.db.transaction import transaction
     from gateway.routing.artifacts.change import remove_artifact
 
-    with open_owners(settings_with(config=config, data_dir=data_dir)) as (_, database), transaction(database) as connection:
+    with (
+        open_owners(settings_with(config=config, data_dir=data_dir)) as (_, database),
+        transaction(database) as connection,
+    ):
         remove_artifact(connection, version, actor(), time.time())
     print_json({"removed": version}) if as_json else click.echo(f"{version} is removed.")
 

@@ -72,6 +72,17 @@ outbox_messages = Table(
     Index("outbox_messages_by_destination", "destination", "tenant"),
 )
 
+counter_changes = Table(
+    "counter_changes",
+    metadata,
+    # What the shared counters lack of what SQL knows: written with the rows, gone when it has been added, under this name.
+    Column("name", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    # Pico-USD by counter; negative where less is held than before.
+    Column("changes", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
 alerts = Table(
     "alerts",
     metadata,

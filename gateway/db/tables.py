@@ -10,7 +10,7 @@ kept by the unique request id of its ledger transaction, which is written first.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -57,6 +57,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Aware, in UTC."""
         if value is None:
             return None
+        if value.tzinfo is UTC:
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -198,6 +200,9 @@ SETTLED_LATE = "state = 'settled' AND given_back_at IS NOT NULL"
 
 UNPRICED_LATE = "state = 'open' AND given_back_at IS NOT NULL"
 """The same for requests whose price is not known yet, so that the counters lack what stays held."""
+
+HOLDS_KEPT = timedelta(days=90)
+"""Settled holds are removed so long after they were closed. The record of one that is older is not believed to be new."""
 
 holds = Table(
     "holds",

@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.billing.ledger import post
 from gateway.billing.unpriced import queries as unpriced
 from gateway.billing.unpriced.correct import Waiting, correction
+from gateway.billing.unpriced.counters import changes_of
 from gateway.billing.unpriced.first_prices import FirstPrices
 from gateway.catalog import Catalog, Model
 from gateway.db.connect import Database
@@ -69,7 +70,11 @@ def rate_unpriced(database: Database, catalog: Catalog, now: float) -> Rated:
         events = [event for call in page if (event := _rated(call, catalog, prices, now)) is not None]
         rated = {event.request_id for event in events}
         done.waiting.update(call.model for call in page if call.correction_id not in rated)
-        for event in _write(database, events, [call.request_id for call in page if call.correction_id in rated], now):
+        written, put_off = _write(
+            database, events, [call.request_id for call in page if call.correction_id in rated], now
+        )
+        done.waiting.update(call.model for call in page if call.correction_id in rated and call.request_id in put_off)
+        for event in written:
             done.calls += 1
             done.cost_pico += event.cost
             done.charge_pico += event.charge
@@ -94,16 +99,21 @@ def _deployment(call: Waiting, catalog: Catalog) -> Model | None:
 
 def _write(
     database: Database, events: Sequence[UsageEvent], request_ids: Sequence[str], now: float
-) -> list[UsageEvent]:
-    """Write corrections that are not there yet, with their ledger transactions, and end the holds. Returns the new ones."""
+) -> tuple[list[UsageEvent], set[str]]:
+    """Write corrections that are not there yet, with their ledger transactions and what counters have to change by, and end
+    the holds. Returns the new ones, and the requests that are put off until their counters have what they hold.
+    """
     if not events:
-        return []
+        return [], set()
     with transaction(database) as connection:
         # Two who rate at the same time wait for each other here; the second one finds everything done.
-        metering.lock_holds(connection, request_ids)
+        held = {name: hold for name, (_, hold) in metering.lock_holds(connection, request_ids).items()}
+        put_off = unpriced.given_back(connection, request_ids)
+        events = [event for event in events if event.explanation["corrects"] not in put_off]
         metering.open_months(connection, {event.started_at for event in events})
         unknown = post(connection, events, now)
         new = [event for event in events if event.request_id in unknown]
         metering.insert_usage(connection, new)
-        unpriced.close_rated_holds(connection, request_ids, now)
-    return new
+        ended = unpriced.close_rated_holds(connection, request_ids, now)
+        unpriced.change_counters(connection, changes_of(new, held, ended), now)
+    return new, put_off

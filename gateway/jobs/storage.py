@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from gateway.billing.retention.holds import remove_holds
 from gateway.billing.retention.remove import apply
 from gateway.config import read_config
 from gateway.db import partitions
@@ -34,3 +35,9 @@ def apply_retention(context: Context) -> str | None:
     gone += [f"{month}: explanations" for month in done.explanations]
     stays = [f"{each.month} stays: {'; '.join(each.needed)}" for each in done.requests if each.needed]
     return "; ".join([*(f"removed {what}" for what in gone), *stays]) or None
+
+
+def remove_old_holds(context: Context) -> str | None:
+    """Remove holds that were settled long ago. Raises Unavailable."""
+    removed = remove_holds(context.database, moment(context.now()), context.stop.is_set)
+    return f"removed {removed} holds" if removed else None

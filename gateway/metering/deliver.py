@@ -7,7 +7,6 @@ hold whose process died is closed: hold released, a usage row with outcome `inte
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ from gateway.db.connect import Database, connect
 from gateway.db.outbox import USAGE, send_later
 from gateway.db.transaction import transaction
 from gateway.errors import Unavailable
+from gateway.garbage import keep_what_is_loaded
 from gateway.labels.queries import keep_feedback
 from gateway.labels.shadows.queries import keep_shadows
 from gateway.metering import queries
@@ -183,7 +183,7 @@ class Deliverer:
                 counts.known += 1
         with transaction(self._database) as connection:
             opened = [pair for name, pair in holds.items() if name not in events or events[name][1].reserved]
-            queries.write_holds(connection, opened)
+            queries.write_holds(connection, opened, now)
             if events:
                 counts.events = self._write_events(connection, events, now)
                 counts.known += len(events) - counts.events
@@ -261,7 +261,7 @@ def run_deliverer(folder: Path, database_url: str, *, publish: bool = False) -> 
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     parent = os.getppid()
-    keep_what_is_loaded()
+    keep_what_is_loaded(look_after=200_000)
     database = connect(database_url)
     deliverer = Deliverer(folder, database, publish=publish)
     try:
@@ -270,16 +270,6 @@ def run_deliverer(folder: Path, database_url: str, *, publish: bool = False) -> 
     finally:
         deliverer.close()
         database.close()
-
-
-def keep_what_is_loaded() -> None:
-    """Let the garbage collector leave alone what lives as long as the process, and look less often at what ends with its batch.
-
-    A batch makes some hundred thousand objects without cycles; looking for cycles among them took a third of the time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 10, 10)
 
 
 def _stop_without(parent: int, stop: threading.Event) -> None:

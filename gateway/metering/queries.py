@@ -16,6 +16,7 @@ from gateway.db.roll_up import add_sums
 from gateway.db.rollup_tables import removed_months
 from gateway.db.routing_tables import routing_records
 from gateway.db.tables import (
+    HOLDS_KEPT,
     attempts,
     dead_letters,
     holds,
@@ -40,6 +41,7 @@ from gateway.metering.sums import sums_of
 from gateway.types import PROCESS_DIED, UNPRICED, Hold, HoldState, UsageEvent
 
 A_MOMENT = timedelta(seconds=1)
+CLOCKS_APART = 86_400.0
 NO_END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 REFUSED = (DataError, IntegrityError, ValueError, OverflowError, TypeError)
 """What is wrong with a record itself. A table or a right that is missing is not: it would bury every record there is."""
@@ -102,10 +104,15 @@ def take_back_interruptions(connection: Connection, holds_of: Sequence[Hold]) ->
     ]
 
 
-def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]]) -> None:
+def write_holds(connection: Connection, opened: Sequence[tuple[str, Hold]], now: float) -> None:
     """Open holds, given with their writer. A hold that was raised for a dearer candidate keeps its largest amount; one
-    that is closed stays closed.
+    that is closed stays closed, also when it is so old that its row may have been removed.
     """
+    may_be_gone = now - HOLDS_KEPT.total_seconds() + CLOCKS_APART
+    old = [hold.request_id for _, hold in opened if hold.created_at < may_be_gone]
+    if old:
+        finished = known_requests(connection, old)
+        opened = [pair for pair in opened if pair[1].request_id not in finished]
     rows = [_hold_row(writer, hold, "open", None) for writer, hold in opened]
     changes = ("amount_pico", "expires_at", "claims")
 

@@ -5,6 +5,8 @@ Hard conditions: scope, tier, capabilities, place, context, cost cap. Nothing th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gateway.catalog import Model
 from gateway.config_policies import Sla
 from gateway.money import amount_for
@@ -36,6 +38,30 @@ def admit(ask: Ask, score: Score | None) -> tuple[list[Candidate], list[Rejected
     return possible, rejected
 
 
+def is_placed(model: Model, local_only: bool, regions: frozenset[str] | None) -> bool:
+    """Whether a deployment stands where it must. One that may run in several regions must be allowed in all of them."""
+    return (model.local or not local_only) and (regions is None or bool(model.regions and model.regions <= regions))
+
+
+def tiers_left(
+    models: Iterable[Model],
+    tier: str | None,
+    tiers: frozenset[str] | None,
+    names: frozenset[str] | None,
+    local_only: bool,
+    regions: frozenset[str] | None,
+) -> frozenset[str]:
+    """The tiers among which a promise is kept: those of the models that scope and place leave."""
+    return frozenset([
+        model.tier
+        for model in models
+        if (tier is None or model.tier == tier)
+        and (tiers is None or model.tier in tiers)
+        and (names is None or model.name in names)
+        and is_placed(model, local_only, regions)
+    ])  # fmt: skip
+
+
 def _obstacle(model: Model, worst_cost: int, ask: Ask) -> str | None:
     """Why this deployment must not answer; None when it may."""
     if ask.tier is not None and model.tier != ask.tier:
@@ -46,7 +72,7 @@ def _obstacle(model: Model, worst_cost: int, ask: Ask) -> str | None:
         return "the key may not use this model"
     if ask.local_only and not model.local:
         return "it is not local"
-    if ask.regions is not None and not (model.regions and model.regions <= ask.regions):
+    if ask.regions is not None and not is_placed(model, False, ask.regions):
         runs = f"it runs in {', '.join(sorted(model.regions))}" if model.regions else "where it runs is not configured"
         return f"{runs}, and only {', '.join(sorted(ask.regions)) or 'no region'} is allowed"
     if ask.needs and model.capabilities is not None and not ask.needs <= model.capabilities:
@@ -70,13 +96,15 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
         interval = ability.quality(score) if ability is not None else score.quality[tier]
     written = min(round(tokens), ask.output_tokens or model.max_output)
     seconds = state.seconds(written)
-    cached = min(ask.cached.get(model.index, 0), ask.input_tokens)
+    cached = min(ask.cached.get(model.index, 0), ask.input_tokens) if ask.cached else 0
     # What has no price may cost all that is held for it.
     expected = worst_cost
     if sheet is not UNPRICED_SHEET:
         price = sheet.at(ask.input_tokens, ask.service_tier)
         expected = _price(price, ask.input_tokens, cached, written * ask.choices, seconds)
-    burden, behind = _burden(model, state, seconds, ask)
+    burden, behind = 0, None
+    if state.failing or ask.premium_spent or ask.sla is not None:
+        burden, behind = _burden(model, state, seconds, ask)
     return Candidate(
         model,
         interval.p if interval is not None else None,

@@ -40,9 +40,7 @@ class Knowledge:
         await self.policies.close()
 
 
-def make_knowledge(
-    catalog: Catalog, database: Database, costs: Costs, make: Make, abilities: AbilitiesOf
-) -> Knowledge:
+def make_knowledge(catalog: Catalog, database: Database, costs: Costs, make: Make, abilities: AbilitiesOf) -> Knowledge:
     """Knowledge of a catalog, of which nothing is read or learnt yet; `costs` are the prices of the moment."""
     return Knowledge(
         policies=LivePolicies(catalog, database),

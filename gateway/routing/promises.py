@@ -83,11 +83,9 @@ class Promises:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def worth(
-        self, artifact: str, confidence: float, floor: float, tier: str | None, allowed: frozenset[str] | None
-    ) -> float | None:
-        """Pico-USD per unit of quality that keeps `floor`; None while it is not known."""
-        wanted = Wanted(artifact, confidence, self._tiers(tier, allowed))
+    def worth(self, artifact: str, confidence: float, floor: float, tiers: frozenset[str] | None) -> float | None:
+        """Pico-USD per unit of quality that keeps `floor` among these tiers (None: all); None while it is not known."""
+        wanted = Wanted(artifact, confidence, self._all if tiers is None else tiers & self._all)
         table = self._tables.get(wanted)
         if table is not None:
             return table.worth_for(floor)
@@ -122,10 +120,6 @@ class Promises:
         except Exception as error:  # requests keep the stricter rule; a table is never worth an outage
             logger.warning("no promise can be made with artifact %s: %s", wanted.artifact, error)
             return None
-
-    def _tiers(self, tier: str | None, allowed: frozenset[str] | None) -> frozenset[str]:
-        tiers = self._all if tier is None else frozenset({tier})
-        return tiers if allowed is None else tiers & allowed
 
     async def _keep_right(self) -> None:
         while True:

@@ -8,7 +8,7 @@ import numpy as np
 
 from router_models.evaluation.scored import Doubles, Names, Scored
 from router_models.tiers import Tier
-from router_models.training.calibrate import CELL_PROMPTS, calibration_error
+from router_models.training.calibrate import CELL_PROMPTS, calibration_error, domain_gap
 
 WANTED_PROMPTS = 100
 
@@ -17,7 +17,8 @@ def quality_report(scored: Scored, tier: Tier, means: dict[str, float]) -> dict[
     """Errors of P(good answer) for one tier; "guess" is the training mean of the prompt's domain, or of everything.
 
     `ece` bins by prediction; `brier` is the mean squared error against the tier's mean score; `coverage` is the share
-    of cells (domain x fifth of the predictions) whose recorded rate lies between the cell's mean low and mean high.
+    of cells (model x domain x fifth of the predictions) whose recorded rate lies between the cell's mean low and mean high.
+    `domain_gap`: mean distance of a domain's predicted from its recorded rate.
     """
     known = ~np.isnan(scored.rate[tier])
     part = scored.take(known)
@@ -35,6 +36,7 @@ def quality_report(scored: Scored, tier: Tier, means: dict[str, float]) -> dict[
         "brier_domain_mean": round(float(np.mean((guess - rate) ** 2)), 4),
         "brier_global_mean": round(float(np.mean((means[""] - rate) ** 2)), 4),
         "coverage": _coverage(part, tier),
+        "domain_gap": domain_gap(probability, rate, part.domains),
         "reliability": _reliability(probability, rate),
         "worst_domain": _worst_domain(part.domains, probability, rate),
     }
@@ -70,14 +72,18 @@ def _reliability(probability: Doubles, rate: Doubles) -> list[dict[str, float]]:
 
 
 def _coverage(scored: Scored, tier: Tier) -> float | None:
+    """Share of cells whose recorded rate lies between the cell's mean low and mean high.
+
+    A cell is a model of the tier, a domain and a fifth of its prompts by prediction: an operator's tier is one model, too.
+    """
+    answers = scored.answers[scored.answers["tier"] == tier]
     hits: list[bool] = []
-    for name in np.unique(scored.domains):
-        rows = np.flatnonzero(scored.domains == name)
-        order = rows[np.argsort(scored.probability[tier][rows], kind="stable")]
-        for cell in np.array_split(order, 5):
+    for _, part in answers.groupby(["model", scored.domains[answers["place"].to_numpy()]]):
+        rows, score = part["place"].to_numpy(), part["score"].to_numpy()
+        for cell in np.array_split(np.argsort(scored.probability[tier][rows], kind="stable"), 5):
             if cell.size >= CELL_PROMPTS:
-                observed = scored.rate[tier][cell].mean()
-                hits.append(bool(scored.low[tier][cell].mean() <= observed <= scored.high[tier][cell].mean()))
+                low, high = scored.low[tier][rows[cell]].mean(), scored.high[tier][rows[cell]].mean()
+                hits.append(bool(low <= score[cell].mean() <= high))
     return round(float(np.mean(hits)), 3) if hits else None
 
 

@@ -17,6 +17,7 @@ from router_models.evaluation.nine_models import nine_models_report
 from router_models.evaluation.origin import origin
 from router_models.evaluation.paired import load_pairs
 from router_models.evaluation.promises import promises_report, worths_report
+from router_models.evaluation.reasoning import thinking_report
 from router_models.evaluation.routellm import Doubles, PairedOutcomes, apgr, curve, gap_recovered
 from router_models.evaluation.routing import routing_report
 from router_models.evaluation.scored import domain_means, score_unseen
@@ -47,7 +48,7 @@ def evaluate(folder: Path, router: Router, seed: int) -> dict[str, Any]:
     return {
         **origin(),
         "artifact": router.version,
-        "microseconds_per_score": speed_report(router),
+        "microseconds_per_score": speed_report(router, pairs["mmlu_test"].prompts if "mmlu_test" in pairs else ()),
         "routellm": {name: _pair_report(data, router, learnt, seed) for name, data in pairs.items()},
         "few_labels": {name: few_labels_report(data, router, seed) for name, data in pairs.items() if name in LABELS},
         "nine_models": nine_models_report(tables, router, seed),
@@ -65,6 +66,7 @@ def evaluate(folder: Path, router: Router, seed: int) -> dict[str, Any]:
             "seen_domains": {tier: token_report(seen, tier) for tier in TIERS},
             "unseen_domains": {tier: token_report(unseen, tier) for tier in TIERS},
         },
+        "thinking": thinking_report(tables, router, seed),
         "called_unfamiliar": {
             name: round(float(scored.unfamiliar[scored.domains == name].mean()), 4)
             for name in sorted(set(scored.domains.tolist()))
@@ -81,7 +83,6 @@ def _pair_report(data: PairedOutcomes, router: Router, learnt: Mapping[str, Rank
     methods = {
         "artifact": np.array([score.rank for score in scores]),
         "artifact_difficulty": np.array([score.difficulty for score in scores]),
-        "artifact_gain": np.array([score.gain for score in scores]),
         "length": length(data.prompts),
         **{name: rank(data.prompts) for name, rank in learnt.items()},
         "subject_gain_leave_one_out": subject_gain(data),

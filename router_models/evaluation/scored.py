@@ -21,7 +21,8 @@ class Scored:
     """N prompts the artifact was not trained on; recorded values are NaN where no model of the tier answered.
 
     `probability`, `low`, `high`, `tokens` are predictions and `rate` (mean score of the tier's models), `used` (mean
-    output tokens) recorded values, all by tier and of shape (N,). `seen_domain`: training had other prompts of it.
+    output tokens) recorded values, all by tier and of shape (N,). `seen_domain`: training had other prompts of it. `answers`
+    are the outcomes of single models: place (0..N-1), model, tier, score.
     """
 
     domains: Names
@@ -34,13 +35,29 @@ class Scored:
     tokens: dict[Tier, Doubles]
     rate: dict[Tier, Doubles]
     used: dict[Tier, Doubles]
+    answers: pd.DataFrame
 
     def take(self, rows: NDArray[np.bool_]) -> Scored:
         """Only the prompts marked in `rows`, shape (N,)."""
         by_tier = (self.probability, self.low, self.high, self.tokens, self.rate, self.used)
-        cut = [{tier: values[rows] for tier, values in each.items()} for each in by_tier]
-        flat = (self.domains[rows], self.seen_domain[rows], self.unfamiliar[rows], self.characters[rows])
-        return Scored(*flat, *cut)
+        probability, low, high, tokens, rate, used = (
+            {tier: values[rows] for tier, values in each.items()} for each in by_tier
+        )
+        places = np.cumsum(rows) - 1
+        answers = self.answers[rows[self.answers["place"].to_numpy()]]
+        return Scored(
+            domains=self.domains[rows],
+            seen_domain=self.seen_domain[rows],
+            unfamiliar=self.unfamiliar[rows],
+            characters=self.characters[rows],
+            probability=probability,
+            low=low,
+            high=high,
+            tokens=tokens,
+            rate=rate,
+            used=used,
+            answers=answers.assign(place=places[answers["place"].to_numpy()]),
+        )
 
 
 def score_unseen(tables: Tables, router: Router) -> Scored:
@@ -62,6 +79,21 @@ def score_unseen(tables: Tables, router: Router) -> Scored:
         tokens={tier: np.array([score.expected_output_tokens[tier] for score in scores]) for tier in TIERS},
         rate={tier: _mean(recorded, "score", tier, prompts.index) for tier in TIERS},
         used={tier: _mean(recorded, "out_tokens", tier, prompts.index) for tier in TIERS},
+        answers=_answers(recorded, prompts.index),
+    )
+
+
+def _answers(recorded: pd.DataFrame, rows: pd.Index[int]) -> pd.DataFrame:
+    place = pd.Series(np.arange(len(rows)), index=rows)
+    known = recorded[recorded["score"].notna() & recorded["tier"].notna()]
+    place = place.reindex(known["row"])
+    return pd.DataFrame(
+        {
+            "place": place.to_numpy(dtype=np.int64),
+            "model": known["model"].to_numpy(dtype=str),
+            "tier": known["tier"].to_numpy(dtype=str),
+            "score": known["score"].clip(0.0, 1.0).to_numpy(dtype=np.float64),
+        }
     )
 
 

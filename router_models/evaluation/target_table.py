@@ -89,9 +89,7 @@ def _pair(name: str, values: dict[str, Any]) -> str:
     simple = f"tfidf {_short(values['tfidf_logistic_regression']['apgr'])}"
     subject = values.get("subject_gain_leave_one_out")
     simple += f", subject mean (labels) {_short(subject['apgr'])}" if subject else ""
-    others = (
-        f"difficulty {_short(values['artifact_difficulty']['apgr'])}, gain {_short(values['artifact_gain']['apgr'])}"
-    )
+    others = f"difficulty {_short(values['artifact_difficulty']['apgr'])}"
     return (
         f"| {name} APGR, unseen | {PUBLISHED[name]} | {_short(values['length']['apgr'])} | {simple} "
         f"| {_interval(values['artifact'], 'apgr')}; {others} | >= {TARGETS[name]} |"

@@ -90,9 +90,13 @@ def whitening(landmarks: Floats) -> Doubles:
 def fit_head(near: Doubles, white: Doubles, core: Floats, domains: Names, target: Doubles, levels: bool = True) -> Head:
     """Fit one head to `target` (N,), NaN where nothing was recorded; `near` (N, L) are resemblances to the landmarks.
 
-    Without `levels` only the first step is done: the head ranks prompts of one domain and is about 0 on average.
+    With too few known targets the head is their mean, or 0. Without `levels` only the first step is done:
+    the head ranks prompts of one domain and is about 0 on average.
     """
     known = np.flatnonzero(~np.isnan(target))
+    if known.size < WANTED_IN_DOMAIN:
+        constant = float(target[known].mean()) if known.size else 0.0
+        return Head(np.zeros(near.shape[1]), np.zeros(CORE), constant)
     columns = np.concatenate((near[known] @ white, CORE_FREEDOM * core[known].astype(np.float64)), axis=1)
     names, value = domains[known], target[known]
     within = _within(columns, names, value)

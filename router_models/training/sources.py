@@ -1,129 +1,135 @@
-"""python -m router_models.training.sources --out DIR: fetch public outcome tables into the layout that training reads.
+"""python -m router_models.training.sources --out DIR: build the training and evaluation tables from their public sources.
 
-Fetched so far: RouteLLM's MMLU and GSM8K outcomes (Apache-2.0), which `router_models.evaluation` needs. The sets
-that are trained on (MMLU-Pro, ZeroEval, LLMRouter, LLMDrift) are not fetched yet: see docs/routing.md. A download that
-fails is named and nothing is written.
+Files come from fixed commits and are checked against their git ids (`public_files`). A download that fails, or a file that is
+not the known one, is named and nothing is written.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import io
+import json
 import re
 import sys
+import urllib.parse
 import urllib.request
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from router_models.errors import RouterError, TrainingDataError
+from router_models.training.data import EVALUATION_ONLY
+from router_models.training.public_files import REPOSITORIES, Repository
+from router_models.training.public_parsers import Part, parse, stem_key
 
-ROUTELLM = "https://raw.githubusercontent.com/lm-sys/RouteLLM/0b64fdafe049e596a3f5657c219329f24af24198"
+ADDRESS = "https://raw.githubusercontent.com"
 SECONDS = 60
-MODELS = ("mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview")
-# GSM8K's file spells the weak model otherwise.
-GSM8K_COLUMNS = {"mixtral-8x7b-instruct-v0.1": MODELS[0]}
-MMLU_SUBJECTS = """
-    abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
-    college_computer_science college_mathematics college_medicine college_physics computer_security
-    conceptual_physics econometrics electrical_engineering elementary_mathematics formal_logic global_facts
-    high_school_biology high_school_chemistry high_school_computer_science high_school_european_history
-    high_school_geography high_school_government_and_politics high_school_macroeconomics high_school_mathematics
-    high_school_microeconomics high_school_physics high_school_psychology high_school_statistics
-    high_school_us_history high_school_world_history human_aging human_sexuality international_law jurisprudence
-    logical_fallacies machine_learning management marketing medical_genetics miscellaneous moral_disputes
-    moral_scenarios nutrition philosophy prehistory professional_accounting professional_law
-    professional_medicine professional_psychology public_relations security_studies sociology us_foreign_policy
-    virology world_religions
-""".split()  # noqa: SIM905 (57 names in a list literal are 57 lines)
+# Words in a row that two prompts of different sets share only when one repeats the other.
+WORDS_IN_A_ROW = 13
+_EXCLUDED = "contaminated_prompts.jsonl"
+_EXCLUDED_SETS = {"mmlu": "mmlu_test", "gsm8k": "gsm8k_test", "mt_bench": "mt_bench"}
 
 
-def stem_key(question: str) -> str:
-    """16 hex digits that name a question whatever its case and punctuation; options must be cut off before."""
-    plain = re.sub(r"[^a-z0-9]+", " ", question.lower()).strip()
-    return hashlib.sha1(plain.encode(), usedforsecurity=False).hexdigest()[:16]
+def fetch(
+    folder: Path,
+    wanted: Iterable[str] = tuple(REPOSITORIES),
+    base: str = ADDRESS,
+    repositories: Mapping[str, Repository] = REPOSITORIES,
+) -> int:
+    """Write prompts, outcomes, overlaps and the protocol's exclusions to `folder`; returns the number of prompts.
 
-
-def fetch_routellm(folder: Path, base: str = ROUTELLM) -> int:
-    """Write prompts, outcomes and an empty list of overlaps to `folder`; returns the number of prompts.
-
-    `base` is the address of a checkout, also file://. Raises TrainingDataError.
+    `base` is where repositories lie as OWNER/NAME/COMMIT/PATH, also file://. Raises TrainingDataError.
     """
-    parts = [_gsm8k(_table(f"{base}/routellm/evals/gsm8k/gsm8k_responses.csv"))]
-    for subject in MMLU_SUBJECTS:
-        table = _table(f"{base}/routellm/evals/mmlu/responses/mmlu_{subject}.csv")
-        parts.append(_rows("mmlu_test", subject, subject, table))
-    prompts = pd.concat([prompt for prompt, _ in parts], ignore_index=True)
-    outcomes = pd.concat([outcome for _, outcome in parts], ignore_index=True)
+    part = Part()
+    excluded: dict[str, list[str]] = {}
+    for source in wanted:
+        repository = repositories[source]
+        for path, identity in repository.files.items():
+            content = _read(base, repository, path, identity)
+            if path.endswith(_EXCLUDED):
+                excluded[_EXCLUDED_SETS[Path(path).parent.name]] = _excluded_prompts(content)
+            else:
+                parse(source, path, content, part)
+    part.outcomes[:] = [row for row in part.outcomes if (row["dataset"], row["prompt_id"]) in part.prompts]
+    prompts = pd.DataFrame(part.prompts.values())
     folder.mkdir(parents=True, exist_ok=True)
     prompts.to_parquet(folder / "prompts.parquet", index=False)
-    outcomes.to_parquet(folder / "outcomes.parquet", index=False)
-    none = pd.DataFrame({"dataset": [], "prompt_id": []}, dtype=str)
-    none.to_parquet(folder / "overlap_with_routellm_eval.parquet", index=False)
+    pd.DataFrame(part.outcomes).to_parquet(folder / "outcomes.parquet", index=False)
+    overlaps(prompts).to_parquet(folder / "overlap_with_routellm_eval.parquet", index=False)
+    _exclusions(prompts, excluded).to_csv(folder / "routellm_excluded.csv", index=False)
     return len(prompts)
 
 
-def _gsm8k(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return _rows("gsm8k_test", "test", "math_word", table.rename(columns=GSM8K_COLUMNS))
+def overlaps(prompts: pd.DataFrame) -> pd.DataFrame:
+    """Prompts of other sets that share WORDS_IN_A_ROW words with a prompt of the evaluation (dataset, prompt_id).
+
+    Equal questions are found by their stem keys when tables are loaded, however short they are.
+    """
+    tested = prompts["dataset"].isin(EVALUATION_ONLY)
+    known = {run for text in prompts.loc[tested, "prompt"] for run in _runs(text)}
+    others = prompts[~tested]
+    repeats = [any(run in known for run in _runs(text)) for text in others["prompt"]]
+    return others.loc[repeats, ["dataset", "prompt_id"]].reset_index(drop=True)
 
 
-def _rows(dataset: str, prefix: str, category: str, table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """One file as rows of prompts and of outcomes; prompts are numbered in the file's order."""
-    missing = [column for column in ("prompt", *MODELS) if column not in table.columns]
-    if missing:
-        raise TrainingDataError(f"the file of {dataset} {category!r} lacks the columns {missing!r}; was it changed?")
-    identities = [f"{prefix}-{number:04d}" for number in range(len(table))]
-    questions = [re.split(r"\nA\. ", prompt)[0] for prompt in table["prompt"]]
-    prompts = pd.DataFrame(
-        {
-            "dataset": dataset,
-            "prompt_id": identities,
-            "prompt": table["prompt"],
-            "category": category,
-            "stem_key": [stem_key(question) for question in questions],
-        }
-    )
-    outcomes = [
-        pd.DataFrame(
-            {
-                "dataset": dataset,
-                "prompt_id": identities,
-                "model": model,
-                "score": (table[model] == "True").astype(float),
-                "out_tokens": float("nan"),
-            }
-        )
-        for model in MODELS
-    ]
-    return prompts, pd.concat(outcomes, ignore_index=True)
+def _runs(text: str) -> Iterable[int]:
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return (hash(tuple(words[at : at + WORDS_IN_A_ROW])) for at in range(len(words) - WORDS_IN_A_ROW + 1))
 
 
-def _table(address: str) -> pd.DataFrame:
+def _exclusions(prompts: pd.DataFrame, excluded: Mapping[str, list[str]]) -> pd.DataFrame:
+    """What the protocol leaves out, by the text of its prompts; a question of MT-Bench by its first turn."""
+    found = []
+    for dataset, texts in excluded.items():
+        stems = {stem_key(re.split(r"\nA\. ", text)[0]) for text in texts}
+        names = prompts.loc[(prompts["dataset"] == dataset) & prompts["stem_key"].isin(stems), "prompt_id"].astype(str)
+        found += [(dataset, name) for name in sorted({re.sub(r"-t\d+$", "-t1", name) for name in names})]
+    return pd.DataFrame(found, columns=["dataset", "prompt_id"])
+
+
+def _excluded_prompts(content: bytes) -> list[str]:
+    return [str(json.loads(line)["eval_prompt"]) for line in content.decode().splitlines() if line.strip()]
+
+
+def _read(base: str, repository: Repository, path: str, identity: str) -> bytes:
+    address = f"{base}/{repository.name}/{repository.commit}/{urllib.parse.quote(path)}"
     try:
         with urllib.request.urlopen(address, timeout=SECONDS) as reply:  # noqa: S310 (fixed addresses, or the caller's own)
-            content = reply.read()
-        return pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+            content: bytes = reply.read()
     except (OSError, ValueError) as error:
-        raise TrainingDataError(f"{address!r} cannot be fetched or read: {error}") from error
+        raise TrainingDataError(f"{address!r} cannot be fetched: {error}") from error
+    if git_id(content) != identity:
+        raise TrainingDataError(f"{address!r} is not the known file: its git id is {git_id(content)}, not {identity}")
+    return content
+
+
+def git_id(content: bytes) -> str:
+    """SHA-1 of the content as git names it."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m router_models.training.sources", description="Fetch public tables."
+        prog="python -m router_models.training.sources", description="Build the tables from public sources."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write the tables to")
-    parser.add_argument("--routellm", default=ROUTELLM, help="address of a RouteLLM checkout")
+    parser.add_argument(
+        "--only", nargs="+", choices=tuple(REPOSITORIES), default=tuple(REPOSITORIES), help="some sources"
+    )
+    parser.add_argument("--base", default=ADDRESS, help="where OWNER/NAME/COMMIT/PATH lies (default: GitHub)")
     chosen = parser.parse_args(arguments)
     try:
-        count = fetch_routellm(chosen.out, chosen.routellm)
+        count = fetch(chosen.out, chosen.only, chosen.base)
     except RouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"wrote {count} prompts to {str(chosen.out)!r}")
+    print(f"wrote {count} prompts of {', '.join(chosen.only)} to {str(chosen.out)!r}")
     return 0
 
+
+__all__ = ["fetch", "git_id", "main", "overlaps", "stem_key"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,13 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from router_models import embedder
-from router_models.artifact import Artifact, Weights, save
+from router_models.artifact import HEADS, LENGTH, Artifact, Weights, save
+from router_models.curves import log_tokens_of
 from router_models.embedder import Embedder
 from router_models.errors import TrainingDataError
 from router_models.features import Floats
 from router_models.floor import CalibrationSample
 from router_models.router import Router
-from router_models.tiers import TIERS, Tier
+from router_models.tiers import TIERS
 from router_models.training.calibrate import Calibrated, calibrate
 from router_models.training.corpus import (
     Corpus,
@@ -37,6 +38,7 @@ from router_models.training.corpus import (
 from router_models.training.data import Tables
 from router_models.training.fit import (
     Fold,
+    Head,
     Names,
     choose_landmarks,
     domain_folds,
@@ -46,9 +48,11 @@ from router_models.training.fit import (
     stem_folds,
     whitening,
 )
-from router_models.training.item_response import Scale, fit_scale
+from router_models.training.item_response import Scale
 from router_models.training.population import Population, learn_population, shown_of
 from router_models.training.sample import draw_sample, sample_card
+from router_models.training.targets import PREDICTED_THINKING, Targets, checked, read_answers, read_targets
+from router_models.training.thinking import believed
 
 NAME = "kernel"
 SAMPLE_DRAWN = "recorded prompts with int(stem_key, 16) % 8 == 3 that are not held out"
@@ -66,25 +70,6 @@ class Trained:
     version: str
     path: Path
     card: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What is learnt about the N prompts of the corpus; NaN where nothing was recorded.
-
-    `ease` (N,): minus the difficulty of the item-response scale. `rate[tier]` (N,): mean score of the tier's models.
-    `log_tokens[tier]` (N,): mean of log output tokens of the tier's models.
-    """
-
-    ease: Doubles
-    rate: dict[Tier, Doubles]
-    log_tokens: dict[Tier, Doubles]
-    scale: Scale
-
-    @property
-    def heads(self) -> list[Doubles]:
-        """What has to be predicted: ease, then log tokens by tier."""
-        return [self.ease, *(self.log_tokens[tier] for tier in TIERS)]
 
 
 @dataclass(frozen=True)
@@ -114,18 +99,27 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     domains, stems = (prompts[column].to_numpy(dtype=str) for column in ("domain", "stem_key"))
     landmarks = choose_landmarks(domains, seed)
     ground = Ground(points(corpus, scaling), standard_core(corpus, scaling), domains, stems, landmarks)
-    marks = ground.points[landmarks]
-    near, white = resemblance(ground.points, marks), whitening(marks)
-    ease, *logs = (fit_head(near, white, ground.core, domains, _checked(target)) for target in targets.heads)
-    heads = [ease, longer_is_harder(fit_head(near, white, ground.core, domains, targets.ease, levels=False)), *logs]
-    by_stem = _predict(ground, targets, stem_folds(stems, seed))
-    by_domain = _predict(ground, targets, domain_folds(domains))
+    by_stem = _predict(ground, targets.heads, stem_folds(stems, seed))
+    by_domain = _predict(ground, targets.heads, domain_folds(domains))
     seen = seen_table(corpus, len(table.vocabulary))
     shares = _unseen(corpus, stems, seed, len(table.vocabulary))
-    calibrated = calibrate(by_stem, by_domain, shares, targets.ease, targets.rate, domains)
-    factors = [_token_factor(targets.log_tokens[tier], by_stem.value[:, 1 + i]) for i, tier in enumerate(TIERS)]
-    shown = shown_of(by_stem.value[:, 0], by_stem.value[:, 1], factors[0])
+
+    def own_levels(target: Doubles) -> tuple[Doubles, Doubles]:
+        columns = list(target.T)
+        folds = stem_folds(stems, seed), domain_folds(domains)
+        stem, domain = (np.nan_to_num(_predict(ground, columns, each).value) for each in folds)
+        return stem, domain
+
+    rates = np.stack([targets.rate[tier] for tier in TIERS], axis=1)
+    answers = read_answers(prompts.index, recorded, domains, ~np.isnan(by_domain.value[:, 0]))
+    calibrated = calibrate(by_stem, by_domain, shares, targets.ease, rates, domains, answers, own_levels)
+    marks = ground.points[landmarks]
+    heads = _fit_heads(ground, targets, calibrated.own_levels)
+    factors, logs = _token_factors(targets, by_stem.value, calibrated.near.familiarity)
+    shown = shown_of(by_stem.value[:, 0], logs, factors[0])
     population = learn_population(shown.values, recorded, prompts.index, domains)
+    mean, certain, thinking = believed(targets.thinking.gain, by_domain.value[:, PREDICTED_THINKING], domains)
+    reasoning = _token_factor(targets.thinking.log_written, by_stem.value[:, PREDICTED_THINKING + 1])
     weights = Weights(
         centre=scaling.centre,
         scale=scaling.scale,
@@ -137,11 +131,14 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
         core=np.stack([head.core for head in heads], axis=1).astype(np.float32),
         bias=np.array([head.bias for head in heads], dtype=np.float32),
         familiarity=calibrated.familiarity,
-        knots=calibrated.knots,
-        slope=calibrated.slope,
-        offset=calibrated.offset,
+        shrink=calibrated.curves.shrink,
+        knots=calibrated.curves.knots,
+        slope=calibrated.curves.slope,
+        offset=calibrated.curves.offset,
         half_width=calibrated.half_width,
+        token_offset=targets.lengths.tier,
         token_factor=np.array(factors),
+        thinking=np.array([mean, certain, reasoning]),
         limits=np.array([float(np.nanquantile(shares, UNSEEN_QUANTILE)), calibrated.familiarity_limit]),
         shown=np.array([shown.middle, shown.spread, population.missed]),
         prior=population.mean,
@@ -152,6 +149,7 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     )
     names = [str(name) for name in population.domains]
     card = _card(prompts, recorded, targets.scale, calibrated, population, weights, table)
+    card["thinking"] = {**thinking, "believed_of_unfamiliar": round(certain, 3)}
     made = Artifact(NAME, weights, tuple(names), tuple(population.models), card, table, CalibrationSample.empty())
     sample = draw_sample(Router(made), tables)
     card["calibration_sample"] = sample_card(sample, SAMPLE_DRAWN)
@@ -159,34 +157,30 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     return Trained(version, out, card)
 
 
-def read_targets(rows: pd.Index[int], recorded: pd.DataFrame) -> Targets:
-    """Targets for the prompts in `rows` from their recorded outcomes."""
-    scored = recorded[recorded["score"].notna()]
-    scored = scored.assign(score=scored["score"].clip(0.0, 1.0))
-    scale = fit_scale(scored)
-    ease = -pd.Series(scale.difficulty, dtype="float64").reindex(rows).to_numpy()
-    written = recorded[recorded["out_tokens"].notna()]
-    written = written.assign(log_tokens=np.log(written["out_tokens"].clip(lower=1.0)))
-    rate = {tier: _mean(scored, "score", tier, rows) for tier in TIERS}
-    log_tokens = {tier: _mean(written, "log_tokens", tier, rows) for tier in TIERS}
-    return Targets(ease, rate, log_tokens, scale)
+def _fit_heads(ground: Ground, targets: Targets, own_levels: Doubles) -> list[Head]:
+    """All heads on all prompts, in the order of the artifact."""
+    near, white = (
+        resemblance(ground.points, ground.points[ground.landmarks]),
+        whitening(ground.points[ground.landmarks]),
+    )
+    core, domains = ground.core, ground.domains
+    ease, *logs = (fit_head(near, white, core, domains, checked(target)) for target in targets.needed)
+    kind = longer_is_harder(fit_head(near, white, core, domains, targets.ease, levels=False))
+    others = [fit_head(near, white, core, domains, target) for target in (*own_levels.T, *targets.others)]
+    return [ease, kind, *logs, *others]
 
 
-def _mean(table: pd.DataFrame, column: str, tier: Tier, rows: pd.Index[int]) -> Doubles:
-    means = table[table["tier"] == tier].groupby("row")[column].mean()
-    result: Doubles = means.reindex(rows).to_numpy(dtype=np.float64)
-    return result
+def _predict(ground: Ground, targets: list[Doubles], folds: Any) -> Any:
+    return predict_unseen(ground.points, ground.core, ground.domains, targets, ground.landmarks, folds)
 
 
-def _checked(target: Doubles) -> Doubles:
-    count = int(np.count_nonzero(~np.isnan(target)))
-    if count < WANTED_PROMPTS:
-        raise TrainingDataError(f"{count} prompts with outcomes of a tier are too few; need {WANTED_PROMPTS}")
-    return target
-
-
-def _predict(ground: Ground, targets: Targets, folds: Any) -> Any:
-    return predict_unseen(ground.points, ground.core, ground.domains, targets.heads, ground.landmarks, folds)
+def _token_factors(targets: Targets, predicted: Doubles, familiarity: Doubles) -> tuple[list[float], Doubles]:
+    """Factors by tier, and the predicted log tokens (N,) of the first, for prompts that heads had not seen."""
+    heads = np.zeros((len(predicted), HEADS))
+    heads[:, 2 : 2 + len(TIERS)] = predicted[:, 1 : 1 + len(TIERS)]
+    heads[:, 2 + LENGTH] = predicted[:, 1 + len(TIERS)]
+    logs = log_tokens_of(heads, familiarity, targets.lengths.tier)
+    return [_token_factor(targets.log_tokens[tier], logs[:, i]) for i, tier in enumerate(TIERS)], logs[:, 0]
 
 
 def _token_factor(log_tokens: Doubles, predicted: Doubles) -> float:

@@ -117,6 +117,13 @@ def test_a_month_is_reconciled_and_signed_off(admin: httpx.Client) -> None:
     assert refused(admin.post("/reconciliation/sign-offs", json=month))[0] == 409
     listed = admin.get("/reconciliation/sign-offs", params={"kind": "provider", "period": "2026-09"}).json()
     assert [each["id"] for each in listed["sign_offs"]] == [signed["id"]]
+    audited = [
+        entry for entry in admin.get("/audit").json()["entries"] if entry["action"].startswith("reconciliation.")
+    ]
+    assert [(entry["actor"], entry["action"], entry["object"]) for entry in audited] == [
+        ("admin key", "reconciliation.sign_off", "provider openai 2026-09"),
+        ("admin key", "reconciliation.accept", run["id"]),
+    ]
     assert admin.get("/ledger/verify").json()["ok"]
 
 

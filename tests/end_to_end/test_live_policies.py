@@ -78,7 +78,8 @@ def where_questions_go(running: Gateway, **more: Any) -> list[str]:
 def calls(upstreams: tuple[Upstream, Upstream]) -> list[int]:
     """How often `small` and `large` were asked."""
     return [
-        each.calls().get(name, {}).get("calls", 0) for each, name in zip(upstreams, ("small", "large"), strict=True)
+        each.calls()["models"].get(name, {}).get("calls", 0)
+        for each, name in zip(upstreams, ("small", "large"), strict=True)
     ]
 
 

@@ -49,6 +49,7 @@ events = st.builds(
     made, moments, st.lists(calls, max_size=4), tenant=names, key_name=names, project=names | st.none(),
     tier=st.sampled_from(["economy", None]), outcome=st.sampled_from(["completed", "failed"]),
     end_user=names | st.none(), session_id=names | st.none(), requested_model=st.text(max_size=3),
+    tags=st.lists(names, max_size=3).map(tuple),
 )  # fmt: skip
 
 
@@ -106,4 +107,4 @@ def test_pieces_of_a_period_touch_and_cover_it(since: datetime | None, until: da
 
 def test_what_only_rows_know_is_not_asked_of_roll_ups() -> None:
     assert in_rollups(("tenant", "model", "day", "outcome", "project"))
-    assert not any(in_rollups((name,)) for name in ("session", "user", "requested_model"))
+    assert not any(in_rollups((name,)) for name in ("session", "user", "requested_model", "tag"))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from router_models import Router, sealed
-from router_models.artifact import BUNDLED, load, save
+from router_models.artifact import BUNDLED, HEADS, load, save
 from router_models.errors import (
     ArtifactCorruptError,
     ArtifactError,
@@ -100,7 +100,7 @@ def test_other_tiers_are_refused(tmp_path: Path) -> None:
 
 def test_changed_numbers_fail_the_checksum(tmp_path: Path) -> None:
     with pytest.raises(ArtifactCorruptError, match="checksum"):
-        load(rewritten(tmp_path / "a.npz", {}, {"bias": np.zeros(5, dtype=np.float32)}))
+        load(rewritten(tmp_path / "a.npz", {}, {"bias": np.zeros(HEADS, dtype=np.float32)}))
 
 
 def test_labels_that_nobody_knows_come_back_as_unknown(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_a_kept_prompt_scores_nearly_as_it_did() -> None:
     many = score_kept(ROUTER, kept, odd)
     for row, score in enumerate(scores):
         assert many.quality[row] == pytest.approx([score.quality[tier].p for tier in TIERS], abs=0.02)
-        assert many.tokens[row] == pytest.approx([score.expected_output_tokens[tier] for tier in TIERS], rel=0.05)
+        assert many.tokens[row] == pytest.approx([score.expected_output_tokens[tier] for tier in TIERS], rel=0.15)
 
 
 def test_no_prompts_are_no_error() -> None:

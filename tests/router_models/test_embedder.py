@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from router_models.embedder import BUNDLED, load, save
 from router_models.errors import ArtifactCorruptError, ArtifactNotFoundError
-from router_models.wordpiece import REMEMBERED, WordPiece, words_of
+from router_models.wordpiece import REMEMBERED, WordPiece, read_words, words_of
 
 TABLE = load()
 
@@ -98,3 +98,21 @@ def test_damaged_and_missing_tables_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(bytes(content))
     with pytest.raises(ArtifactCorruptError, match="embedder"):
         load(tmp_path / "bad.npz")
+
+
+MIXED = st.text(
+    st.sampled_from(
+        "abcXYZ019 .,_-?!'\n\té\u0301\u2019\u201c\u2013\u00a0\u00df\u4e2d\u6587\u0438\u0435\u00b0\u00d7\U0001f600"
+    )
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(), MIXED))
+def test_words_read_apart_from_marks_are_the_same_words_and_marks(text: str) -> None:
+    every, found = words_of(text), read_words(text)
+    assert found.every == [word for word in every if word.isalnum()]
+    marks = [mark for mark in every if not mark.isalnum() and mark.isprintable()]
+    assert {mark for mark in found.marks if mark.isprintable()} == set(marks)
+    assert found.marked >= len(marks)
+    assert len(found.marks) == len(set(found.marks))

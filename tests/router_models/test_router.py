@@ -83,7 +83,8 @@ def assert_valid(score: Score) -> None:
         last = each.p
         assert 1.0 <= score.expected_output_tokens[tier] <= 16_384.0
     assert 0.0 <= score.familiarity <= 1.0
-    assert -1.0 < score.gain < 1.0
+    assert -1.0 <= score.thinking_gain <= 1.0
+    assert 1.0 <= score.expected_reasoning_tokens <= 16_384.0
     assert score.out_of_distribution == bool(score.unfamiliar)
     json.dumps(score.as_dict(), allow_nan=False)
 
@@ -145,6 +146,51 @@ def test_an_unfamiliar_prompt_has_wider_intervals_than_the_same_prompt_without_t
         assert (
             unknown.quality[tier].high - unknown.quality[tier].low > known.quality[tier].high - known.quality[tier].low
         )
+
+
+TRAIN = "A train travels 60 miles in 2 hours. What is its speed in miles per hour?"
+
+
+@pytest.mark.parametrize(
+    "facts", [{"tools": True}, {"json_schema": True}, {"tools": True, "json_schema": True}, {"turns": 3}], ids=str
+)
+def test_kinds_of_requests_that_the_data_lack_are_less_familiar_and_have_wider_intervals(facts: dict[str, int]) -> None:
+    plain = RequestText.from_prompt(TRAIN)
+    known, unlike = ROUTER.score(plain), ROUTER.score(dataclasses.replace(plain, **facts))
+    assert unlike.familiarity == pytest.approx(known.familiarity * 0.5 ** len(facts))
+    assert not unlike.out_of_distribution
+    before, after = known.quality["economy"], unlike.quality["economy"]
+    assert after.high - after.low > before.high - before.low
+    assert (unlike.ease, unlike.rank) == (known.ease, known.rank)
+
+
+def test_code_another_language_and_length_are_features_that_move_the_score() -> None:
+    code = "def f(x):\n    return {k: v[0] for k, v in x.items() if k != 'a'}\nWhat does f do?"
+    score, long = ROUTER.score_prompt(TRAIN), ROUTER.score_prompt(TRAIN * 20)
+    assert {
+        score.rank,
+        ROUTER.score_prompt(code).rank,
+        ROUTER.score_prompt(LANGUAGES[6]).rank,
+        long.rank,
+    }.__len__() == 4
+    assert long.rank > score.rank
+
+
+def test_a_calculation_gains_more_from_thinking_than_a_fact_and_takes_longer_reasoning() -> None:
+    hard = ROUTER.score_prompt(
+        "Determine the number of ordered triples $(a, b, c)$ with $\\gcd(a, b, c) = 1$ and $\\text{lcm}(a, b, c) = 2^3 3^5$."
+    )
+    fact = ROUTER.score_prompt("Which gas do plants take in from the air to make their food?")
+    assert hard.thinking_gain > fact.thinking_gain
+    assert hard.expected_reasoning_tokens > fact.expected_reasoning_tokens
+    assert hard.thinking_helps
+    assert not fact.thinking_helps
+
+
+def test_a_score_carries_the_features_that_give_it_again() -> None:
+    score = ROUTER.score_prompt(TRAIN)
+    assert ROUTER.score_features(score.features) == score
+    assert "features" not in score.as_dict()
 
 
 def test_tool_only_messages_are_scored_by_their_text() -> None:

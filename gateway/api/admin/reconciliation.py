@@ -81,7 +81,7 @@ async def decisions(request: Request, actor: Changer, run_id: str, body: Decided
         raise InvalidValue("findings: name findings by number or one class, not both or neither.", param="findings")
     decided = partial(
         decide, services_of(request).database, run_id, body.findings, body.decision, body.reason, _by(actor, body.by),
-        datetime.now(UTC), kind=body.kind,
+        datetime.now(UTC), kind=body.kind, actor=actor.title,
     )  # fmt: skip
     try:
         return (await run_in_threadpool(decided)).as_dict()
@@ -104,7 +104,7 @@ async def sign(request: Request, actor: Changer, body: Signature) -> dict[str, A
     """Sign a month off; 409 says what is missing."""
     signed = partial(
         sign_off, services_of(request).database, body.kind, body.owner, month_of(body.period), _by(actor, body.by), body.note,
-        datetime.now(UTC), force=body.force,
+        datetime.now(UTC), force=body.force, actor=actor.title,
     )  # fmt: skip
     try:
         return (await run_in_threadpool(signed)).as_dict()

@@ -63,7 +63,8 @@ def _used(connection: Connection, database: Database, kind: str, scopes: Iterabl
     used = _charged(connection, database, kind, scopes, span)
     if span.starts_at is None:
         # Shorter windows lie in months that retention keeps.
-        for (tenant, owner), total in removed_money(connection, kind, "charge").items():  # type: ignore[arg-type]
+        owners = [_names(kind, scope)[-1] for scope in scopes]
+        for (tenant, owner), total in removed_money(connection, kind, "charge", owners).items():  # type: ignore[arg-type]
             scope = f"{kind}:{owner}" if kind in ("tenant", "key") else f"{kind}:{tenant}/{owner}"
             used[scope] = used.get(scope, 0) + total
     return used

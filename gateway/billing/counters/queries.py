@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Select, cast, func, literal, select, text
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, cast, func, literal, select, text, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from gateway.billing.retention.queries import removed_money
+from gateway.billing.unpriced.counters import CounterChange
 from gateway.callers import ScopeKind
 from gateway.db.connect import Database
+from gateway.db.job_tables import counter_changes
 from gateway.db.partitions import of_request
 from gateway.db.tables import SETTLED_LATE, TO_GIVE_BACK, UNPRICED_LATE, attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
@@ -69,6 +71,12 @@ def late_charges(connection: Connection, tenant: str | None = None, at_most: int
     return found[:at_most]
 
 
+def pending_changes(connection: Connection, at_most: int) -> list[CounterChange]:
+    """The oldest changes that the shared counters still lack."""
+    query = select(counter_changes).order_by(counter_changes.c.created_at, counter_changes.c.name).limit(at_most)
+    return [CounterChange(row.name, row.tenant, row.changes) for row in connection.execute(query)]
+
+
 def _corrected(connection: Connection, request_id: str, attempts: int, started_at: datetime) -> int:
     """What a request was charged by corrections, once a price was known. They add no tokens."""
     names = [f"{request_id}~{number + 1}" for number in range(attempts)]
@@ -103,7 +111,7 @@ def used(database: Database, counter: str, tenant: str, now: float, *, shared: b
             spent = _within(spent, attempts.c.request_started_at, span)  # partitions are chosen by it
         total = connection.execute(_within(spent, usage_events.c.started_at, span)).scalar_one()
         if span.starts_at is None:  # shorter windows lie in months that retention keeps
-            total += removed_money(connection, kind, "charge").get((tenant, owner), 0)  # type: ignore[arg-type]
+            total += removed_money(connection, kind, "charge", [owner]).get((tenant, owner), 0)  # type: ignore[arg-type]
         return by_job + int(total) + _held(connection, counter, kind, tenant, owner, quantity, span)
 
 
@@ -162,13 +170,23 @@ def _held(
 
 
 def _left_to_the_job(connection: Connection, counter: str, tenant: str) -> int:
-    """What released holds still take from a counter, less the late charges that it lacks. There are seldom any."""
+    """What released holds still take from a counter, less what late charges and rated calls add. There are seldom any."""
     if corrected_as(counter) is None:
         return 0
     query = select(holds.c.claims).where(text(TO_GIVE_BACK), holds.c.tenant == tenant)
     taken = sum(taken for claims in connection.scalars(query) for name, taken in claims if name == counter)
     late = (charge for charge in late_charges(connection, tenant) if counter in charge.counters)
-    return int(taken) - sum(charge.amount(counter) for charge in late)
+    return int(taken) - sum(charge.amount(counter) for charge in late) - _lacking(connection, counter, tenant)
+
+
+def _lacking(connection: Connection, counter: str, tenant: str) -> int:
+    """What pending changes add to a counter, summed in SQL: many calls may be rated at once."""
+    each = func.json_each if connection.dialect.name == "sqlite" else func.json_each_text
+    pairs = each(counter_changes.c.changes).table_valued("key", "value")
+    query = select(func.coalesce(func.sum(cast(pairs.c.value, BigInteger)), 0)).select_from(
+        counter_changes.join(pairs, true())
+    )
+    return int(connection.execute(query.where(counter_changes.c.tenant == tenant, pairs.c.key == counter)).scalar_one())
 
 
 def _of_session(

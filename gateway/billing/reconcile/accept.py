@@ -19,9 +19,11 @@ from gateway.billing.reconcile import queries
 from gateway.billing.reconcile.desk import Kind
 from gateway.billing.reconcile.scope import whose
 from gateway.billing.reconcile.show import Found, Run, load_run, numbers_of
+from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import Conflict
+from gateway.money import format_usd
 
 Decision = Literal["accepted", "disputed"]
 
@@ -36,8 +38,10 @@ def decide(
     now: datetime,
     *,
     kind: Kind | None = None,
+    actor: str | None = None,
 ) -> Run:
-    """Accept or dispute findings of the newest run, all of them or none; `kind` takes every open one of a class.
+    """Accept or dispute findings of the newest run, all of them or none; `kind` takes every open one of a class. The audit
+    log has it as done by `actor`, by default by who decides.
 
     Raises ValueError for an empty reason or name and when nothing is named, UnknownDocument for a run or finding that does
     not exist, Conflict for an older run, a finding without variance, and one that is decided already.
@@ -54,6 +58,16 @@ def decide(
             raise ValueError(f"{run.id} has no open finding that is meant; name findings by number, or a class")
         for each in chosen:
             _decide(connection, run, each, decision, reason.strip(), by.strip(), now)
+        after = {
+            "provider": run.provider,
+            "period": str(run.month),
+            "findings": [each.number for each in chosen],
+            "variance_usd": format_usd(sum(each.variance_pico for each in chosen)),
+            "reason": reason.strip(),
+            "by": by.strip(),
+        }
+        action = "reconciliation.accept" if decision == "accepted" else "reconciliation.dispute"
+        write_audit(connection, actor or by.strip(), now.timestamp(), Change(action, run.id, after=after))
         return load_run(connection, run_id)
 
 

@@ -22,6 +22,7 @@ from gateway.billing.reconcile.book.queries import Whose, book_total
 from gateway.billing.reconcile.scope import whose
 from gateway.billing.reconcile.show import load_run
 from gateway.billing.retention.queries import removed_charge
+from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot, transaction
 from gateway.errors import Conflict
@@ -72,8 +73,10 @@ def sign_off(
     now: datetime,
     *,
     force: str | None = None,
+    actor: str | None = None,
 ) -> SignOff:
-    """Sign a month off with its totals of now. `force` is the reason to do so although it is not ready.
+    """Sign a month off with its totals of now. `force` is the reason to do so although it is not ready; the audit log has it
+    as done by `actor`, by default by who signs.
 
     Raises ValueError for an empty name or reason; Conflict for a month that has not ended, is not ready, or is signed off and
     has not changed since.
@@ -109,6 +112,10 @@ def sign_off(
             "totals": totals,
         }
         queries.insert_sign_off(connection, row)
+        # Sign-offs are the operator's: the row has no tenant, so that members of one do not read it.
+        after = {name: row[name] for name in ("id", "number", "signed_by", "note", "forced", "totals")}
+        change = Change("reconciliation.sign_off", f"{kind} {owner} {month}", after=after)
+        write_audit(connection, actor or by.strip(), now.timestamp(), change)
         return _read(connection, kind, owner, str(month))[0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -23,12 +23,12 @@ from sqlalchemy import (
 from gateway.billing.periods import queries as periods
 from gateway.billing.periods.month import Month
 from gateway.billing.unpriced.queries import waiting_in
-from gateway.db.insert import insert_or_add, insert_or_update
+from gateway.db.insert import among, insert_or_add, insert_or_update
 from gateway.db.invoice_tables import billing_periods, late_events
 from gateway.db.label_tables import quality_labels, shadow_answers
 from gateway.db.rollup_tables import MONEY, PICO_PER_MILL, removed_months, removed_sums, usage_days
 from gateway.db.routing_tables import routing_records
-from gateway.db.tables import attempts, rated_lines, usage_events
+from gateway.db.tables import attempts, holds, rated_lines, usage_events
 from gateway.types import usage_fields
 
 Kind = Literal["tenant", "project", "key", "user", "tag", "model", "provider", "period"]
@@ -184,6 +184,20 @@ def _forget_routing(connection: Connection, since: datetime, until: datetime) ->
     connection.execute(delete(routing_records).where(*_within(routing_records.c.started_at, since, until)))
 
 
+def holds_after(connection: Connection, after: str, at_most: int) -> list[tuple[str, datetime]]:
+    """Holds in the order of their requests' ids, after one of them: id, and when the request began."""
+    query = select(holds.c.request_id, holds.c.created_at).where(holds.c.request_id > after)
+    return [(row[0], row[1]) for row in connection.execute(query.order_by(holds.c.request_id).limit(at_most))]
+
+
+def delete_settled_holds(connection: Connection, request_ids: Sequence[str], closed_before: datetime) -> int:
+    """Take out those that were settled before a moment and whose charge no counter lacks."""
+    mine = and_(among(connection, holds.c.request_id, request_ids), holds.c.closed_at < closed_before)
+    return connection.execute(
+        delete(holds).where(mine, holds.c.state == "settled", holds.c.given_back_at.is_(None))
+    ).rowcount
+
+
 def removed_months_for(connection: Connection, tenant: str | None, period: Month) -> list[str]:
     """Months whose requests are gone and were billed in a period of a tenant, or of anybody; late ones included."""
     late = select(late_events.c.charge_period).where(late_events.c.period == str(period))
@@ -194,10 +208,14 @@ def removed_months_for(connection: Connection, tenant: str | None, period: Month
     return sorted(wanted & set(connection.scalars(gone)))
 
 
-def removed_money(connection: Connection, kind: Kind, book: Literal["cost", "charge"]) -> dict[tuple[str, str], int]:
-    """Pico-USD of removed requests by tenant and owner."""
+def removed_money(
+    connection: Connection, kind: Kind, book: Literal["cost", "charge"], owners: Iterable[str] | None = None
+) -> dict[tuple[str, str], int]:
+    """Pico-USD of removed requests by tenant and owner, of these owners or all."""
     columns = [func.sum(removed_sums.c[f"{book}_{part}"]) for part in ("mills", "rest_pico")]
     query = select(removed_sums.c.tenant, removed_sums.c.owner, *columns).where(removed_sums.c.kind == kind)
+    if owners is not None:
+        query = query.where(among(connection, removed_sums.c.owner, list(owners)))
     query = query.group_by(removed_sums.c.tenant, removed_sums.c.owner)
     return {
         (tenant, owner): int(mills) * PICO_PER_MILL + int(rest)

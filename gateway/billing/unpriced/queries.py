@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import (
@@ -16,14 +17,18 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
 
 from gateway.billing.unpriced.correct import Waiting
+from gateway.billing.unpriced.counters import CounterChange
 from gateway.db.connect import Database
+from gateway.db.insert import among, insert_rows
+from gateway.db.job_tables import counter_changes
 from gateway.db.partitions import of_request
-from gateway.db.tables import attempts, holds, moment, usage_events
+from gateway.db.tables import UNPRICED_LATE, attempts, holds, moment, usage_events
 from gateway.db.transaction import snapshot
 from gateway.types import UNPRICED, Usage, usage_fields
 
@@ -59,14 +64,28 @@ def waiting_in(connection: Connection, since: datetime, until: datetime) -> int:
     return int(connection.scalar(select(func.count()).where(_waits(), started >= since, started < until)) or 0)
 
 
-def close_rated_holds(connection: Connection, request_ids: Sequence[str], now: float) -> None:
-    """End the holds of requests of which no call waits any more."""
+def given_back(connection: Connection, request_ids: Sequence[str]) -> set[str]:
+    """Of these requests, those whose claims were given back before their usage came: the counters lack what they hold."""
+    query = select(holds.c.request_id).where(text(UNPRICED_LATE), among(connection, holds.c.request_id, request_ids))
+    return set(connection.scalars(query))
+
+
+def close_rated_holds(connection: Connection, request_ids: Sequence[str], now: float) -> set[str]:
+    """End the holds of requests of which no call waits any more. Returns those that have ended now."""
     waits = exists().where(attempts.c.request_id == holds.c.request_id, _waits())
-    connection.execute(
+    ended = connection.execute(
         update(holds)
         .where(holds.c.request_id.in_(request_ids), holds.c.state == "open", holds.c.writer == UNPRICED, ~waits)
         .values(state="settled", closed_at=moment(now))
+        .returning(holds.c.request_id)
     )
+    return set(ended.scalars())
+
+
+def change_counters(connection: Connection, changes: Iterable[CounterChange], now: float) -> None:
+    """Leave these to the job that corrects the shared counters."""
+    rows = [{**asdict(each), "created_at": moment(now)} for each in changes]
+    insert_rows(connection, counter_changes, rows)
 
 
 def _waits() -> ColumnElement[bool]:

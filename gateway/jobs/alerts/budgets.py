@@ -10,38 +10,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gateway.billing.budget_report.queries import spending
-from gateway.callers import Budget
 from gateway.db.tables import moment
 from gateway.db.transaction import snapshot, transaction
 from gateway.jobs.alerts import queries
 from gateway.jobs.alerts.fire import Alert, fire
+from gateway.jobs.alerts.watched import Watched, pages_of_budgets
 from gateway.jobs.runner import Context
 from gateway.keys.rules.effective import effective
 from gateway.money import format_usd
 from gateway.store.windows import Window, window
 
 SETTLING_SECONDS = 120.0
+MOST_USERS = 100
+"""About so many users without rules of their own a tenant hears, per window and percentage: all the others would be noise."""
 PERIOD_WORDS = {"day": "daily", "week": "weekly", "month": "monthly", "lifetime": "lifetime"}
 Key = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """One budget: whose it is, for people, and which tenant hears of it."""
+class _Told:
+    """Alerts given and ended, and those that were left out because enough users had been told about."""
 
-    tenant: str
-    owner: str
-    budget: Budget
-
-
-def known_budgets(context: Context) -> list[Watched]:
-    """Every budget that has a counter, as it is now, raises included. Raises Unavailable."""
-    return [
-        Watched(rung.owner.tenant, rung.owner.title, budget)
-        for rung in effective(context.catalog, context.database, context.now())
-        if rung.owner.counted
-        for budget in rung.allowance.budgets
-    ]
+    given: int = 0
+    ended: int = 0
+    left_out: int = 0
 
 
 def reached(spent: int, limit: int, percent: int) -> bool:
@@ -52,32 +44,53 @@ def reached(spent: int, limit: int, percent: int) -> bool:
 def fire_budget_alerts(context: Context) -> str | None:
     """Compare every budget of tenants that want alerts with what was charged. Raises Unavailable."""
     tenants = context.catalog.outlets.tenants
-    watched = [each for each in known_budgets(context) if each.tenant in tenants] if tenants else []
-    if not watched:
+    if not tenants:
         return None
     now = context.now()
+    rungs = [rung for rung in effective(context.catalog, context.database, now) if rung.owner.tenant in tenants]
+    told = [_compare(context, page, now) for page in pages_of_budgets(context, rungs, now - SETTLING_SECONDS) if page]
+    given, ended, left_out = (sum(getattr(each, name) for each in told) for name in ("given", "ended", "left_out"))
+    if not given and not ended:
+        return None
+    more = f", {left_out} of further users left out" if left_out else ""
+    return f"{given} budget alerts given, {ended} ended{more}"
+
+
+def _compare(context: Context, watched: Sequence[Watched], now: float) -> _Told:
+    """Give what is reached and not told yet, end what is no longer so."""
+    tenants = context.catalog.outlets.tenants
     looks = _looks(context, watched, now)
     with snapshot(context.database) as connection:
-        standing = queries.standing(connection, "budget", {frame.label for _, frame, _ in looks})
-    fired: list[Alert] = []
+        windows, scopes = {frame.label for _, frame, _ in looks}, {each.budget.scope for each in watched}
+        standing = queries.standing(connection, "budget", windows, scopes)
+    fired: list[tuple[Watched, Alert]] = []
     ended: list[Key] = []
     for each, frame, spent in looks:
         for percent in tenants[each.tenant].at_percent:
             key: Key = (each.budget.scope, each.budget.period, frame.label, percent)
             is_so = reached(spent, each.budget.limit, percent)
             if is_so and key not in standing:
-                fired.append(_alert(each, frame, percent, spent))
+                fired.append((each, _alert(each, frame, percent, spent)))
             elif not is_so and key in standing:
                 ended.append(key)
     if not fired and not ended:
-        return None
-    given = 0
+        return _Told()
+    given = left_out = 0
     with transaction(context.database) as connection:
         for key in ended:
             queries.end_alert(connection, "budget", key, now)
-        for alert in fired:
-            given += fire(connection, alert, tenants[alert.tenant or ""], now)
-    return f"{given} budget alerts given, {len(ended)} ended"
+        told: dict[tuple[object, ...], int] = {}
+        for each, alert in fired:
+            if each.unnamed:
+                same = (each.tenant, *alert.key[1:])
+                if same not in told:
+                    told[same] = queries.told_of_users(connection, each.tenant, alert.key)
+                if told[same] >= MOST_USERS:
+                    left_out += 1
+                    continue
+                told[same] += 1
+            given += fire(connection, alert, tenants[each.tenant], now)
+    return _Told(given, len(ended), left_out)
 
 
 def _looks(context: Context, watched: Sequence[Watched], now: float) -> list[tuple[Watched, Window, int]]:

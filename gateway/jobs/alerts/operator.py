@@ -59,7 +59,7 @@ def _tell(context: Context, kind: AlertKind, count: int, subject: str, text: str
     """Give the alert while there is something, end it when there is nothing any more."""
     now = context.now()
     with snapshot(context.database) as connection:
-        stands = ONLY in queries.standing(connection, kind, [""])
+        stands = ONLY in queries.standing(connection, kind, [""], [""])
     if stands == (count > 0):
         return None
     with transaction(context.database) as connection:

@@ -3,8 +3,8 @@
 The deliverer closes such holds in SQL without a charge. Here their claims are taken off the counters under the name of the
 request, which a late settlement by a process that only seemed gone uses as well: whoever comes second changes nothing, and the
 store says who was first. Should its usage reach SQL after this job was first, its charge is added to the counters, once.
-Whatever fails is done again at the next run; the store remembers the names for longer than any counter but those of lifetime
-budgets lives.
+What counters lack since calls were rated is added in the same way. Whatever fails is done again at the next run; the store
+remembers the names for longer than any counter but those of lifetime budgets lives.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from gateway.billing.counters.queries import LateCharge, late_charges
+from gateway.billing.counters.queries import LateCharge, late_charges, pending_changes
+from gateway.billing.unpriced.counters import CounterChange
 from gateway.db.transaction import snapshot, transaction
 from gateway.jobs.holds import queries
 from gateway.jobs.holds.queries import Taken
@@ -33,20 +34,22 @@ logger = logging.getLogger(__name__)
 
 
 def give_back_holds(context: Context) -> str | None:
-    """Give back what released holds still take, and add charges that came after that. Raises Unavailable.
+    """Give back what released holds still take, add charges that came after that, and bring counters up to date with calls
+    that were rated. Raises Unavailable.
 
     Counters in the memory of a gateway are gone with it, so then there is nothing to give back.
     """
     url = context.settings.redis_url or context.catalog.redis
-    given, charged = asyncio.run(_work_off(context, open_store(url) if url is not None else None))
-    if url is None or not given + charged:
+    given, charged, rated = asyncio.run(_work_off(context, open_store(url) if url is not None else None))
+    if url is None or not given + charged + rated:
         return None
-    return f"{given} orphaned holds given back, {charged} late charges added"
+    words = [f"{given} orphaned holds given back, {charged} late charges added"] if given + charged else []
+    return ", ".join([*words, *([f"counters corrected for {rated} rated requests"] if rated else [])])
 
 
-async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
-    """How many holds were given back, and how many late charges were added."""
-    given = charged = 0
+async def _work_off(context: Context, store: Store | None) -> tuple[int, int, int]:
+    """How many holds were given back, late charges added, and rated requests brought to the counters."""
+    given = charged = rated = 0
     database = context.database
     try:
         while not context.stop.is_set():
@@ -64,13 +67,20 @@ async def _work_off(context: Context, store: Store | None) -> tuple[int, int]:
             if late:
                 with transaction(database) as connection:
                     queries.unmark(connection, [hold.request_id for hold in late])
-            given, charged = given + len(released), charged + len(late)
-            if not released and not late:
+            with snapshot(database) as connection:
+                lacking = pending_changes(connection, BATCH)
+            for change in lacking:
+                await _add(store, change)
+            if lacking:
+                with transaction(database) as connection:
+                    queries.forget_changes(connection, [change.name for change in lacking])
+            given, charged, rated = given + len(released), charged + len(late), rated + len(lacking)
+            if not released and not late and not lacking:
                 break
     finally:
         if store is not None:
             await store.close()
-    return given, charged
+    return given, charged, rated
 
 
 async def _give_back(store: Store | None, hold: Taken, now: float) -> Maker:
@@ -93,3 +103,9 @@ async def _charge(store: Store | None, hold: LateCharge) -> None:
     if store is not None:
         claims = [(Claim(counter, 0, 0), hold.amount(counter)) for counter in hold.counters]
         await store.adjust(claims, once=LATE + hold.request_id, remember=REMEMBER_SECONDS)
+
+
+async def _add(store: Store | None, change: CounterChange) -> None:
+    if store is not None:
+        claims = [(Claim(counter, max(0, -more), 0), max(0, more)) for counter, more in change.changes.items()]
+        await store.adjust(claims, once=change.name, remember=REMEMBER_SECONDS)

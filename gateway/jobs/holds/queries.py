@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, delete, select, text, update
 
+from gateway.db.job_tables import counter_changes
 from gateway.db.tables import TO_GIVE_BACK, holds, moment
 
 
@@ -42,6 +43,11 @@ def forget_claims(connection: Connection, request_ids: Sequence[str]) -> None:
 def unmark(connection: Connection, request_ids: Sequence[str]) -> None:
     """The counters have the charges of these now, as if they had never been released."""
     connection.execute(update(holds).where(holds.c.request_id.in_(request_ids)).values(given_back_at=None))
+
+
+def forget_changes(connection: Connection, names: Sequence[str]) -> None:
+    """The counters have these now."""
+    connection.execute(delete(counter_changes).where(counter_changes.c.name.in_(names)))
 
 
 def _by_counter(claims: Sequence[Sequence[object]] | None) -> dict[str, int]:

@@ -69,7 +69,9 @@ def gather(context: Context, assignment: Assignment) -> Evidence | None:
 
 def _of_both(evidence: Evidence) -> Evidence | None:
     """None unless both have had requests."""
-    return evidence if {request.artifact for request in evidence.requests} == {evidence.first, evidence.second} else None
+    return (
+        evidence if {request.artifact for request in evidence.requests} == {evidence.first, evidence.second} else None
+    )
 
 
 def version_of(name: str) -> str:

@@ -63,7 +63,9 @@ def _recalibrate(context: Context, policy: str, champion: str) -> str | None:
     found = refit(base, labels, rules.least_labels, notes)
     if found.content is None:
         return found.why
-    version = add(context.database, found.content, "the recalibration", ACTOR, context.now(), SOURCE, base.version)["version"]
+    version = add(context.database, found.content, "the recalibration", ACTOR, context.now(), SOURCE, base.version)[
+        "version"
+    ]
     _forget(context.database, policy, rules.keep, context.now())
     if rules.do != "propose":
         return f"{version} is kept: {found.why}"

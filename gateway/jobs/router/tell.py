@@ -34,7 +34,7 @@ def tell_state(
 ) -> bool:
     """Something that is so: told when it begins, ended when `text` is None. True when it has begun or ended just now."""
     key, now = (policy, what, "", 0), context.now()
-    stands = key in queries.standing(connection, kind, [""])
+    stands = key in queries.standing(connection, kind, [""], [policy])
     if stands == (text is not None):
         return False
     if text is None:

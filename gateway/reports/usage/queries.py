@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Literal, get_args
 
 from sqlalchemy import (
@@ -11,15 +12,17 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    FromClause,
     Integer,
-    Row,
     Select,
+    Subquery,
     and_,
     cast,
     func,
     literal,
     select,
     text,
+    true,
 )
 
 from gateway.db.partitions import month_start
@@ -30,7 +33,7 @@ from gateway.types import usage_fields
 
 GroupBy = Literal[
     "tenant", "key", "key_name", "project", "user", "model", "provider", "tier", "day", "hour", "outcome", "session",
-    "requested_model",
+    "requested_model", "tag",
 ]  # fmt: skip
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
 SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
@@ -38,7 +41,7 @@ SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
 _COLUMNS = {"key": "key_id", "session": "session_id", "user": "end_user"}
 _OF_ATTEMPTS = frozenset({"model", "provider"})
 _TIMES = {"day": "%Y-%m-%d", "hour": "%Y-%m-%dT%H:00Z"}
-_ROWS_ONLY = frozenset({"session", "user", "requested_model"})
+_ROWS_ONLY = frozenset({"session", "user", "requested_model", "tag"})
 _COUNTED = {
     frozenset[str](): "requests",
     frozenset({"model"}): "requests_by_model",
@@ -60,29 +63,31 @@ def sums(
     """Groups and their SUMS, of everybody or of one tenant; from roll-ups with the number of all requests behind them."""
     sqlite = connection.dialect.name == "sqlite"
     if part.source == "rows":
-        of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
-        query = _of_rows(part, [_row_group(name, sqlite) for name in group_by], of_attempts)
-        query = query if tenant is None else query.where(usage_events.c.tenant == tenant)
+        query = _of_rows(part, group_by, tenant, sqlite)
     else:
-        query = _of_rollups(part, group_by, tenant)
+        query = _of_rollups(part, group_by, tenant, sqlite)
         if not sqlite:
             # Some ten thousand groups are summed in memory instead of being sorted on disk.
             connection.execute(text("SET LOCAL work_mem = '64MB'"))
     width = len(group_by)
-    times = (
-        []
-        if part.source == "rows"
-        else [(place, _TIMES[name]) for place, name in enumerate(group_by) if name in _TIMES]
-    )
-    texts: dict[tuple[datetime, str], str] = {}
-    for row in connection.execute(query).all():
-        groups = list(row[:width])
+    found = connection.execute(query).all()
+    if part.source == "rows":
+        yield from ((tuple(row[:width]), [int(value) for value in row[width:]]) for row in found)
+        return
+    texts: dict[tuple[int, str], str] = {}
+    times = [(place, _TIMES[name]) for place, name in enumerate(group_by) if name in _TIMES]
+    for row in found:
+        groups = row[:width]
         for place, form in times:
-            start = groups[place]
-            if (start, form) not in texts:
-                texts[start, form] = start.strftime(form)
-            groups[place] = texts[start, form]
-        yield tuple(groups), _numbers(row[width:], part)
+            seconds = groups[place]
+            text_of = texts.get((seconds, form))
+            if text_of is None:
+                text_of = texts[seconds, form] = datetime.fromtimestamp(seconds, UTC).strftime(form)
+            groups = (*groups[:place], text_of, *groups[place + 1 :])
+        numbers = list(row[width:-5])
+        cost, cost_rest, charge, charge_rest, everything = row[-5:]
+        numbers += (cost * PICO_PER_MILL + cost_rest, charge * PICO_PER_MILL + charge_rest, everything)
+        yield groups, numbers
 
 
 def sums_and_total(
@@ -93,9 +98,10 @@ def sums_and_total(
     if part.source == "rows":
         [(_, everything)] = sums(connection, part, (), tenant)
         return found, everything
-    columns = list(zip(*(numbers for _, numbers in found), strict=True))
-    everything = [sum(column) for column in columns] if columns else [0] * (len(SUMS) + 1)
-    return [(groups, numbers[:-1]) for groups, numbers in found], [everything[-1], *everything[1:-1]]
+    requests = sum(numbers.pop() for _, numbers in found)
+    columns = [numbers for _, numbers in found]
+    others = (sum(map(itemgetter(place), columns)) for place in range(1, len(SUMS)))
+    return found, [requests, *others]
 
 
 def removed_month(connection: Connection, since: datetime | None, until: datetime | None) -> str | None:
@@ -109,10 +115,17 @@ def removed_month(connection: Connection, since: datetime | None, until: datetim
     return month
 
 
-def _of_rows(part: Part, groups: Sequence[ColumnElement[Any]], of_attempts: bool) -> Select[Any]:
-    """From usage rows, or from their attempts."""
+def _of_rows(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bool) -> Select[Any]:
+    """From usage rows, or from their attempts; a request with several tags is in the group of each."""
+    wanted = _between(usage_events.c.started_at, part)
+    if tenant is not None:
+        wanted.append(usage_events.c.tenant == tenant)
+    of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
     table = attempts if of_attempts else usage_events
+    tags = _tags(wanted, sqlite)
+    groups = [tags.c.tag if name == "tag" else _row_group(name, sqlite) for name in group_by]
     named = [group.label(f"group_{index}") for index, group in enumerate(groups)]
+    rows: FromClause = usage_events
     query = select(
         *named,
         func.count(usage_events.c.request_id.distinct())
@@ -127,16 +140,28 @@ def _of_rows(part: Part, groups: Sequence[ColumnElement[Any]], of_attempts: bool
             attempts.c.request_started_at == usage_events.c.started_at,
             *_between(attempts.c.request_started_at, part),
         )
-        query = query.select_from(usage_events.outerjoin(attempts, mine))
+        rows = rows.outerjoin(attempts, mine)
+    if "tag" in group_by:
+        same = and_(tags.c.request_id == usage_events.c.request_id, tags.c.started_at == usage_events.c.started_at)
+        rows = rows.outerjoin(tags, same)
     # By label, because PostgreSQL takes two spellings of one expression with parameters for different ones.
-    return query.where(*_between(usage_events.c.started_at, part)).group_by(*(group.name for group in named))
+    return query.select_from(rows).where(*wanted).group_by(*(group.name for group in named))
 
 
-def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None) -> Select[Any]:
+def _tags(wanted: Sequence[ColumnElement[bool]], sqlite: bool) -> Subquery:
+    """The tags of requests, each once even if a request names it twice."""
+    each = (func.json_each if sqlite else func.json_array_elements_text)(usage_events.c.tags).table_valued("value")
+    columns = (usage_events.c.request_id, usage_events.c.started_at, each.c.value.label("tag"))
+    return select(*columns).select_from(usage_events.join(each, true())).where(*wanted).distinct().subquery("tags")
+
+
+def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bool) -> Select[Any]:
     table = usage_days if part.source == "days" else usage_hours
-    # The start stays a moment here: making text of it in SQL would take as long as everything else.
-    columns_of = [table.c.start if name in _TIMES else usage_groups.c[_COLUMNS.get(name, name)] for name in group_by]
-    named = [column.label(f"group_{index}") for index, column in enumerate(columns_of)]
+    raw = [table.c.start if name in _TIMES else usage_groups.c[_COLUMNS.get(name, name)] for name in group_by]
+    # Seconds since the epoch, of a group and not of its rows: as text or as a moment it would take as long as everything else.
+    start = func.strftime("%s", table.c.start) if sqlite else func.date_part("epoch", table.c.start)
+    shown = [cast(start, BigInteger) if name in _TIMES else raw[place] for place, name in enumerate(group_by)]
+    named = [column.label(f"group_{index}") for index, column in enumerate(shown)]
     counted = _COUNTED[_OF_ATTEMPTS.intersection(group_by)]
     columns = [counted, "estimated", *usage_fields(), *_PARTS]
     everything = cast(func.coalesce(func.sum(table.c.requests), 0), BigInteger).label("everything")
@@ -147,14 +172,7 @@ def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None) -> Sele
         query = query.select_from(table.join(usage_groups, usage_groups.c.id == table.c.group_id))
     if tenant is not None:
         query = query.where(usage_groups.c.tenant == tenant)
-    return query.where(*_between(table.c.start, part)).group_by(*(group.name for group in named))
-
-
-def _numbers(values: Row[Any] | Sequence[Any], part: Part) -> list[int]:
-    if part.source == "rows":
-        return [int(value) for value in values]
-    cost, charge = (values[place] * PICO_PER_MILL + values[place + 1] for place in (-5, -3))
-    return [*values[:-5], cost, charge, values[-1]]
+    return query.where(*_between(table.c.start, part)).group_by(*raw)
 
 
 def _row_group(name: str, sqlite: bool) -> ColumnElement[Any]:

@@ -6,7 +6,7 @@ refuses (loudly) a sum of rows beyond 9.2 million USD; PostgreSQL and roll-ups h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -28,9 +28,16 @@ class UsageRow:
 
     groups: tuple[str | None, ...]
     requests: int
-    usage: Usage
+    estimated: bool
+    buckets: tuple[int, ...]
+    """In the order of usage_fields()."""
     cost_pico: int
     charge_pico: int
+
+    @property
+    def usage(self) -> Usage:
+        """The buckets by name; made on demand, as a month has ten thousand rows."""
+        return Usage(**dict(zip(_BUCKETS, self.buckets, strict=True)), estimated=self.estimated)
 
     def as_dict(self, group_by: Sequence[str] = ()) -> dict[str, Any]:
         """For JSON: groups, requests, every bucket and the totals, amounts in pico-USD and as decimal USD."""
@@ -41,7 +48,7 @@ class UsageRow:
             "input_tokens": usage.input_total,
             "output_tokens": usage.output_total,
             "reasoning_tokens": usage.reasoning,
-            "buckets": {name: getattr(usage, name) for name in usage_fields()},
+            "buckets": dict(zip(_BUCKETS, self.buckets, strict=True)),
             "cost_pico": self.cost_pico,
             "charge_pico": self.charge_pico,
             "cost_usd": format_usd(self.cost_pico),
@@ -51,7 +58,9 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """Usage between two moments. A request answered by two models counts once in each model's row, once in the total."""
+    """Usage between two moments. A request answered by two models counts once in each model's row, one with two tags in
+    each tag's, and once in the total.
+    """
 
     since: datetime | None
     until: datetime | None
@@ -79,8 +88,8 @@ def usage_report(
 ) -> UsageReport:
     """Sum the requests (of a tenant) started in [since, until), grouped by any of GROUPS; moments without a zone are UTC.
 
-    Grouping by model or provider looks at attempts, so a failed attempt is found where it was billed. Raises ValueError
-    for an unknown group, and for a question about requests that retention has removed.
+    Grouping by model or provider looks at attempts, so a failed attempt is found where it was billed; by tag, what has none
+    is in a group of None. Raises ValueError for an unknown group, and for a question about requests that retention has removed.
     """
     for name in group_by:
         if name not in GROUPS:
@@ -107,7 +116,7 @@ def sum_up(
             if piece.source == "rows" and (gone := queries.removed_month(connection, piece.since, piece.until)):
                 raise ValueError(
                     f"the requests of {gone} have been removed by retention, their sums by hour and day are kept: "
-                    "ask for whole hours, and not by session, user or requested model"
+                    "ask for whole hours, and not by session, user, tag or requested model"
                 )
             found, everything = queries.sums_and_total(connection, piece, group_by, tenant)
             for groups, numbers in found:
@@ -115,8 +124,7 @@ def sum_up(
                 if known is not numbers:
                     _add(known, numbers)
             _add(total, everything)
-    shown = [_row(groups, numbers) for groups, numbers in rows.items() if any(numbers)]
-    shown.sort(key=lambda row: [(value is not None, value or "") for value in row.groups])
+    shown = [_row(groups, rows[groups]) for groups in _sorted(rows) if any(rows[groups])]
     return UsageReport(since, until, tuple(group_by), tuple(shown), _row((), total))
 
 
@@ -125,9 +133,16 @@ def _add(known: list[int], numbers: Sequence[int]) -> None:
         known[place] += number
 
 
+def _sorted(rows: Iterable[tuple[str | None, ...]]) -> list[tuple[str | None, ...]]:
+    """By each group's text, what has none first. Comparing one text each is several times faster, where all have one."""
+    try:
+        return sorted(rows, key="\0".join)  # type: ignore[arg-type]
+    except TypeError:
+        return sorted(rows, key=lambda groups: [(value is not None, value or "") for value in groups])
+
+
 def _row(groups: tuple[str | None, ...], numbers: Sequence[int]) -> UsageRow:
-    usage = Usage(**dict(zip(_BUCKETS, numbers[2:-2], strict=True)), estimated=numbers[1] > 0)
-    return UsageRow(groups, numbers[0], usage, numbers[-2], numbers[-1])
+    return UsageRow(groups, numbers[0], numbers[1] > 0, tuple(numbers[2:-2]), numbers[-2], numbers[-1])
 
 
 def _utc(value: datetime | None) -> datetime | None:

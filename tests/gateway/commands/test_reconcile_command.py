@@ -87,9 +87,27 @@ def test_from_a_csv_to_a_signed_month(tmp_path: Path) -> None:
     signed = books.json(*sign, "--note", "September")
     assert (signed["signed_by"], signed["totals"]["accepted_pico"]) == ("Ada", 5 * 10**12)
     assert books.json("ledger", "verify")["ok"]
+    audited = books.json("audit")["entries"]
+    assert [(each["action"], each["after"]["variance_usd"]) for each in audited[1:]] == [("reconciliation.accept", "5")]
+    assert (audited[0]["action"], audited[0]["object"]) == ("reconciliation.sign_off", "provider openai 2026-09")
+    assert all(each["actor"].startswith("command line") for each in audited)
     listed = penstock("reconcile", "sign-offs", "--period", "2026-09", environment=books.environment).stdout
     assert "openai" in listed
     assert [each["id"] for each in books.json("reconcile", "show", *MONTH)["runs"]] == [run["id"]]
+
+
+def test_a_mapping_that_says_a_column_twice_is_refused(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("columns:\n  model: a\n  amount: b\n  model: c\n", encoding="utf-8")
+    code, said = books.refused("reconcile", "import", *MONTH, "--columns", str(mapping), str(books.bill))
+    assert code == 2
+    assert "mapping.yaml: not valid YAML: line 4: the key 'model' stands in line 2 already; leave one of them." in said
+    mapping.write_bytes(b"columns: \xff\n")
+    assert (
+        "mapping.yaml: not valid YAML"
+        in books.refused("reconcile", "import", *MONTH, "--columns", str(mapping), str(books.bill))[1]
+    )
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {

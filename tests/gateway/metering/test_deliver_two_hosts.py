@@ -90,7 +90,7 @@ def test_a_hold_that_another_host_is_just_closing_is_left_to_it(
     spool = Spool.open(tmp_path)
     overdue = hold_of(event(), expires_at=time.time() - 300)
     with transaction(postgres) as connection:
-        queries.write_holds(connection, [(spool.writer, overdue)])
+        queries.write_holds(connection, [(spool.writer, overdue)], time.time())
     deliverer = Deliverer(tmp_path, postgres)
     with transaction(other_host) as connection:
         now = time.time()
@@ -112,7 +112,7 @@ def test_a_settle_that_meets_an_interruption_by_another_host_waits_and_replaces_
     spool = Spool.open(tmp_path)
     finished = event()
     with transaction(postgres) as connection:
-        queries.write_holds(connection, [(spool.writer, hold_of(finished, expires_at=time.time() - 300))])
+        queries.write_holds(connection, [(spool.writer, hold_of(finished, expires_at=time.time() - 300))], time.time())
     spool.settle(finished)
     deliverer = Deliverer(tmp_path, postgres)
     done: list[Delivered] = []

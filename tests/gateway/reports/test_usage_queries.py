@@ -83,6 +83,34 @@ def test_usage_by_model_is_found_where_the_failed_attempt_was_billed(database: D
     assert report.total.charge_pico == sum(row.charge_pico for row in report.rows)
 
 
+def test_a_request_with_two_tags_is_in_both_rows_and_once_in_the_total(database: Database, tmp_path: Path) -> None:
+    usage = attempt(1, Usage(input=10))
+    twice = attempt(1, Usage(input=50), status="error"), attempt(2, Usage(input=60), model="second")
+    deliver(
+        database,
+        tmp_path,
+        event(usage, tags=("a", "b")),
+        event(usage, tags=("b", "b", "日本/:'")),
+        event(usage, tags=()),
+        event(*twice, tags=("b", "c")),
+        event(usage, tags=("b",), tenant="other"),
+        event(usage, tags=("b",), started_at=NOW + DAY),
+    )
+    report = usage_report(database, None, at(NOW + DAY), ("tag",), "acme")
+    assert [(row.groups, row.requests, row.usage.input) for row in report.rows] == [
+        ((None,), 1, 10), (("a",), 1, 10), (("b",), 3, 130), (("c",), 1, 110), (("日本/:'",), 1, 10),
+    ]  # fmt: skip
+    assert (report.total.requests, report.total.usage.input) == (4, 140)
+    everybody = usage_report(database, None, None, ("tag", "tenant", "model", "day"))
+    assert [(row.groups[:3], row.requests, row.usage.input) for row in everybody.rows if row.groups[0] == "b"] == [
+        (("b", "acme", "second"), 1, 60),
+        (("b", "acme", "small"), 3, 70),
+        (("b", "acme", "small"), 1, 10),
+        (("b", "other", "small"), 1, 10),
+    ]
+    assert everybody.total.charge_pico == usage_report(database, None, None, ()).total.charge_pico
+
+
 def test_days_and_hours_are_utc(database: Database, tmp_path: Path) -> None:
     midnight = datetime(2026, 11, 2, tzinfo=UTC).timestamp()
     deliver(

@@ -61,13 +61,13 @@ async def test_a_table_that_is_missing_is_made_beside_the_requests_and_then_foun
     maker, costs = Maker(), sheets(FOUR)
     promises = Promises(FOUR, lambda: costs, maker)
     await promises.open("v1", [0.95])
-    assert promises.worth("v1", 0.95, 0.5, None, None) == 150.0
+    assert promises.worth("v1", 0.95, 0.5, None) == 150.0
     allowed = frozenset({"economy", "standard"})
-    assert promises.worth("v1", 0.95, 0.5, None, allowed) is None
+    assert promises.worth("v1", 0.95, 0.5, allowed) is None
     async with asyncio.timeout(5):
-        while promises.worth("v1", 0.95, 0.5, None, allowed) != 100.0:
+        while promises.worth("v1", 0.95, 0.5, allowed) != 100.0:
             await asyncio.sleep(0.01)
-    assert promises.worth("v1", 0.95, 0.5, "premium", None) is None
+    assert promises.worth("v1", 0.95, 0.5, frozenset({"premium"})) is None
     await promises.close()
     assert len({asked[2] for asked in maker.asked}) == 1
 
@@ -85,7 +85,7 @@ async def test_other_prices_make_every_table_again_and_a_bad_sample_is_no_outage
     assert all(into == out == 0 for _, into, out in maker.asked[-1][1])
     for artifact in ("bare", "broken"):
         promises.prepare(artifact, [0.9])
-        assert promises.worth(artifact, 0.9, 0.5, None, None) is None
+        assert promises.worth(artifact, 0.9, 0.5, None) is None
 
 
 def test_the_bundled_artifact_promises_more_for_more_worth() -> None:

@@ -13,9 +13,10 @@ from gateway.billing.reconcile.lines import Settings
 from gateway.billing.reconcile.read import read_bill
 from gateway.billing.reconcile.runs import import_bill, reconcile
 from gateway.billing.reconcile.sign_off import list_sign_offs, sign_off
+from gateway.db.audit import audit_page
 from gateway.db.connect import Database
 from gateway.errors import Conflict
-from gateway.money import UNITS_PER_PRICE
+from gateway.money import UNITS_PER_PRICE, format_usd
 from tests.month import deliver, requests
 from tests.planted_errors import PLANTED
 from tests.provider_bills import as_csv, rows_of
@@ -59,6 +60,41 @@ def test_accepting_posts_the_cost_and_allows_the_sign_off(books: Database, tmp_p
     assert shown.changes["accepted_pico"] == (run.total("accepted"), 0)
     assert shown.changes["bill_pico"] == (run.bill_pico, corrected.bill_pico)
     assert sign_off(books, "provider", "openai", SEPTEMBER, "Fin", "second bill", NOW).changes == {}
+
+
+def test_every_decision_and_signature_is_in_the_audit_log_and_nothing_refused_is(books: Database) -> None:
+    rows = rows_of(books, SEPTEMBER)
+    for _, plant in list(PLANTED.values())[:2]:
+        plant(rows)
+    run = run_with(books, rows)
+    first, second = (each.number for each in run.findings if each.state == "open")
+    variance = {each.number: format_usd(each.variance_pico) for each in run.findings}
+    assert audit_page(books).entries == ()
+    with pytest.raises(Conflict, match="is neither accepted nor disputed"):
+        sign_off(books, "provider", "openai", SEPTEMBER, "Fin", "", NOW)
+    decide(books, run.id, [first], "accepted", " checked ", "Fin", NOW, actor="member Ada")
+    with pytest.raises(Conflict, match="is accepted already"):
+        decide(books, run.id, [second, first], "disputed", "all", "Fin", NOW)
+    decide(books, run.id, [second], "disputed", "asked back", "Fin", NOW)
+    signed = sign_off(books, "provider", "openai", SEPTEMBER, "Fin", "done", NOW, actor="member Ada")
+    with pytest.raises(Conflict, match="is signed off already"):
+        sign_off(books, "provider", "openai", SEPTEMBER, "Fin", "", NOW)
+    forced = sign_off(books, "tenant", "acme", SEPTEMBER, "Fin", "", NOW, force="the auditor waits")
+
+    entries = list(reversed(audit_page(books).entries))
+    assert [(each["actor"], each["action"], each["object"], each["tenant"]) for each in entries] == [
+        ("member Ada", "reconciliation.accept", run.id, None),
+        ("Fin", "reconciliation.dispute", run.id, None),
+        ("member Ada", "reconciliation.sign_off", "provider openai 2026-09", None),
+        ("Fin", "reconciliation.sign_off", "tenant acme 2026-09", None),
+    ]
+    assert entries[0]["after"] == {
+        "provider": "openai", "period": "2026-09", "findings": [first], "variance_usd": variance[first],
+        "reason": "checked", "by": "Fin",
+    }  # fmt: skip
+    assert (entries[1]["after"]["findings"], entries[1]["after"]["reason"]) == ([second], "asked back")
+    assert entries[2]["after"]["totals"] == signed.totals
+    assert entries[3]["after"]["forced"] == forced.forced
 
 
 def test_usage_that_arrives_after_the_run_or_the_sign_off_is_not_overlooked(books: Database, tmp_path: Path) -> None:

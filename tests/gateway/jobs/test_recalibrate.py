@@ -1,0 +1,217 @@
+"""The job that recalibrates: wrong probabilities are put right by own labels, right ones are left alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.artifacts import add
+from gateway.config_routing import Recalibration, Routing
+from gateway.db.connect import Database
+from gateway.db.transaction import snapshot, transaction
+from gateway.jobs.alerts.listing import list_alerts
+from gateway.jobs.router.drift import watch_drift
+from gateway.jobs.router.recalibrate import recalibrate_artifacts
+from gateway.jobs.runner import Context
+from gateway.recalibration import open_stored
+from gateway.routing.artifacts.change import assign
+from gateway.routing.artifacts.queries import StoredArtifact, artifact_rows, assignment_rows, drift_rows
+from gateway.scorers import bundled_version
+from gateway.settings import read_settings
+from router_models import kept
+from router_models.features import extract
+from router_models.request import RequestText
+from router_models.router import Router
+from router_models.tiers import TIERS
+from tests.builders import catalog
+from tests.routed_traffic import Request, variant, written
+
+START = 1_790_000_000.0
+DAY = 86_400.0
+TIER = ("economy", "standard", "premium")
+TASKS = (
+    "Add",
+    "Explain",
+    "Translate into French",
+    "Prove",
+    "Summarise",
+    "Write a function for",
+    "Name the capital of",
+    "Integrate",
+)
+THINGS = (
+    "seven and nine",
+    "photosynthesis",
+    "the sum of odd numbers",
+    "a sorted list",
+    "Peru",
+    "x squared",
+    "a letter to a bank",
+)
+Truth = Callable[[float], float]
+
+
+class Clock:
+    """The time that the job sees."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def context(database: Database, clock: Clock, tmp_path: Path) -> Context:
+    return Context(replace(read_settings({}), data_dir=tmp_path), catalog(), database, now=clock)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Router:
+    return Router.load()
+
+
+def with_rules(context: Context, **rules: Any) -> Context:
+    return replace(context, catalog=replace(context.catalog, routing=Routing(recalibration=Recalibration(**rules))))
+
+
+def labelled(
+    router: Router, truth: Truth, count: int = 900, seed: int = 0, start: float = START - 10 * DAY
+) -> list[Request]:
+    """Requests that an artifact scored, with labels that are good as often as `truth` makes of its probability."""
+    drawn, made = random.Random(seed), []
+    for number in range(count):
+        words = [drawn.choice(THINGS) for _ in range(drawn.randrange(1, 12))]
+        prompt = f"{drawn.choice(TASKS)} {', then '.join(words)} ({drawn.randrange(1000)})"
+        request = RequestText.from_prompt(prompt)
+        features = extract(request, router.artifact.embedder)
+        score = router.score(request)
+        chances = tuple(score.quality[tier].p for tier in TIERS)
+        place = drawn.randrange(3)
+        made.append(
+            Request(
+                router.version,
+                start + number,
+                score=float(drawn.random() < truth(chances[place])),
+                rank=score.rank,
+                predicted=(chances[0], chances[1], chances[2]),
+                unfamiliar=score.unfamiliar,
+                tier=TIER[place],
+                fingerprint=kept.fingerprint(),
+                features=kept.pack(features),
+            )
+        )
+    return made
+
+
+def as_predicted(chance: float) -> float:
+    return chance
+
+
+def much_worse(chance: float) -> float:
+    return 0.35 * chance
+
+
+def made_by_the_job(database: Database) -> list[StoredArtifact]:
+    with snapshot(database) as connection:
+        return [each for each in artifact_rows(connection) if each.source == "recalibration"]
+
+
+def test_probabilities_that_are_wrong_are_put_right_and_the_artifact_is_kept(context: Context, bundled: Router) -> None:
+    written(context.database, labelled(bundled, much_worse))
+    said = recalibrate_artifacts(context)
+    (made,) = made_by_the_job(context.database)
+    assert said is not None
+    assert said.startswith(f"default: {made.version} is kept: better on labels held out: calibration error 0.")
+    assert (made.base, made.made_by) == (bundled_version(), "job recalibrate")
+    checked = made.card["held_out"]
+    assert checked["error_after"] < checked["error_before"] / 2
+    assert checked["gain_low"] > 0
+    assert checked["labels"] > 200
+    assert made.card["recalibrated"]["from"] == bundled_version()
+    before = bundled.score_prompt("Name the capital of Peru").quality["economy"].p
+    after = open_stored(context.database, made.version).score_prompt("Name the capital of Peru").quality["economy"].p
+    assert after < 0.75 * before
+    with snapshot(context.database) as connection:
+        assert assignment_rows(connection) == {}, "it is kept and not used"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_probabilities_that_come_true_are_left_alone(context: Context, bundled: Router, seed: int) -> None:
+    written(context.database, labelled(bundled, as_predicted, seed=seed))
+    assert "not better on" in str(recalibrate_artifacts(context))
+    assert made_by_the_job(context.database) == []
+
+
+def test_it_is_proposed_as_challenger_where_that_is_asked_for_and_watched_by_its_own_reference(
+    context: Context, clock: Clock, bundled: Router
+) -> None:
+    written(context.database, labelled(bundled, much_worse))
+    said = str(recalibrate_artifacts(with_rules(context, do="propose", share=0.2)))
+    (made,) = made_by_the_job(context.database)
+    assert f"default: {made.version} is the challenger for 20% of the requests" in said
+    with snapshot(context.database) as connection:
+        now = assignment_rows(connection)["default"]
+    assert (now.champion, now.challenger, now.share) == ("bundled", made.version, 0.2)
+    (alert,) = list_alerts(context.database)["alerts"]
+    assert (alert["kind"], alert["ended_at"] is not None) == ("router_change", True)
+    with transaction(context.database) as connection:
+        assign(connection, "default", made.version, None, 0.1, "tester", clock.now, "a test", 4)
+    same = labelled(open_stored(context.database, made.version), as_predicted, 600, 7, START + 100)
+    written(context.database, [replace(each, score=None) for each in same])
+    clock.now = START + DAY / 2
+    assert watch_drift(context) == "default: as it was"
+    with snapshot(context.database) as connection:
+        assert "reference" in {row["measure"] for row in drift_rows(connection, 50)}
+
+
+def test_it_is_only_kept_while_there_is_a_challenger(context: Context, bundled: Router, tmp_path: Path) -> None:
+    other = add(context.database, variant(tmp_path, "other"), "other", "tester", START)["version"]
+    with transaction(context.database) as connection:
+        assign(connection, "default", "bundled", other, 0.1, "tester", START - 20 * DAY, "a test", 4)
+    written(context.database, labelled(bundled, much_worse))
+    assert "not proposed as there is a challenger" in str(recalibrate_artifacts(with_rules(context, do="propose")))
+    assert len(made_by_the_job(context.database)) == 1
+
+
+def test_few_labels_change_nothing_and_the_same_labels_do_not_count_twice(
+    context: Context, clock: Clock, bundled: Router
+) -> None:
+    requests = labelled(bundled, much_worse)
+    written(context.database, requests[:299])
+    assert recalibrate_artifacts(context) is None
+    written(context.database, requests[299:])
+    assert recalibrate_artifacts(context) is not None
+    clock.now += DAY
+    assert recalibrate_artifacts(context) is None, "nothing is new"
+    assert len(made_by_the_job(context.database)) == 1
+    assert recalibrate_artifacts(with_rules(context, do="nothing")) is None
+
+
+def test_only_so_many_that_nothing_uses_are_kept(context: Context, clock: Clock, bundled: Router) -> None:
+    rules = with_rules(context, keep=1)
+    for number in range(3):
+        clock.now = START + number * 20 * DAY
+        written(context.database, labelled(bundled, much_worse, 600, number, clock.now - DAY))
+        recalibrate_artifacts(rules)
+    assert [each.made_at.timestamp() for each in made_by_the_job(context.database)] == [clock.now]
+
+
+def test_labels_of_feedback_and_requests_without_kept_features_do_not_count(context: Context, bundled: Router) -> None:
+    requests = labelled(bundled, much_worse, 600)
+    written(context.database, requests, "feedback")
+    assert recalibrate_artifacts(context) is None
+    written(context.database, [replace(each, features=None, fingerprint=None) for each in requests])
+    assert recalibrate_artifacts(context) == "default: 0 of 300 labels"
+    written(context.database, [replace(each, fingerprint="another release") for each in requests])
+    assert recalibrate_artifacts(context) == "default: 0 of 300 labels"
