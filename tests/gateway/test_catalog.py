@@ -116,5 +116,9 @@ def test_places_where_no_model_stands_are_a_warning_that_names_who_asks() -> Non
         "keys": [{"key": "sk-12345678", "name": "app", "routing": {"regions": ["eu"], "local_only": True}}],
     }
     warnings = catalog(*models, **wrong).warnings
-    assert [warning.split(" asks for ")[0] for warning in warnings] == ["policy 'private'", "tenant 'acme'", "key 'app'"]
+    assert [warning.split(" asks for ")[0] for warning in warnings] == [
+        "policy 'private'",
+        "tenant 'acme'",
+        "key 'app'",
+    ]
     assert "local models in eu, and none is configured" in warnings[0]
