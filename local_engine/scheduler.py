@@ -123,19 +123,20 @@ class Scheduler:
         return expired
 
     def _decode(self, step: Step, budget: int) -> int:
-        """One token for everybody whose answer runs, drafts behind it as far as they fit. Returns the budget left.
+        """One token for everybody whose answer runs. Drafts take what prompts leave. Returns the budget left.
 
         Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back.
         """
         decoding = sorted((request for request in self.running if request.gap == 1), key=place_in_line)
-        owed = len(decoding)  # each gets its token before anybody's drafts
+        prompts = sum(request.gap for request in self.running if request.gap > 1)
+        spare = max(0, budget - len(decoding) - prompts)
         for request in decoding:
-            owed -= 1
             if request.table is None or not self._make_room(request, step):
                 continue  # preempted
-            drafts = min(len(request.drafts), budget - owed - 1)
+            drafts = min(len(request.drafts), spare)
             while drafts > 0 and not self._has_room(request, drafts):
                 drafts -= 1
+            spare -= drafts
             budget -= self._give(step, request, 1 + drafts, drafts)
         return budget
 
