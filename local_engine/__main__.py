@@ -138,7 +138,9 @@ def main() -> None:
 def serve(model: str, served_name: str | None, hub_url: str, weights_dir: Path, **options: Any) -> None:
     """Serve a model behind an OpenAI-compatible API until SIGTERM or Ctrl-C."""
     try:
-        engine = EngineConfig(**{each.name: options.pop(each.name) for each in fields(EngineConfig) if each.name in options})
+        engine = EngineConfig(
+            **{each.name: options.pop(each.name) for each in fields(EngineConfig) if each.name in options}
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     from local_engine.process import ServeOptions, run_server  # imports torch: not needed to print --help

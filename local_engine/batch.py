@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from local_engine.block_manager import BlockTable
-from local_engine.layers.paged_attention import Span, make_span
+from local_engine.layers.paged_attention import Answers, Span, make_answers, make_span
 from local_engine.request import Request
 from local_engine.scheduler import Chunk
+
+SHORT_CONTEXT = 256
+"""Up to so many tokens, answers are attended together: beyond, copying their blocks costs more than a call for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +25,29 @@ class Batch:
     positions: Tensor
     slots: Tensor
     spans: list[Span]
+    answers: Answers | None
     rows: Tensor
     sampled: list[Request]
 
 
-def build_batch(chunks: Sequence[Chunk], block_size: int, device: torch.device) -> Batch:
-    """Batch of at least one chunk; every request's table has room for its chunk."""
+def build_batch(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> Batch:
+    """Batch of at least one chunk, answers in a short context first; every request's table has room for its chunk."""
     tokens: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     spans, rows, sampled = [], [], []
-    for chunk in chunks:
+    short = [chunk for chunk in chunks if chunk.length == 1 and chunk.start < SHORT_CONTEXT]
+    short = short if len(short) > 1 else []
+    together = {id(chunk) for chunk in short}
+    for chunk in [*short, *(chunk for chunk in chunks if id(chunk) not in together)]:
         table, end = chunk.request.table, chunk.start + chunk.length
         assert table is not None
         first = len(tokens)
         tokens += chunk.request.tokens[chunk.start : end]
         positions += range(chunk.start, end)
         slots += slots_of(table, chunk.start, end, block_size)
-        spans.append(make_span(first, len(tokens), end, table.blocks, table.contiguous, block_size, device))
+        if id(chunk) not in together:
+            spans.append(make_span(first, len(tokens), end, table.blocks, table.contiguous, block_size, device))
         if chunk.closes_gap:
             rows.append(len(tokens) - 1)
             sampled.append(chunk.request)
@@ -48,9 +56,16 @@ def build_batch(chunks: Sequence[Chunk], block_size: int, device: torch.device) 
         positions=torch.tensor(positions, device=device),
         slots=torch.tensor(slots, device=device),
         spans=spans,
+        answers=_answers(short, block_size, dtype, device) if short else None,
         rows=torch.tensor(rows, dtype=torch.int64, device=device),
         sampled=sampled,
     )
+
+
+def _answers(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> Answers:
+    tables = [chunk.request.table for chunk in chunks]
+    blocks = [table.blocks for table in tables if table is not None]
+    return make_answers(blocks, [chunk.start + 1 for chunk in chunks], block_size, dtype, device)
 
 
 def slots_of(table: BlockTable, start: int, end: int, block_size: int) -> Sequence[int]:

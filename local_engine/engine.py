@@ -109,9 +109,7 @@ class Engine:
             raise ValueError(f"{len(prompt)} + {params.max_tokens} tokens do not fit 1..{self.max_context}")
         now = self._clock()
         deadline = None if seconds is None else now + seconds
-        return Request(
-            next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now
-        )
+        return Request(next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now)
 
     def add(self, request: Request) -> None:
         """Let the request take part from the next step on."""

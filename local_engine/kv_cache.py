@@ -6,6 +6,9 @@ nothing on a CPU, as the system hands out pages when they are touched.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +27,8 @@ class KVPool:
     ) -> None:
         self.blocks, self.block_size = blocks, block_size
         self.heads, self.head_dim = config.kv_heads, config.head_dim
-        slots = blocks * block_size
-        self.tensor = torch.empty(config.layers, 2, slots, self.heads, self.head_dim, dtype=dtype, device=device)
+        shape = (config.layers, 2, blocks * block_size, self.heads, self.head_dim)
+        self.tensor = _zeros(shape, dtype) if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
         # Views made once: a step must not index five axes for every layer and request.
         self._rows = [(layer[0], layer[1]) for layer in self.tensor]
         self._by_head = [(keys.transpose(0, 1)[None], values.transpose(0, 1)[None]) for keys, values in self._rows]
@@ -44,11 +47,16 @@ class KVPool:
 
     def gather(self, layer: int, blocks: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
         """The same for the first `tokens` slots of `blocks` [n] int64, wherever they lie: a copy."""
+        keys, values = self.gather_rows(layer, blocks, 1)
+        return keys[:, :, :tokens], values[:, :, :tokens]
+
+    def gather_rows(self, layer: int, blocks: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of `rows` requests with equally many `blocks`, [rows, kv_heads, slots, head_dim] each: a copy."""
         keys, values = self._by_block[layer]
-        shape = (1, -1, self.heads, self.head_dim)
+        shape = (rows, -1, self.heads, self.head_dim)
         return (
-            keys.index_select(0, blocks).view(shape)[:, :tokens].transpose(1, 2),
-            values.index_select(0, blocks).view(shape)[:, :tokens].transpose(1, 2),
+            keys.index_select(0, blocks).view(shape).transpose(1, 2),
+            values.index_select(0, blocks).view(shape).transpose(1, 2),
         )
 
     @property
@@ -60,3 +68,8 @@ class KVPool:
     def nbytes(self) -> int:
         """Bytes of the whole pool, touched or not."""
         return self.tensor.nbytes
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros whose pages the system makes when they are touched; torch.zeros would touch them all."""
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)

@@ -37,7 +37,7 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[Request]]:
         """Compute the chunks. Returns logits [n, vocab] float32 and the n requests whose known tokens are all computed."""
-        batch = build_batch(chunks, self.pool.block_size, self.device)
-        attention = PagedAttention(self.pool, batch.slots, batch.spans)
+        batch = build_batch(chunks, self.pool.block_size, self.pool.tensor.dtype, self.device)
+        attention = PagedAttention(self.pool, batch.slots, batch.spans, batch.answers)
         logits = self.decoder(batch.tokens, batch.positions, attention, batch.rows)
         return logits, batch.sampled

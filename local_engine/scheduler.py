@@ -117,7 +117,9 @@ class Scheduler:
             assert request.computed <= len(request.table.blocks) * self.blocks.block_size, "tokens outside the blocks"
 
     def _expire(self, now: float) -> list[Request]:
-        expired = [each for each in (*self.running, *self.waiting) if each.deadline is not None and each.deadline <= now]
+        expired = [
+            each for each in (*self.running, *self.waiting) if each.deadline is not None and each.deadline <= now
+        ]
         for request in expired:
             self.remove(request)
         return expired

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from local_engine.batch import SHORT_CONTEXT
 from local_engine.cache_size import free_memory, plan_cache
 from local_engine.config import EngineConfig
 from local_engine.engine import Engine
@@ -88,6 +89,25 @@ def test_greedy_tokens_are_the_same_with_and_without_sharing_and_preemption(
         assert [request.answer for request in requests] == expected, turn
         assert any(request.cached_tokens for request in requests) == sharing
     assert bool(engine.scheduler.preemptions) == (cache_tokens < 4096), "the test is about both"
+
+
+def test_answers_are_the_same_on_both_sides_of_a_short_context(tiny_engine: EngineMaker) -> None:
+    prompts = [
+        [salt, *(OPENING * 4)[:length]] for salt, length in enumerate((SHORT_CONTEXT - 9, SHORT_CONTEXT - 20, 8, 270))
+    ]
+    alone = tiny_engine(max_context=512)
+    expected = [alone.generate(prompt, answer_of(30)).tokens for prompt in prompts]
+    engine = tiny_engine(max_context=512, cache_tokens=1024, step_tokens=128)
+    requests = [engine.new_request(prompt, answer_of(30)) for prompt in prompts]
+    for request in requests:
+        engine.add(request)
+    seen = set()
+    while engine.busy:
+        step = [request for request in engine.scheduler.running if request.gap == 1]
+        seen.add((sum(request.computed < SHORT_CONTEXT for request in step), len(step)))
+        engine.step()
+    assert [request.answer for request in requests] == expected
+    assert {(3, 4), (2, 4)} <= seen, "all combinations came about"
 
 
 def test_a_seeded_answer_goes_on_after_a_preemption_as_if_nothing_had_happened(tiny_engine: EngineMaker) -> None:

@@ -94,7 +94,9 @@ def test_every_request_ends_within_budget_and_blocks(
         assert sum(chunk.length for chunk in step.chunks) <= scheduler.step_tokens, "the budget is exceeded"
         assert all(chunk.length > chunk.drafts >= 0 for chunk in step.chunks)
         assert len({chunk.request.id for chunk in step.chunks}) == len(step.chunks), "a request has two chunks"
-        assert bool(step.chunks) == bool(scheduler.running) >= bool(scheduler.waiting), "work is left and nothing is done"
+        assert bool(step.chunks) == bool(scheduler.running) >= bool(scheduler.waiting), (
+            "work is left and nothing is done"
+        )
         for chunk in step.chunks:
             table = chunk.request.table
             assert table is not None
