@@ -87,8 +87,10 @@ class PagedAttention:
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
     def _attend_one(self, layer: int, queries: Tensor, span: Span) -> Tensor:
-        read = self._pool.view if isinstance(span.place, int) else self._pool.gather
-        keys, values = read(layer, span.place, span.context)  # type: ignore[operator]
+        if isinstance(span.place, int):
+            keys, values = self._pool.view(layer, span.place, span.context)
+        else:
+            keys, values = self._pool.gather(layer, span.place, span.context)
         return attend(queries, keys, values, span.mask)
 
     def _attend_together(self, layer: int, queries: Tensor, answers: Answers) -> Tensor:

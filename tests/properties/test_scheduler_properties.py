@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from local_engine.block_manager import BlockManager
 from local_engine.request import Request, SamplingParams
-from local_engine.scheduler import Scheduler, place_in_line
+from local_engine.scheduler import Scheduler, Step, place_in_line
 
 SIZE = 4
 
@@ -55,6 +55,40 @@ ARRIVALS = st.builds(
 )
 
 
+def check_step(scheduler: Scheduler, step: Step) -> None:
+    """Budget, one chunk per request, blocks under every chunk, and no step without work while there is some."""
+    assert sum(chunk.length for chunk in step.chunks) <= scheduler.step_tokens, "the budget is exceeded"
+    assert all(chunk.length > chunk.drafts >= 0 for chunk in step.chunks)
+    assert len({chunk.request.id for chunk in step.chunks}) == len(step.chunks), "a request has two chunks"
+    assert bool(step.chunks) == bool(scheduler.running) >= bool(scheduler.waiting), "work is left and nothing is done"
+    for chunk in step.chunks:
+        table = chunk.request.table
+        assert table is not None
+        written = {table.blocks[at // SIZE] for at in range(chunk.start, chunk.start + chunk.length)}
+        others = [other.request for other in step.chunks if other.request is not chunk.request]
+        for other in others:
+            assert other.table is not None
+            unread = other.table.blocks[other.computed // SIZE :]
+            assert written.isdisjoint(unread), "two requests write one block"
+
+
+def accept(scheduler: Scheduler, step: Step, data: st.DataObject) -> set[int]:
+    """Tokens for those whose gap closed, some drafts accepted; the ids of those that ended by it."""
+    ended = set()
+    for chunk in step.chunks:
+        if not chunk.closes_gap:
+            continue
+        request = chunk.request
+        accepted = data.draw(st.integers(0, chunk.drafts)) if chunk.drafts else 0
+        request.tokens += [0] * accepted + [1]
+        request.computed += accepted
+        request.drafts = []
+        if len(request.answer) >= request.params.max_tokens:
+            scheduler.remove(request)
+            ended.add(request.id)
+    return ended
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     arrivals=st.lists(ARRIVALS, min_size=1, max_size=10),
@@ -71,7 +105,7 @@ def test_every_request_ends_within_budget_and_blocks(
     scheduler = Scheduler(max_batch, max_batch + more_budget, blocks)
     requests = [each.request(number) for number, each in enumerate(arrivals)]
     open_ones: set[int] = set()
-    arrived = now = idle = 0
+    arrived = now = 0
     while arrived < len(requests) or open_ones:
         for request, each in zip(requests, arrivals, strict=True):
             if each.step == now:
@@ -91,17 +125,7 @@ def test_every_request_ends_within_budget_and_blocks(
         step = scheduler.schedule(float(now))
         open_ones -= {request.id for request in step.expired}
 
-        assert sum(chunk.length for chunk in step.chunks) <= scheduler.step_tokens, "the budget is exceeded"
-        assert all(chunk.length > chunk.drafts >= 0 for chunk in step.chunks)
-        assert len({chunk.request.id for chunk in step.chunks}) == len(step.chunks), "a request has two chunks"
-        assert bool(step.chunks) == bool(scheduler.running) >= bool(scheduler.waiting), (
-            "work is left and nothing is done"
-        )
-        for chunk in step.chunks:
-            table = chunk.request.table
-            assert table is not None
-            for at in range(chunk.start, chunk.start + chunk.length):
-                assert blocks.references[table.blocks[at // SIZE]] >= 1
+        check_step(scheduler, step)
         if step.chunks and data.draw(st.integers(0, 30)) == 0:  # the step raised: its requests end with an error
             scheduler.discard(step.chunks)
             for chunk in step.chunks:
@@ -113,19 +137,8 @@ def test_every_request_ends_within_budget_and_blocks(
         scheduler.commit(step.chunks)
         if first_in_line is not None and first_in_line.id in open_ones:
             assert first_in_line.computed > (before or 0), "the first in line stands still"
-        for chunk in step.chunks:
-            if not chunk.closes_gap:
-                continue
-            request = chunk.request
-            accepted = data.draw(st.integers(0, chunk.drafts)) if chunk.drafts else 0
-            request.tokens += [0] * accepted + [1]
-            request.computed += accepted
-            request.drafts = []
-            if len(request.answer) >= request.params.max_tokens:
-                scheduler.remove(request)
-                open_ones.discard(request.id)
+        open_ones -= accept(scheduler, step, data)
         scheduler.check_integrity()
-        idle = 0 if step.chunks else idle + 1
         now += 1
         assert now < 3000, "a request never ends"
     assert not scheduler.running
