@@ -115,7 +115,9 @@ def grades_of(
         .join(usage_events, answered)
         .where(*_routed(policy, since, until), _RECORD.artifact.in_(sorted(artifacts)), _RECORD.mode == CHOSEN)
         .where(_LABEL.source.in_(sorted(sources)), _LABEL.created_at <= known_until)
-        .where(_USAGE.started_at >= since, _USAGE.started_at < until, _LABEL.started_at >= since, _LABEL.started_at < until)
+        .where(
+            _USAGE.started_at >= since, _USAGE.started_at < until, _LABEL.started_at >= since, _LABEL.started_at < until
+        )
         .group_by(_RECORD.request_id, _RECORD.artifact)
         .order_by(first, _RECORD.request_id)
         .limit(at_most)
