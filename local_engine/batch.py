@@ -13,7 +13,7 @@ from local_engine.layers.paged_attention import Answers, Span, make_answers, mak
 from local_engine.request import Request
 from local_engine.scheduler import Chunk
 
-SHORT_CONTEXT = 256
+SHORT_CONTEXT = 128
 """Up to so many tokens, answers are attended together: beyond, copying their blocks costs more than a call for each."""
 
 
