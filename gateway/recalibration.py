@@ -106,9 +106,8 @@ class _Seen:
     def by(self, base: Router) -> LabelledPrompts:
         """As an artifact sees them, which is to be fitted."""
         scores = score_kept(base, self._kept, self._odd)
-        logits = np.log(scores.quality) - np.log1p(-scores.quality)
         unknown = np.full_like(self._labels, np.nan)
-        return LabelledPrompts(logits, scores.tokens, self._input_tokens, self._labels, unknown)
+        return LabelledPrompts(scores.quality, scores.tokens, self._input_tokens, self._labels, unknown)
 
 
 def _means(labels: Sequence[Judged], prompts: Sequence[str]) -> Doubles:
