@@ -15,6 +15,7 @@ from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
 from gateway.catalog_owners import hash_key as hash_key
 from gateway.catalog_shadow import build_shadow_keys
 from gateway.config_exports import ScheduledExport
+from gateway.config_policies import Placement
 from gateway.config_routing import Routing
 from gateway.conventions import Convention, convention_at
 from gateway.errors import ConfigError
@@ -116,6 +117,7 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
     keys += build_shadow_keys(policies, keys, tenants, {name: group[0].tier for name, group in groups.items()}, where)
     if not models:
         warnings.append("no models are configured: every request will be refused. Add some under `models`.")
+    warnings.extend(_nowhere(config, policies, models))
     if config.cache:
         warnings.append("`cache` is read but not acted on yet: this version has no answer cache.")
     return Catalog(
@@ -142,6 +144,24 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         routing=config.routing,
         operator=config.billing.issuer.name if config.billing.issuer else "Penstock",
     )
+
+
+def _nowhere(config: shape.Config, policies: dict[str, shape.Policy], models: tuple[Model, ...]) -> list[str]:
+    """Who asks for places in which no model stands: every request would be refused."""
+    asked: list[tuple[str, Placement]] = [(f"policy {name!r}", policy) for name, policy in policies.items()]
+    asked += [(f"tenant {tenant.name!r}", tenant.routing) for tenant in config.tenants]
+    asked += [(f"key {key.name!r}", key.routing) for key in config.keys]
+    return [
+        f"{who} asks for {'local models' if place.local_only else 'models'}"
+        f"{' in ' + ', '.join(place.regions) if place.regions else ''}, and none is configured (`local`, `regions` of a model)."
+        for who, place in asked
+        if (place.local_only or place.regions)
+        and not any(
+            (model.local or not place.local_only)
+            and (not place.regions or (model.regions and model.regions <= set(place.regions)))
+            for model in models
+        )
+    ]
 
 
 def _exports(config: shape.Config, where: str) -> tuple[ScheduledExport, ...]:

@@ -106,8 +106,13 @@ class _Seen:
     def by(self, base: Router) -> LabelledPrompts:
         """As an artifact sees them, which is to be fitted."""
         scores = score_kept(base, self._kept, self._odd)
-        unknown = np.full_like(self._labels, np.nan)
-        return LabelledPrompts(scores.quality, scores.tokens, self._input_tokens, self._labels, unknown)
+        return LabelledPrompts(
+            quality=scores.quality,
+            expected_tokens=scores.tokens,
+            input_tokens=self._input_tokens,
+            labels=self._labels,
+            written=np.full_like(self._labels, np.nan),
+        )
 
 
 def _means(labels: Sequence[Judged], prompts: Sequence[str]) -> Doubles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -101,6 +102,26 @@ def main() -> None:
     help="Tokens computed per step; longer prompts are computed in several steps.",
 )
 @click.option(
+    "--default-max-tokens",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Length of a chat answer whose request names none.",
+)
+@click.option(
+    "--cache-tokens",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Tokens the cache holds.  [default: --max-batch full contexts, at most a share of the free memory]",
+)
+@click.option("--cache-mib", type=click.IntRange(min=1), default=None, help="The cache's size in MiB instead.")
+@click.option(
+    "--prefix-sharing/--no-prefix-sharing",
+    default=True,
+    show_default=True,
+    help="Whether prompts that begin alike are computed once.",
+)
+@click.option(
     "--max-body-bytes",
     type=click.IntRange(min=1),
     default=4 * 1024 * 1024,
@@ -116,9 +137,10 @@ def main() -> None:
 )
 def serve(model: str, served_name: str | None, hub_url: str, weights_dir: Path, **options: Any) -> None:
     """Serve a model behind an OpenAI-compatible API until SIGTERM or Ctrl-C."""
-    engine_fields = ("dtype", "device", "max_batch", "max_context", "max_queue", "step_tokens")
     try:
-        engine = EngineConfig(**{name: options.pop(name) for name in engine_fields})
+        engine = EngineConfig(
+            **{each.name: options.pop(each.name) for each in fields(EngineConfig) if each.name in options}
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     from local_engine.process import ServeOptions, run_server  # imports torch: not needed to print --help

@@ -8,42 +8,70 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from local_engine.kv_cache import KVCache
-from local_engine.models.decoder import Segment
+from local_engine.block_manager import BlockTable
+from local_engine.layers.paged_attention import Answers, Span, make_answers, make_span
 from local_engine.request import Request
 from local_engine.scheduler import Chunk
+
+SHORT_CONTEXT = 256
+"""Up to so many tokens, answers are attended together: beyond, copying their blocks costs more than a call for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`tokens` and `positions` [tokens] int64; `rows` are the last rows of `sampled`, the requests that get a token."""
+    """`tokens`, `positions` and `slots` [tokens] int64; `rows` are the last rows of `sampled`, which get a token."""
 
     tokens: Tensor
     positions: Tensor
-    segments: list[Segment]
+    slots: Tensor
+    spans: list[Span]
+    answers: Answers | None
     rows: Tensor
     sampled: list[Request]
 
 
-def build_batch(chunks: Sequence[Chunk], cache: KVCache, device: torch.device) -> Batch:
-    """Batch of at least one chunk; reserves the cache each chunk needs."""
+def build_batch(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> Batch:
+    """Batch of at least one chunk, answers in a short context first; every request's table has room for its chunk."""
     tokens: list[int] = []
     positions: list[int] = []
-    segments, rows, sampled = [], [], []
-    for chunk in chunks:
-        end = chunk.start + chunk.length
+    slots: list[int] = []
+    spans, rows, sampled = [], [], []
+    short = [chunk for chunk in chunks if chunk.length == 1 and chunk.start < SHORT_CONTEXT]
+    short = short if len(short) > 1 else []
+    together = {id(chunk) for chunk in short}
+    for chunk in [*short, *(chunk for chunk in chunks if id(chunk) not in together)]:
+        table, end = chunk.request.table, chunk.start + chunk.length
+        assert table is not None
         first = len(tokens)
         tokens += chunk.request.tokens[chunk.start : end]
         positions += range(chunk.start, end)
-        assert chunk.request.slot is not None
-        segments.append(Segment(first, len(tokens), chunk.start, cache.slot(chunk.request.slot, end)))
+        slots += slots_of(table, chunk.start, end, block_size)
+        if id(chunk) not in together:
+            spans.append(make_span(first, len(tokens), end, table.blocks, table.contiguous, block_size, device))
         if chunk.closes_gap:
             rows.append(len(tokens) - 1)
             sampled.append(chunk.request)
     return Batch(
         tokens=torch.tensor(tokens, device=device),
         positions=torch.tensor(positions, device=device),
-        segments=segments,
+        slots=torch.tensor(slots, device=device),
+        spans=spans,
+        answers=_answers(short, block_size, dtype, device) if short else None,
         rows=torch.tensor(rows, dtype=torch.int64, device=device),
         sampled=sampled,
     )
+
+
+def _answers(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> Answers:
+    tables = [chunk.request.table for chunk in chunks]
+    blocks = [table.blocks for table in tables if table is not None]
+    return make_answers(blocks, [chunk.start + 1 for chunk in chunks], block_size, dtype, device)
+
+
+def slots_of(table: BlockTable, start: int, end: int, block_size: int) -> Sequence[int]:
+    """Where the tokens `start` to `end` of a table lie in the pool."""
+    blocks = table.blocks
+    if table.contiguous:
+        base = blocks[0] * block_size
+        return range(base + start, base + end)
+    return [blocks[at // block_size] * block_size + at % block_size for at in range(start, end)]

@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,8 +103,14 @@ def _prompt(engine: Engine, length: int) -> list[int]:
     return [(index * 7919) % engine.model_config.vocab_size for index in range(length)]
 
 
+def _unshared() -> str:
+    """A salt nobody else has: a repeated run must compute its prompt again."""
+    return uuid.uuid4().hex
+
+
 def _prefill_seconds(engine: Engine, length: int) -> float:
-    request = engine.new_request(_prompt(engine, length), SamplingParams(max_tokens=1, temperature=0, ignore_eos=True))
+    params = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
+    request = engine.new_request(_prompt(engine, length), params, cache_salt=_unshared())
     engine.add(request)
     begun = time.perf_counter()
     engine.step()
@@ -114,7 +121,7 @@ def _decode_rate(engine: Engine, streams: int, tokens: int) -> float:
     """Tokens per second over all streams once every prompt is computed."""
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
     for index in range(streams):
-        engine.add(engine.new_request(_prompt(engine, 32 + index), params))
+        engine.add(engine.new_request(_prompt(engine, 32 + index), params, cache_salt=_unshared()))
     engine.step()
     begun = time.perf_counter()
     done = 0

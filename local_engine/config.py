@@ -48,7 +48,10 @@ class EngineConfig:
 
     `max_batch`: requests that run at once. `max_context`: tokens of prompt and answer together. `max_queue`: requests
     that may wait beside the running ones. `step_tokens`: tokens one step may compute; a longer prompt is computed in
-    several steps, so that running answers keep flowing.
+    several steps, so that running answers keep flowing. `cache_tokens` or `cache_mib`: size of the cache, None for room
+    for `max_batch` full contexts within a share of the free memory. `block_size`: tokens per block of it.
+    `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
+    names none; a small model may otherwise ramble to the end of its context.
     """
 
     dtype: Dtype = "bfloat16"
@@ -57,12 +60,19 @@ class EngineConfig:
     max_context: int = 8192
     max_queue: int = 64
     step_tokens: int = 512
+    cache_tokens: int | None = None
+    cache_mib: int | None = None
+    block_size: int = 16
+    prefix_sharing: bool = True
+    default_max_tokens: int = 1024
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_context", "step_tokens"):
+        for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
         if self.max_queue < 0:
             raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
+        if self.cache_tokens is not None and self.cache_mib is not None:
+            raise ValueError("give the cache's size in tokens or in MiB, not both")
         if self.step_tokens < self.max_batch:
             raise ValueError(f"step_tokens ({self.step_tokens!r}) must be at least max_batch ({self.max_batch!r})")

@@ -1,6 +1,6 @@
 """The engine: requests in, text out, one step at a time on one thread.
 
-A step that raises ends the requests it carried with an error and frees their slots; the others go on.
+A step that raises ends the requests it carried with an error and frees their blocks; the others go on.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from pathlib import Path
 import torch
 
 from local_engine.answer_text import AnswerText
+from local_engine.block_manager import BlockManager
+from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
-from local_engine.errors import ModelNotFound, StepFailed
+from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
 from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
 from local_engine.request import FinishReason, Output, Request, SamplingParams
 from local_engine.sampler import Sampler
-from local_engine.scheduler import Chunk, Scheduler
+from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
 
 log = logging.getLogger("local_engine")
@@ -49,11 +51,10 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
     else:
         raise ModelNotFound(f"{str(path)!r} is neither a .gguf file nor a model directory")
     max_context = min(config.max_context, source.config.max_positions)
-    dtype = TORCH_DTYPES[config.dtype]
-    decoder = load_decoder(
-        source, positions=max_context, dtype=dtype, device=pick_device(config.device), progress=progress
-    )
-    return Engine(ModelRunner(decoder, max_context), tokenizer, config)
+    dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
+    size = plan_cache(config, source.config, max_context, dtype, device)
+    decoder = load_decoder(source, positions=max_context, dtype=dtype, device=device, progress=progress)
+    return Engine(ModelRunner(decoder, size), tokenizer, config)
 
 
 class Engine:
@@ -69,8 +70,13 @@ class Engine:
         self.runner = runner
         self.tokenizer = tokenizer
         self.config = config
-        self.max_context = runner.max_context
-        self.scheduler = Scheduler(config.max_batch, config.step_tokens)
+        pool = runner.pool
+        # A request that would not fit the cache alone could never run to its end: it is refused as too long.
+        self.max_context = min(config.max_context, self.model_config.max_positions, pool.blocks * pool.block_size)
+        self.blocks = BlockManager(
+            pool.blocks, pool.block_size, identity=repr(self.model_config).encode(), share=config.prefix_sharing
+        )
+        self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
@@ -86,11 +92,24 @@ class Engine:
         """Whether a step would have work."""
         return bool(self.scheduler.running or self.scheduler.waiting)
 
-    def new_request(self, prompt: list[int], params: SamplingParams) -> Request:
-        """A request for `add`; prompt and max_tokens must fit the context (the server refuses before)."""
+    def new_request(
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        *,
+        cache_salt: str | None = None,
+        priority: int = 0,
+        seconds: float | None = None,
+    ) -> Request:
+        """A request for `add`; prompt and max_tokens must fit the context (the server refuses before).
+
+        It shares cached blocks only with requests of the same `cache_salt`, and is ended `seconds` from now.
+        """
         if not prompt or len(prompt) + params.max_tokens > self.max_context:
             raise ValueError(f"{len(prompt)} + {params.max_tokens} tokens do not fit 1..{self.max_context}")
-        return Request(next(self._ids), list(prompt), params, arrived=self._clock())
+        now = self._clock()
+        deadline = None if seconds is None else now + seconds
+        return Request(next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now)
 
     def add(self, request: Request) -> None:
         """Let the request take part from the next step on."""
@@ -104,20 +123,13 @@ class Engine:
 
     def step(self) -> list[Output]:
         """Compute one step: schedule, run, sample, commit. Nothing to do gives an empty list."""
-        chunks = self.scheduler.schedule()
-        if not chunks:
-            return []
         now = self._clock()
-        for chunk in chunks:
+        step = self.scheduler.schedule(now)
+        outputs = [self._expire(request, now) for request in step.expired]
+        for chunk in step.chunks:
             if chunk.request.scheduled is None:
                 chunk.request.scheduled = now
-        try:
-            logits, requests = self.runner.run(chunks)
-            tokens = self.sampler.sample(logits, requests)
-        except Exception as error:
-            log.exception("a step of %d requests failed", len(chunks))
-            return [self._fail(chunk.request, error) for chunk in chunks]
-        return self._commit(chunks, requests, tokens)
+        return outputs + self._compute(step) if step.chunks else outputs
 
     def generate(self, prompt: list[int], params: SamplingParams) -> Completion:
         """Answer one prompt to its end. For tests and the bench; other requests must not be running."""
@@ -133,17 +145,25 @@ class Engine:
                     return Completion(text, request.answer, output.finish)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError when slots, caches, generators and texts disagree about who is running."""
+        """Raise AssertionError when blocks, generators and texts disagree about who is running."""
         self.scheduler.check_integrity()
-        running = {request.slot for request in self.scheduler.running}
-        assert set(self.runner.cache.slots) <= running, "a cache outlives its request"
         known = {request.id for request in [*self.scheduler.running, *self.scheduler.waiting]}
         assert set(self._texts) == known, "texts and requests disagree"
-        assert len(self.sampler) <= len(self.scheduler.running), "a generator outlives its request"
+        assert self.sampler.owners <= known, "a generator outlives its request"
+        assert known or not self.blocks.used, "blocks outlive their request"
+
+    def _compute(self, step: Step) -> list[Output]:
+        try:
+            logits, requests = self.runner.run(step.chunks)
+            tokens = self.sampler.sample(logits, requests)
+        except Exception as error:
+            log.exception("a step of %d requests failed", len(step.chunks))
+            self.scheduler.discard(step.chunks)
+            return [self._fail(chunk.request, error) for chunk in step.chunks]
+        return self._commit(step.chunks, requests, tokens)
 
     def _commit(self, chunks: list[Chunk], requests: list[Request], tokens: list[int]) -> list[Output]:
-        for chunk in chunks:
-            chunk.request.computed += chunk.length
+        self.scheduler.commit(chunks)
         now = self._clock()
         outputs = []
         for request, token in zip(requests, tokens, strict=True):
@@ -179,11 +199,20 @@ class Engine:
         failure = StepFailed(f"the step computing this request failed: {type(error).__name__}: {error}")
         return Output(request, "", 0, "error", failure)
 
+    def _expire(self, request: Request, now: float) -> Output:
+        """The scheduler has dropped it already."""
+        self._forget(request)
+        failure = DeadlineExceeded(
+            f"the deadline passed {now - request.arrived:.1f} s after the request came, with {len(request.answer)} tokens "
+            "answered: allow more time or ask for less"
+        )
+        return Output(request, "", 0, "error", failure)
+
     def _release(self, request: Request) -> None:
-        slot = request.slot
         self.scheduler.remove(request)
-        if slot is not None:
-            self.runner.cache.give_back(slot)
+        self._forget(request)
+
+    def _forget(self, request: Request) -> None:
         self.sampler.forget(request)
         del self._texts[request.id]
 

@@ -5,7 +5,8 @@ EngineError
 │   ├── ModelNotFound     no such file, known name or hub id, or nothing could be fetched
 │   ├── CorruptModelFile  truncated or malformed GGUF / safetensors / JSON
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
-│   └── UnknownArchitecture
+│   ├── UnknownArchitecture
+│   └── CacheDoesNotFit   the cache asked for is larger than the free memory
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
     │   └── ContextTooLong 400 context_length_exceeded
@@ -14,6 +15,7 @@ EngineError
     ├── BodyTooLarge      413
     ├── QueueFull         429 with Retry-After
     ├── NotReady          503 while the model loads or the server drains
+    ├── DeadlineExceeded  504, the request's own deadline passed before its end
     └── StepFailed        500, the step that carried this request raised; others go on
 """
 
@@ -66,6 +68,12 @@ class UnknownArchitecture(ModelError):
     """The model's architecture is none of those the decoder knows."""
 
     code = "unknown_architecture"
+
+
+class CacheDoesNotFit(ModelError):
+    """The cache asked for is larger than the memory that is free, or smaller than one block."""
+
+    code = "cache_does_not_fit"
 
 
 class RequestError(EngineError):
@@ -145,7 +153,15 @@ class NotReady(RequestError):
     type = "server_error"
 
 
+class DeadlineExceeded(RequestError):
+    """The caller's own deadline passed before the answer was complete; its blocks are free again."""
+
+    status = 504
+    code = "deadline_exceeded"
+    type = "timeout_error"
+
+
 class StepFailed(EngineError):
-    """The engine step that carried this request raised; its slot is free again."""
+    """The engine step that carried this request raised; its blocks are free again."""
 
     code = "engine_step_failed"

@@ -1,79 +1,75 @@
-"""Keys and values of the running requests, one growing buffer per slot.
+"""Keys and values of all tokens in one tensor, cut into blocks that requests own or share.
 
-Memory follows use: a buffer starts small and doubles, so the cost per token stays constant and a short chat never pays
-for the longest context. A slot is taken when a request starts and given back in the step after it ends.
+Who owns which block is the block manager's business; here a block is a place. Memory that was never written costs
+nothing on a CPU, as the system hands out pages when they are touched.
 """
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from local_engine.config import ModelConfig
 
-FIRST_CAPACITY = 256  # tokens
 
+class KVPool:
+    """Tensor [layers, 2, blocks * block_size, kv_heads, head_dim]: slot `b * block_size + i` is token i of block b.
 
-class SlotCache:
-    """The keys and values of one request: buffer [layers, 2, kv_heads, capacity, head_dim]."""
+    A token's keys of all heads lie together, so that it is written as one row and a block is copied as one piece; a GPU
+    kernel sees the same memory as [blocks, block_size, kv_heads, head_dim] beside a table of block numbers.
+    """
 
-    def __init__(self, config: ModelConfig, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._shape = (config.layers, 2, config.kv_heads, config.head_dim)
-        self._dtype, self._device = dtype, device
-        self.capacity = 0
-        self._buffer: Tensor = torch.empty(0, dtype=dtype, device=device)
-        self._layers: list[tuple[Tensor, Tensor]] = []
-        self.reserve(capacity)
+    def __init__(
+        self, config: ModelConfig, blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.blocks, self.block_size = blocks, block_size
+        self.heads, self.head_dim = config.kv_heads, config.head_dim
+        shape = (config.layers, 2, blocks * block_size, self.heads, self.head_dim)
+        self.tensor = _zeros(shape, dtype) if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
+        # Views made once: a step must not index five axes for every layer and request.
+        self._rows = [(layer[0], layer[1]) for layer in self.tensor]
+        self._by_head = [(keys.transpose(0, 1)[None], values.transpose(0, 1)[None]) for keys, values in self._rows]
+        self._by_block = [(keys.view(blocks, -1), values.view(blocks, -1)) for keys, values in self._rows]
 
-    def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` positions in all; what is cached stays."""
-        if tokens <= self.capacity:
-            return
-        capacity = max(tokens, FIRST_CAPACITY, 2 * self.capacity)
-        layers, pair, kv_heads, head_dim = self._shape
-        buffer = torch.empty(layers, pair, kv_heads, capacity, head_dim, dtype=self._dtype, device=self._device)
-        if self.capacity:
-            buffer[:, :, :, : self.capacity] = self._buffer
-        self._buffer, self.capacity = buffer, capacity
-        self._layers = [(layer[0], layer[1]) for layer in buffer]  # views, so that a step does not index five axes
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put [tokens, kv_heads, head_dim] at `slots` [tokens] int64."""
+        key_rows, value_rows = self._rows[layer]
+        key_rows.index_copy_(0, slots, keys)
+        value_rows.index_copy_(0, slots, values)
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Write the new [n, kv_heads, head_dim] at `start`; return everything up to their end."""
-        end = start + keys.shape[0]
-        cached_keys, cached_values = self._layers[layer]
-        cached_keys[:, start:end] = keys.transpose(0, 1)
-        cached_values[:, start:end] = values.transpose(0, 1)
-        return cached_keys[:, :end], cached_values[:, :end]
+    def view(self, layer: int, first: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of `tokens` slots in a row, [1, kv_heads, tokens, head_dim] each, not copied."""
+        keys, values = self._by_head[layer]
+        return keys[:, :, first : first + tokens], values[:, :, first : first + tokens]
+
+    def gather(self, layer: int, blocks: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
+        """The same for the first `tokens` slots of `blocks` [n] int64, wherever they lie: a copy."""
+        keys, values = self.gather_rows(layer, blocks, 1)
+        return keys[:, :, :tokens], values[:, :, :tokens]
+
+    def gather_rows(self, layer: int, blocks: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of `rows` requests with equally many `blocks`, [rows, kv_heads, slots, head_dim] each: a copy."""
+        keys, values = self._by_block[layer]
+        shape = (rows, -1, self.heads, self.head_dim)
+        return (
+            keys.index_select(0, blocks).view(shape).transpose(1, 2),
+            values.index_select(0, blocks).view(shape).transpose(1, 2),
+        )
+
+    @property
+    def block_nbytes(self) -> int:
+        """Bytes of one block over all layers."""
+        return self.tensor.nbytes // self.blocks
 
     @property
     def nbytes(self) -> int:
-        """Bytes this slot holds."""
-        return self._buffer.nbytes
+        """Bytes of the whole pool, touched or not."""
+        return self.tensor.nbytes
 
 
-class KVCache:
-    """The slots in use. `take` and `give_back` pair up; `slots` is what an idle engine must find empty."""
-
-    def __init__(self, config: ModelConfig, max_context: int, dtype: torch.dtype, device: torch.device) -> None:
-        self._config, self._dtype, self._device = config, dtype, device
-        self._max_context = max_context
-        self.slots: dict[int, SlotCache] = {}
-
-    def slot(self, slot: int, tokens: int) -> SlotCache:
-        """The cache of `slot` with room for `tokens` positions, made when it is new."""
-        if tokens > self._max_context:
-            raise AssertionError(f"slot {slot!r} asks for {tokens!r} positions of at most {self._max_context!r}")
-        cache = self.slots.get(slot)
-        if cache is None:
-            cache = self.slots[slot] = SlotCache(self._config, tokens, self._dtype, self._device)
-        cache.reserve(tokens)
-        return cache
-
-    def give_back(self, slot: int) -> None:
-        """Free the slot's memory; a slot never used is fine."""
-        self.slots.pop(slot, None)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held over all slots."""
-        return sum(cache.nbytes for cache in self.slots.values())
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros whose pages the system makes when they are touched; torch.zeros would touch them all."""
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)

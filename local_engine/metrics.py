@@ -23,13 +23,25 @@ class EngineMetrics:
     def __init__(self, model_name: str) -> None:
         self.registry = CollectorRegistry()
         self._model = model_name
-        self.running = self._gauge("vllm:num_requests_running", "Requests that hold a slot.")
-        self.waiting = self._gauge("vllm:num_requests_waiting", "Requests that wait for a slot.")
+        self._seen: dict[str, int] = {}
+        self.running = self._gauge("vllm:num_requests_running", "Requests that hold blocks of the cache.")
+        self.waiting = self._gauge("vllm:num_requests_waiting", "Requests that wait, preempted ones among them.")
         self.cache_usage = self._gauge(
-            "vllm:kv_cache_usage_perc", "Cached tokens, as a share (0 to 1) of all slots' context."
+            "vllm:kv_cache_usage_perc", "Blocks that requests hold, as a share (0 to 1) of all."
         )
-        self.cache_bytes = self._gauge("penstock_engine_kv_cache_bytes", "Bytes of memory held by keys and values.")
-        self.prompt_tokens = self._counter("vllm:prompt_tokens_total", "Prompt tokens computed.")
+        self.cache_bytes = self._gauge("penstock_engine_kv_cache_bytes", "Bytes of the blocks that requests hold.")
+        self.cache_capacity = self._gauge("penstock_engine_kv_cache_capacity_bytes", "Bytes of all blocks.")
+        self.kept_bytes = self._gauge(
+            "penstock_engine_kv_cache_kept_bytes", "Bytes of blocks that nobody holds and that can still be shared."
+        )
+        self.prefix_queries = self._counter(
+            "vllm:prefix_cache_queries_total", "Prompt tokens that were looked up in the cache."
+        )
+        self.prefix_hits = self._counter("vllm:prefix_cache_hits_total", "Those of them that were found there.")
+        self.preemptions = self._counter(
+            "vllm:num_preemptions_total", "Times a running request gave its blocks back to be computed again later."
+        )
+        self.prompt_tokens = self._counter("vllm:prompt_tokens_total", "Prompt tokens, cached ones included.")
         self.generated_tokens = self._counter("vllm:generation_tokens_total", "Tokens generated.")
         self.steps = self._counter("penstock_engine_steps_total", "Steps the engine ran.")
         self.refused = self._counter("penstock_engine_refused_total", "Requests refused because the queue was full.")
@@ -57,23 +69,29 @@ class EngineMetrics:
         return generate_latest(self.registry)
 
     def observe_queue(self, engine: Engine) -> None:
-        """Requests were added or dropped."""
-        self.running.set(len(engine.scheduler.running))
-        self.waiting.set(len(engine.scheduler.waiting))
+        """Requests were added, dropped or computed."""
+        scheduler, blocks, pool = engine.scheduler, engine.blocks, engine.runner.pool
+        self.running.set(len(scheduler.running))
+        self.waiting.set(len(scheduler.waiting))
+        self.cache_usage.set(blocks.used / blocks.blocks)
+        self.cache_bytes.set(blocks.used * pool.block_nbytes)
+        self.kept_bytes.set(blocks.kept * pool.block_nbytes)
+        self.cache_capacity.set(pool.nbytes)
+        self._advance(self.prefix_queries, "prefix_queries", scheduler.prefix_queries)
+        self._advance(self.prefix_hits, "prefix_hits", scheduler.prefix_hits)
+        self._advance(self.preemptions, "preemptions", scheduler.preemptions)
 
     def observe_step(self, engine: Engine, outputs: Sequence[Output]) -> None:
         """A step ended with these outputs."""
         self.steps.inc()
         self.generated_tokens.inc(sum(output.tokens for output in outputs))
-        cached = sum(request.computed for request in engine.scheduler.running)
-        self.cache_usage.set(cached / (engine.config.max_batch * engine.max_context))
-        self.cache_bytes.set(engine.runner.cache.nbytes)
         self.observe_queue(engine)
 
     def observe_end(self, request: Request, finish: FinishReason) -> None:
         """A request left the engine."""
         self.ended.labels(self._model, finish).inc()
-        self.prompt_tokens.inc(min(request.computed, request.prompt_tokens))
+        prompt = request.prompt_tokens if request.first_token is not None else request.computed
+        self.prompt_tokens.inc(min(prompt, request.prompt_tokens))
         answered = len(request.tokens) - request.prompt_tokens
         self.prompt_length.observe(request.prompt_tokens)
         self.answer_length.observe(answered)
@@ -85,6 +103,11 @@ class EngineMetrics:
         self.latency.observe(request.last_token - request.arrived)
         if answered > 1:
             self.token_gap.observe((request.last_token - request.first_token) / (answered - 1))
+
+    def _advance(self, counter: Counter, name: str, total: int) -> None:
+        """Bring a counter to a total that the engine counts by itself."""
+        counter.inc(total - self._seen.get(name, 0))
+        self._seen[name] = total
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, ["model_name"], registry=self.registry).labels(self._model)

@@ -1,4 +1,4 @@
-"""Runs a batch through the decoder on its device; owns the weights and the cache."""
+"""Runs a batch through the decoder on its device; owns the weights and the block pool."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from local_engine.batch import build_batch
+from local_engine.cache_size import CacheSize
 from local_engine.config import DeviceName, Dtype
-from local_engine.kv_cache import KVCache
+from local_engine.kv_cache import KVPool
+from local_engine.layers.paged_attention import PagedAttention
 from local_engine.models.decoder import Decoder
 from local_engine.request import Request
 from local_engine.scheduler import Chunk
@@ -25,17 +27,17 @@ def pick_device(name: DeviceName) -> torch.device:
 
 
 class ModelRunner:
-    """Decoder plus cache: `run` computes what the scheduler chose."""
+    """Decoder plus pool: `run` computes what the scheduler chose."""
 
-    def __init__(self, decoder: Decoder, max_context: int) -> None:
+    def __init__(self, decoder: Decoder, size: CacheSize) -> None:
         self.decoder = decoder
         self.device = decoder.embeddings.device
-        self.max_context = max_context
-        self.cache = KVCache(decoder.config, max_context, decoder.embeddings.dtype, self.device)
+        self.pool = KVPool(decoder.config, size.blocks, size.block_size, decoder.embeddings.dtype, self.device)
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[Request]]:
         """Compute the chunks. Returns logits [n, vocab] float32 and the n requests whose known tokens are all computed."""
-        batch = build_batch(chunks, self.cache, self.device)
-        logits = self.decoder(batch.tokens, batch.positions, batch.segments, batch.rows)
+        batch = build_batch(chunks, self.pool.block_size, self.pool.tensor.dtype, self.device)
+        attention = PagedAttention(self.pool, batch.slots, batch.spans, batch.answers)
+        logits = self.decoder(batch.tokens, batch.positions, attention, batch.rows)
         return logits, batch.sampled

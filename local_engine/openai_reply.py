@@ -20,6 +20,7 @@ class Choice:
 
     text: str = ""
     tokens: int = 0
+    cached: int = 0
     finish: FinishReason | None = None
 
 
@@ -56,13 +57,16 @@ class ReplyForm:
         return self._chunk([], usage=self.usage(choices))
 
     def usage(self, choices: list[Choice]) -> dict[str, Any]:
-        """Tokens of the call: the prompt counts once, the answers add up, end tokens included."""
+        """Tokens of the call: the prompt counts once, the answers add up, end tokens included.
+
+        What is cached is what the first choice found; the others share the same prompt, which is counted only once.
+        """
         completion = sum(choice.tokens for choice in choices)
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": completion,
             "total_tokens": self.prompt_tokens + completion,
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": choices[0].cached},
             "completion_tokens_details": {"reasoning_tokens": 0},
         }
 

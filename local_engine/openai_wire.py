@@ -18,6 +18,9 @@ from local_engine.request import SamplingDefaults, SamplingParams
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 1000
 MAX_CHOICES = 128
+MAX_SALT_CHARACTERS = 1000
+MAX_PRIORITY = 100
+MAX_DEADLINE_SECONDS = 86400.0
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default for /v1/completions
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _SMALLEST_TEMPERATURE = 1e-3  # below, dividing by it says nothing that greedy does not
@@ -25,7 +28,7 @@ _SMALLEST_TEMPERATURE = 1e-3  # below, dividing by it says nothing that greedy d
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One parsed request. `max_tokens` None means: what the context leaves."""
+    """One parsed request. `max_tokens` None means: the engine's default, or less where the context leaves less."""
 
     model: str
     messages: list[dict[str, Any]] | None
@@ -42,6 +45,9 @@ class Call:
     frequency_penalty: float
     presence_penalty: float
     ignore_eos: bool
+    cache_salt: str | None
+    priority: int
+    deadline_seconds: float | None
 
     def sampling(self, max_tokens: int, choice: int) -> SamplingParams:
         """Parameters of one choice; seeded choices differ from each other and repeat from call to call."""
@@ -189,7 +195,28 @@ def _call(
         frequency_penalty=_number(body, "frequency_penalty", 0.0, -2.0, 2.0),
         presence_penalty=_number(body, "presence_penalty", 0.0, -2.0, 2.0),
         ignore_eos=_flag(body, "ignore_eos"),
+        cache_salt=_salt(body),
+        priority=_integer(body, "priority", -MAX_PRIORITY, MAX_PRIORITY) or 0,
+        deadline_seconds=_seconds(body),
     )
+
+
+def _salt(body: Mapping[str, Any]) -> str | None:
+    salt = body.get("cache_salt")
+    if salt is None:
+        return None
+    if not isinstance(salt, str) or not 0 < len(salt) <= MAX_SALT_CHARACTERS:
+        raise InvalidRequest(
+            f"cache_salt must be a string of 1 to {MAX_SALT_CHARACTERS} characters: leave it out to share with all",
+            param="cache_salt",
+        )
+    return valid_unicode(salt, "cache_salt")
+
+
+def _seconds(body: Mapping[str, Any]) -> float | None:
+    if body.get("deadline_seconds") is None:
+        return None
+    return _number(body, "deadline_seconds", 0.0, 0.0, MAX_DEADLINE_SECONDS)
 
 
 def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -128,6 +128,7 @@ class _Loading:
         print(
             f"serving {self._options.served_name} at http://{host}:{port}/v1 ({self._options.engine.dtype}, "
             f"{engine.runner.device}, {torch.get_num_threads()} threads, context {engine.max_context}, "
+            f"cache {engine.blocks.blocks * engine.blocks.block_size} tokens, "
             f"loaded in {time.monotonic() - begun:.1f} s)",
             file=sys.stderr,
             flush=True,

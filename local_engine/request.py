@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from local_engine.block_manager import BlockTable
 from local_engine.errors import EngineError
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -39,16 +40,24 @@ class Request:
     """One running answer.
 
     `tokens` are known (prompt, then answer), the first `computed` of them are in the cache. The gap between the two is
-    the work left: a long one is prefill, a gap of one is decode. Times are seconds on a monotonic clock.
+    the work left: a long one is prefill, a gap of one is decode. `drafts` are proposals for what comes after the known
+    tokens; a step may compute them along. `table` says where its keys and values lie, None while it waits. A lower
+    `priority` goes first. Times are seconds on a monotonic clock; after `deadline` the request is ended.
     """
 
     id: int
     tokens: list[int]
     params: SamplingParams
     prompt_tokens: int = field(init=False)
-    computed: int = 0
-    slot: int | None = None
+    cache_salt: str | None = None
+    priority: int = 0
+    deadline: float | None = None
     arrived: float = 0.0
+    computed: int = 0
+    drafts: list[int] = field(default_factory=list)
+    table: BlockTable | None = None
+    cached_tokens: int = 0
+    preemptions: int = 0
     scheduled: float | None = None
     first_token: float | None = None
     last_token: float | None = None
@@ -60,6 +69,11 @@ class Request:
     def gap(self) -> int:
         """Known tokens that are not computed yet."""
         return len(self.tokens) - self.computed
+
+    @property
+    def longest(self) -> int:
+        """Tokens whose keys and values it may need at once; those of the last answer token are never read."""
+        return self.prompt_tokens + self.params.max_tokens - 1
 
     @property
     def answer(self) -> list[int]:

@@ -43,6 +43,7 @@ class RunningCall:
             choice = self.choices[index]
             choice.text += output.text
             choice.tokens += output.tokens
+            choice.cached = output.request.cached_tokens
             choice.finish = output.finish
             if output.finish is not None:
                 self._open.discard(output.request.id)

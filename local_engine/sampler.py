@@ -31,8 +31,10 @@ class Sampler:
         """Drop the request's generator."""
         self._generators.pop(request.id, None)
 
-    def __len__(self) -> int:
-        return len(self._generators)
+    @property
+    def owners(self) -> set[int]:
+        """Ids of the requests that have a generator; it stays while a preempted request waits."""
+        return set(self._generators)
 
     def _sample_one(self, logits: Tensor, request: Request) -> int:
         params = request.params

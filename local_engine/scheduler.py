@@ -1,75 +1,219 @@
-"""Which tokens the next step computes; pure bookkeeping without tensors, clock or I/O.
+"""Which tokens the next step computes, and who has to wait; pure bookkeeping without tensors, clock or I/O.
 
-Invariant: a slot belongs to exactly one running request or to the free list, never to both. One rule schedules
-everything: a request has tokens it knows and tokens it has computed, and each step spends its budget on closing gaps,
-one-token gaps first, so that running answers never wait for somebody's long prompt.
+Invariant: a running request holds the blocks of all its known tokens, a waiting one holds none. One rule schedules
+everything: a request has tokens it knows and tokens it has computed, and each step spends its budget on closing such
+gaps, one-token gaps first, so that running answers never wait for somebody's long prompt. When blocks run out, the
+request that is last in line gives its blocks back and waits to be computed again; the first in line always goes on, and
+it fits the pool alone, so some request always ends.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+from local_engine.block_manager import BlockManager
 from local_engine.request import Request
+
+AGEING_SECONDS = 10.0
+"""One level of priority is worth this much waiting: no request waits for ever behind more urgent ones."""
+
+
+class NeverFits(ValueError):
+    """The request needs more blocks than there are: waiting would not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Compute `length` tokens of `request`, from position `start` on."""
+    """Compute `length` tokens of `request`, from position `start` on; the last `drafts` of them are only proposed."""
 
     request: Request
     start: int
     length: int
+    drafts: int = 0
 
     @property
     def closes_gap(self) -> bool:
         """Whether the step ends with all known tokens computed, so that a new token can be sampled."""
-        return self.start + self.length == len(self.request.tokens)
+        return self.start + self.length - self.drafts == len(self.request.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to compute, and who lost their place: `preempted` wait again, `expired` are forgotten."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    preempted: list[Request] = field(default_factory=list)
+    expired: list[Request] = field(default_factory=list)
 
 
 class Scheduler:
-    """First come, first served into `max_batch` slots; at most `step_tokens` tokens per step."""
+    """At most `max_batch` requests run, at most `step_tokens` tokens per step.
 
-    def __init__(self, max_batch: int, step_tokens: int) -> None:
+    Requests stand in line by arrival; each level of `priority` moves one by AGEING_SECONDS (lower goes first, as in
+    vLLM). As that place never changes, a request can be overtaken only by those that arrive within a bounded time.
+    """
+
+    def __init__(self, max_batch: int, step_tokens: int, blocks: BlockManager) -> None:
+        if step_tokens < max_batch:
+            raise ValueError(f"step_tokens ({step_tokens!r}) must be at least max_batch ({max_batch!r})")
         self.max_batch = max_batch
         self.step_tokens = step_tokens
-        self.waiting: deque[Request] = deque()
+        self.blocks = blocks
+        self.waiting: list[Request] = []
         self.running: list[Request] = []
-        self.free_slots = list(range(max_batch - 1, -1, -1))
+        self.preemptions = 0
+        self.prefix_queries = 0  # tokens looked up when requests started
+        self.prefix_hits = 0  # tokens of those that need not be computed
 
     def add(self, request: Request) -> None:
-        """Let the request wait for a slot."""
-        self.waiting.append(request)
+        """Let the request wait for its turn. Raises NeverFits when all blocks together are too few for it."""
+        needed = self.blocks.needed(request.longest)
+        if needed > self.blocks.blocks:
+            size = self.blocks.block_size
+            raise NeverFits(
+                f"the request may need {request.longest} tokens of cache, {needed} blocks of {size}; the whole cache has "
+                f"{self.blocks.blocks}: ask for a shorter answer or enlarge the cache"
+            )
+        bisect.insort(self.waiting, request, key=place_in_line)
 
     def remove(self, request: Request) -> None:
-        """Forget a request, waiting or running; its slot is free for the next step."""
-        if request.slot is None:
+        """Forget a request, waiting or running; its blocks are free for the next step."""
+        if request.table is None:
             self.waiting.remove(request)
             return
         self.running.remove(request)
-        self.free_slots.append(request.slot)
-        request.slot = None
+        self._release(request)
 
-    def schedule(self) -> list[Chunk]:
-        """Admit what fits, then share out the step's budget. Empty exactly when there is nothing to do."""
-        while self.waiting and self.free_slots:
-            request = self.waiting.popleft()
-            request.slot = self.free_slots.pop()
-            self.running.append(request)
-        budget = self.step_tokens
-        chunks = []
-        for request in sorted(self.running, key=lambda r: r.gap > 1):  # stable: decode first, then oldest prefill
-            length = min(request.gap, budget)
-            if length == 0:
-                break
-            chunks.append(Chunk(request, request.computed, length))
-            budget -= length
-        return chunks
+    def schedule(self, now: float) -> Step:
+        """Share out one step's budget. Without chunks exactly when nothing is left to do."""
+        step = Step(expired=self._expire(now))
+        budget = self._decode(step, self.step_tokens)
+        budget = self._prefill(step, budget)
+        if not step.preempted:
+            self._admit(step, budget)
+        return step
+
+    def commit(self, chunks: Sequence[Chunk]) -> None:
+        """The step was computed: close the gaps. Drafts are not counted, who verifies them adds what was accepted."""
+        for chunk in chunks:
+            chunk.request.computed = chunk.start + chunk.length - chunk.drafts
+
+    def discard(self, chunks: Sequence[Chunk]) -> None:
+        """The step failed: what it should have computed is in no block; its requests are to be removed now."""
+        for chunk in chunks:
+            if chunk.request.table is not None:
+                self.blocks.forget(chunk.request.table, chunk.start)
 
     def check_integrity(self) -> None:
-        """Raise AssertionError unless every slot has exactly one owner."""
-        owned = [request.slot for request in self.running]
-        slots = sorted([slot for slot in owned if slot is not None] + self.free_slots)
-        assert None not in owned, "a running request has no slot"
-        assert slots == list(range(self.max_batch)), f"slots are lost or owned twice: {slots!r}"
-        assert all(request.slot is None for request in self.waiting), "a waiting request holds a slot"
+        """Raise AssertionError unless blocks and requests agree about who runs."""
+        tables = [request.table for request in self.running]
+        assert all(request.table is None for request in self.waiting), "a waiting request holds blocks"
+        assert len(self.running) <= self.max_batch, "more requests run than may"
+        self.blocks.check_integrity([table for table in tables if table is not None])
+        for request in self.running:
+            assert request.table is not None, "a running request has no blocks"
+            assert request.computed <= len(request.table.blocks) * self.blocks.block_size, "tokens outside the blocks"
+
+    def _expire(self, now: float) -> list[Request]:
+        expired = [
+            each for each in (*self.running, *self.waiting) if each.deadline is not None and each.deadline <= now
+        ]
+        for request in expired:
+            self.remove(request)
+        return expired
+
+    def _decode(self, step: Step, budget: int) -> int:
+        """One token for everybody whose answer runs. Drafts take what prompts leave. Returns the budget left.
+
+        Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back.
+        """
+        decoding = sorted((request for request in self.running if request.gap == 1), key=place_in_line)
+        prompts = sum(request.gap for request in self.running if request.gap > 1)
+        spare = max(0, budget - len(decoding) - prompts)
+        for request in decoding:
+            if request.table is None or not self._make_room(request, step):
+                continue  # preempted
+            drafts = min(len(request.drafts), spare)
+            while drafts > 0 and not self._has_room(request, drafts):
+                drafts -= 1
+            spare -= drafts
+            budget -= self._give(step, request, 1 + drafts, drafts)
+        return budget
+
+    def _prefill(self, step: Step, budget: int) -> int:
+        """What is left goes to those whose prompts are being computed, in their order. Returns the budget left."""
+        for request in sorted((request for request in self.running if request.gap > 1), key=place_in_line):
+            if budget == 0:
+                break
+            assert request.table is not None
+            before = request.computed
+            request.computed = self.blocks.adopt(request.table, request.tokens, before)
+            self._count_shared(request, request.computed - before)
+            budget -= self._give(step, request, min(request.gap, budget))
+        return budget
+
+    def _give(self, step: Step, request: Request, length: int, drafts: int = 0) -> int:
+        """A chunk of `length` tokens; what it will have computed can be shared from now on. Returns `length`."""
+        assert request.table is not None
+        step.chunks.append(Chunk(request, request.computed, length, drafts))
+        self.blocks.fill(request.table, request.tokens, request.computed + length - drafts)
+        return length
+
+    def _make_room(self, request: Request, step: Step) -> bool:
+        """Blocks for one more token, taken from the last in line if need be; False when that is the request itself."""
+        while not self._has_room(request, 0):
+            victim = max(self.running, key=place_in_line)
+            self._preempt(victim, step)
+            if victim is request:
+                return False
+        return True
+
+    def _has_room(self, request: Request, drafts: int) -> bool:
+        assert request.table is not None
+        return self.blocks.grow(request.table, len(request.tokens) + drafts)
+
+    def _preempt(self, request: Request, step: Step) -> None:
+        self.running.remove(request)
+        self._release(request)
+        request.computed = 0
+        request.preemptions += 1
+        request.drafts.clear()
+        self.preemptions += 1
+        bisect.insort(self.waiting, request, key=place_in_line)
+        step.preempted.append(request)
+
+    def _admit(self, step: Step, budget: int) -> None:
+        """Start waiting requests in their order, as long as slots, budget and blocks last.
+
+        A block for each running request stays free, so that a newcomer is not preempted by the next step.
+        """
+        while self.waiting and budget > 0 and len(self.running) < self.max_batch:
+            request = self.waiting[0]
+            table = self.blocks.begin(request.tokens, request.cache_salt, spare=len(self.running))
+            if table is None:
+                return  # those behind it wait as well, or a large request would starve
+            del self.waiting[0]
+            request.table = table
+            request.computed = table.registered * self.blocks.block_size
+            self.prefix_queries += 0 if request.preemptions else len(request.tokens)
+            self._count_shared(request, request.computed)
+            self.running.append(request)
+            budget -= self._give(step, request, min(request.gap, budget))
+
+    def _count_shared(self, request: Request, tokens: int) -> None:
+        """Prompt tokens the request need not compute; what it gets back after a preemption is no gain."""
+        if not request.preemptions:
+            request.cached_tokens += tokens
+            self.prefix_hits += tokens
+
+    def _release(self, request: Request) -> None:
+        assert request.table is not None
+        self.blocks.release(request.table)
+        request.table = None
+
+
+def place_in_line(request: Request) -> tuple[float, int]:
+    """Smaller goes first; does not change while the request lives."""
+    return request.arrived + AGEING_SECONDS * request.priority, request.id

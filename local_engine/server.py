@@ -194,8 +194,17 @@ def _make_requests(loop: EngineLoop, call: openai_wire.Call, prompt: list[int]) 
             f"the prompt has {len(prompt)} tokens{asked}, the context holds {limit}: shorten the prompt or the answer",
             param="messages" if call.messages is not None else "prompt",
         )
-    max_tokens = room if call.max_tokens is None else call.max_tokens
-    return [loop.engine.new_request(prompt, call.sampling(max_tokens, choice)) for choice in range(call.choices)]
+    max_tokens = min(room, loop.engine.config.default_max_tokens) if call.max_tokens is None else call.max_tokens
+    return [
+        loop.engine.new_request(
+            prompt,
+            call.sampling(max_tokens, choice),
+            cache_salt=call.cache_salt,
+            priority=call.priority,
+            seconds=call.deadline_seconds,
+        )
+        for choice in range(call.choices)
+    ]
 
 
 async def _or_disconnect(answer: Awaitable[list[Choice]], request: HttpRequest) -> list[Choice]:

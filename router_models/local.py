@@ -62,9 +62,11 @@ def local_points(router: Router, prompts: Sequence[str]) -> Floats:
     requests = [RequestText.from_prompt(prompt) for prompt in prompts]
     found = [extract(request, artifact.embedder) for request in requests]
     shape = np.array([features.shape for features in found], dtype=np.float32).reshape(len(found), len(NAMES))
-    meaning = np.array([features.meaning for features in found], dtype=np.float32).reshape(len(found), -1)
+    meaning = np.array([features.meaning for features in found], dtype=np.float32).reshape(
+        len(found), weights.middle.size
+    )
     standard = standardised(shape, weights.centre, weights.scale)
-    points = point_of(standard, meaning.reshape(len(found), weights.middle.size), weights.middle, np.sqrt(pull))
+    points = point_of(standard, meaning, weights.middle, np.sqrt(pull))
     scores = [router.score(request) for request in requests]
     opinion = np.array(
         [(s.rank, s.ease, s.representation[2], s.quality["premium"].p - s.quality["economy"].p) for s in scores],

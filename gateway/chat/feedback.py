@@ -27,8 +27,11 @@ from gateway.verdicts import Feedback, Shadow
 
 YOUNG_SECONDS = 900.0
 """An id that is older has been metered, unless its delivery has stood still."""
-PATIENCE_SECONDS = 3.0
-PAUSE_SECONDS = 0.25
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5)
+"""Seconds between the looks for a young id that nobody knows: three seconds in all."""
+AWAY = "look-ups of feedback"
+AWAY_SECONDS = 1.0
+"""After the database has not answered it is left alone for so long: threads that wait for it are few."""
 PER_MINUTE = 1200
 """What a key may give, unless its own requests per minute are fewer: feedback has a counter of its own beside theirs."""
 
@@ -84,10 +87,12 @@ async def owner_of(request_id: str, caller: Caller, services: Services) -> tuple
 
     For a request of somebody else as for one that does not exist, and after the same time.
     """
-    received_at, gives_up_at = received_at_of(request_id), time.monotonic() + PATIENCE_SECONDS
+    received_at = received_at_of(request_id)
     if received_at is None:
         raise _unknown(request_id)
-    while True:
+    for pause in (*PAUSES, None):
+        if services.aside.paused(AWAY):
+            return None, "waiting"
         try:
             owner = await asyncio.to_thread(_in_sql, request_id, services)
             if owner is not None and may_speak(caller.tenant, caller.project, owner):
@@ -98,12 +103,14 @@ async def owner_of(request_id: str, caller: Caller, services: Services) -> tuple
                 return owner, "stored" if owner.model else "waiting"
             on_its_way = None if owner is not None else await asyncio.to_thread(_in_spool, request_id, services)
         except Unavailable:
+            services.aside.pause(AWAY, AWAY_SECONDS)
             return None, "waiting"
         if on_its_way is not None and may_speak(caller.tenant, caller.project, on_its_way):
             return on_its_way, "waiting"
-        if time.monotonic() >= gives_up_at or time.time() - received_at > YOUNG_SECONDS:
-            raise _unknown(request_id)
-        await asyncio.sleep(PAUSE_SECONDS)
+        if pause is None or time.time() - received_at > YOUNG_SECONDS:
+            break
+        await asyncio.sleep(pause)
+    raise _unknown(request_id)
 
 
 def _in_sql(request_id: str, services: Services) -> Owner | None:

@@ -67,7 +67,7 @@ def run_replay(database: Database, catalog: Catalog, wish: Wish) -> dict[str, An
     situation = _situation(database, catalog, wish, policies, shelf, set(scores.artifact))
     asks = Asks(past, situation, states)
     with without_cycles():
-        replayed = replay(past, scores, asks)
+        replayed = replay(past, scores, asks, asks.groups(scores))
     requests |= {
         "replayed": len(past),
         "auto": sum(mode is not None for mode in past.mode),

@@ -216,11 +216,12 @@ async def judged(original: Original, asked: _Asked, payer: Caller, services: Ser
     question, ours, theirs = conversation(original.request.messages), text_of(original.answer), text_of(asked.answer)
     if not (ours and theirs):
         return "incomparable"
-    choices = []
+    judge, choices = original.rule.judge, []
+    assert judge is not None, "the configuration is refused without one"
+    openai = services.catalog.groups[judge][0].provider == "openai"  # whose newer models refuse the older name
     for first, second in ((ours, theirs), (theirs, ours)):
-        assert original.rule.judge is not None, "the configuration is refused without one"
-        body = judge_body(question, first, second)
-        reply = await complete_chat(shadow_request(original.request, original.rule.judge, body), payer, services)
+        body = judge_body(question, first, second, "max_completion_tokens" if openai else "max_tokens")
+        reply = await complete_chat(shadow_request(original.request, judge, body), payer, services)
         asked.attempts += reply.tab.attempts
         choices.append(choice_of(answer_of(_payload(reply)).text))
     return combined(*choices)

@@ -6,10 +6,11 @@ moment knew is not there: budgets, failing deployments, prompt caches, the share
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import orjson
 
 from gateway.billing.prices.book import Prices
@@ -21,12 +22,16 @@ from gateway.limits.estimate import PromptSize, worst_case
 from gateway.money import PICO_PER_USD
 from gateway.routing.ask import Ask, State
 from gateway.routing.conditions import tiers_left
+from gateway.routing.decide_many import Many
 from gateway.routing.knowledge import AbilitiesOf
-from gateway.routing.past.columns import Past
+from gateway.routing.past.columns import Past, Scores
 from gateway.routing.promises import Promises
 from gateway.routing.remember import TOKEN_BYTES
-from gateway.routing.replay import Again
+from gateway.routing.replay import Again, Group, scores_of
 from gateway.types import TIERS, UNPRICED_SHEET
+
+TOGETHER = 8
+"""Requests of a kind below which deciding them one by one is as quick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,41 @@ class Asks:
             abilities=self._situation.abilities(score.artifact),
             worth=self._worth(score.artifact, plain) if plain.fixed["auto"] else None,
         )
+
+    def groups(self, scores: Scores) -> Iterator[Group]:
+        """The requests by kind and artifact, for what can be decided together; each with the conditions of its first one."""
+        past = self._past
+        kinds = zip(
+            past.policy, past.mode, past.requested, past.needs, past.min_quality, scores.artifact, strict=True
+        )  # fmt: skip
+        places: dict[tuple[Any, ...], list[int]] = {}
+        for place, kind in enumerate(kinds):
+            places.setdefault(kind, []).append(place)
+        score_at = scores_of(scores)
+        tokens, limits = np.array(past.input_tokens, dtype=np.int64), np.array(past.output_limit, dtype=np.int64)
+        strange = np.array([bool(reasons) for reasons in scores.unfamiliar], dtype=bool)
+        for kind, found in places.items():
+            if len(found) < TOGETHER or kind[1] is None:
+                continue
+            ask = self(found[0], score_at(found[0]))
+            plain = self._kinds[kind[:-1]]
+            if ask is None or plain is None:
+                continue
+            rows = np.array(found)
+            least = tokens[rows] // TOKEN_BYTES
+            if "least" in plain.demands:
+                least = np.full(rows.size, plain.demands["least"])
+            many = Many(
+                tokens[rows],
+                least,
+                limits[rows],
+                scores.quality[rows],
+                scores.low[rows],
+                scores.high[rows],
+                scores.tokens[rows],
+                strange[rows],
+            )
+            yield Group(ask, rows, many)
 
     def _understood(
         self, policy_name: str, mode: str | None, requested: str, needs: str, min_quality: float | None

@@ -73,10 +73,15 @@ def _policy(wanted: str | None) -> Policy | str | None:
     """A policy's name as it is, or the policy of a file. Raises ConfigError naming what is wrong in it."""
     if wanted is None or not Path(wanted).is_file():
         return wanted
+    import yaml
+
     from gateway.config import check_config
     from gateway.config_yaml import load_yaml
 
-    document = load_yaml(Path(wanted).read_text(encoding="utf-8"))
+    try:
+        document = load_yaml(Path(wanted).read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"the policy {wanted!r} cannot be read: {error}") from error
     return check_config({"policies": {"default": document}}, wanted).policies["default"]
 
 

@@ -5,6 +5,7 @@ Whatever is missing, a library, a table or enough labels, is said in one sentenc
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -63,7 +64,7 @@ def train(
         trained = train_artifact(together(sources), out, seed)
     document = {"artifact": trained.version, "file": str(out), "own_labels": len(answers), "card": trained.card}
     if as_json:
-        print_json(document)
+        click.echo(json.dumps(document))
         return
     sample = trained.card["calibration_sample"]
     click.echo(f"wrote {trained.version} to {str(out)!r}")
@@ -147,8 +148,6 @@ def evaluate(
 
     Needs the extra `train` and several minutes.
     """
-    import json
-
     with _explained():
         from router_models.evaluation.curves import draw_curves
         from router_models.evaluation.report import evaluate as measure
@@ -160,7 +159,7 @@ def evaluate(
             draw_curves(report, curves)
     if out is not None:
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print_json(report) if as_json else click.echo(target_table(report))
+    click.echo(json.dumps(report) if as_json else target_table(report))
 
 
 def _answers(

@@ -26,8 +26,8 @@ INSTRUCTIONS = (
 _VERDICT = re.compile(r"\b(?:(TIE)|([AB]))\b")
 
 
-def judge_body(question: str, first: str, second: str) -> dict[str, Any]:
-    """The request to a judge, as a chat completion."""
+def judge_body(question: str, first: str, second: str, limit: str = "max_tokens") -> dict[str, Any]:
+    """The request to a judge, as a chat completion; `limit` is what its upstream calls the limit of tokens."""
     parts = (("request", question), ("answer A", first), ("answer B", second))
     text = "\n\n".join(f"[{name}]\n{shortened(part)}\n[end of {name}]" for name, part in parts)
     return {
@@ -35,7 +35,7 @@ def judge_body(question: str, first: str, second: str) -> dict[str, Any]:
             {"role": "system", "content": INSTRUCTIONS},
             {"role": "user", "content": f"{text}\n\nWhich answer is better? A, B or TIE:"},
         ],
-        "max_tokens": MAX_TOKENS,
+        limit: MAX_TOKENS,
         "temperature": 0,
     }
 

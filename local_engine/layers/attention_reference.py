@@ -9,7 +9,11 @@ from torch import Tensor
 
 
 def attend_reference(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """The same contract as `attention.attend`, one query position and one head at a time."""
+    """Attention of the last `n` positions over all, one query position and one head at a time.
+
+    `queries` [n, heads, head_dim]; `keys` and `values` [kv_heads, context, head_dim], the new tokens' own included.
+    Returns [n, heads, head_dim].
+    """
     new, heads, head_dim = queries.shape
     kv_heads, context, _ = keys.shape
     out = torch.empty(new, heads, head_dim, dtype=torch.float32)
@@ -20,3 +24,19 @@ def attend_reference(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             scores = keys[shared, :visible].float() @ queries[row, head].float() / math.sqrt(head_dim)
             out[row, head] = scores.softmax(0) @ values[shared, :visible].float()
     return out.to(queries.dtype)
+
+
+class PlainAttention:
+    """One request alone, its keys and values in one tensor per layer that grows with every step; no blocks, no sharing."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """As `PagedAttention.attend`; the new tokens follow those of the calls before."""
+        keys, values = keys.transpose(0, 1), values.transpose(0, 1)
+        if layer in self._layers:
+            old_keys, old_values = self._layers[layer]
+            keys, values = torch.cat((old_keys, keys), dim=1), torch.cat((old_values, values), dim=1)
+        self._layers[layer] = keys, values
+        return attend_reference(queries, keys, values)

@@ -6,8 +6,6 @@ attention looks at one request at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,27 +13,16 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, silu
 
 from local_engine.config import ModelConfig
-from local_engine.layers.attention import attend
 from local_engine.layers.norm import RmsNorm
 from local_engine.layers.rope import RotaryTable, rotate
 
 
-class LayerCache(Protocol):
-    """Where one request keeps one layer's keys and values."""
+class StepAttention(Protocol):
+    """Keeps a step's new keys and values and attends; knows which rows are whose and where their past lies."""
 
-    def extend(self, layer: int, keys: Tensor, values: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Write [n, kv_heads, head_dim] at `start`; return all up to their end, each [kv_heads, context, head_dim]."""
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """[tokens, heads, head_dim] for queries [tokens, heads, head_dim], keys and values [tokens, kv_heads, head_dim]."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One request's part of a step: rows `first` to `last` of the batch are its positions from `start` on."""
-
-    first: int
-    last: int
-    start: int
-    cache: LayerCache
 
 
 def _matrix(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
@@ -58,24 +45,18 @@ class DecoderLayer(nn.Module):
         self.gate_up = _matrix(2 * config.intermediate_size, config.hidden_size, dtype, device)
         self.down = _matrix(config.hidden_size, config.intermediate_size, dtype, device)
 
-    def forward(self, stream: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment]) -> Tensor:
-        """[tokens, hidden] in and out; writes the new keys and values of every segment."""
-        stream = stream + self._attention(self.attention_norm(stream), cos, sin, segments)
+    def forward(self, stream: Tensor, cos: Tensor, sin: Tensor, attention: StepAttention) -> Tensor:
+        """[tokens, hidden] in and out."""
+        stream = stream + self._attention(self.attention_norm(stream), cos, sin, attention)
         gate, up = linear(self.feed_forward_norm(stream), self.gate_up).chunk(2, dim=-1)
         return stream + linear(silu(gate) * up, self.down)
 
-    def _attention(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Sequence[Segment]) -> Tensor:
+    def _attention(self, x: Tensor, cos: Tensor, sin: Tensor, attention: StepAttention) -> Tensor:
         turned = self.heads + self.kv_heads
         qkv = linear(x, self.qkv).view(x.shape[0], turned + self.kv_heads, self.head_dim)
         queries, keys = rotate(qkv[:, :turned], cos, sin).tensor_split((self.heads,), dim=1)
-        values = qkv[:, turned:]
-        mixed = []
-        for part in segments:
-            rows = slice(part.first, part.last)
-            all_keys, all_values = part.cache.extend(self.index, keys[rows], values[rows], part.start)
-            mixed.append(attend(queries[rows], all_keys, all_values))
-        joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-        return linear(joined.reshape(x.shape[0], -1), self.attention_out)
+        mixed = attention.attend(self.index, queries, keys, qkv[:, turned:])
+        return linear(mixed.reshape(x.shape[0], -1), self.attention_out)
 
 
 class Decoder(nn.Module):
@@ -92,16 +73,16 @@ class Decoder(nn.Module):
         )
         self.rotary = RotaryTable(config.head_dim, positions, config.rope_theta, config.rope_factors, device)
 
-    def forward(self, tokens: Tensor, positions: Tensor, segments: Sequence[Segment], rows: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, attention: StepAttention, rows: Tensor | None) -> Tensor:
         """Logits of the batch.
 
-        `tokens` and `positions` [tokens] int64, the segments' tokens end to end. `rows` [n] picks the rows whose
+        `tokens` and `positions` [tokens] int64, the requests' tokens end to end. `rows` [n] picks the rows whose
         logits are wanted (None: all). Returns [n, vocab] float32.
         """
         stream = embedding(tokens, self.embeddings)
         cos, sin = self.rotary.rows(positions)
         for layer in self.layers:
-            stream = layer(stream, cos, sin, segments)
+            stream = layer(stream, cos, sin, attention)
         if rows is not None:
             stream = stream[rows]
         return linear(self.norm(stream), self.output).float()

@@ -33,9 +33,8 @@ def _quality(new: Any, sets: dict[str, Any]) -> Any:
     for place, (name, values) in enumerate(sets.items()):
         axes = figure.add_subplot(1, len(sets), place + 1)
         for method, points in values["curves"].items():
-            if method != "oracle":
-                style = "-" if method.startswith("artifact") else "--"
-                axes.plot([100 * x for x, _ in points], [y for _, y in points], style, label=method.replace("_", " "))
+            style = "-" if method.startswith("artifact") else ":" if method == "oracle" else "--"
+            axes.plot([100 * x for x, _ in points], [y for _, y in points], style, label=method.replace("_", " "))
         axes.plot([0, 100], [values["always_weak"], values["always_strong"]], ":", color="grey", label="random")
         axes.set(title=name, xlabel="% of calls to the strong model", ylabel="quality")
     figure.axes[0].legend(fontsize=7)
@@ -48,8 +47,8 @@ def _nine(new: Any, report: dict[str, Any] | None) -> Any:
     figure = new(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for method, points in report["curves"].items():
-        if method != "oracle":
-            axes.plot([x for x, _ in points], [y for _, y in points], ".-", label=method.replace("_", " "))
+        style = ":" if method == "oracle" else ".-"
+        axes.plot([x for x, _ in points], [y for _, y in points], style, label=method.replace("_", " "))
     axes.set(
         xlabel="mean cost of a call (billions of parameters)", ylabel="quality", title="nine models, fourteen tasks"
     )

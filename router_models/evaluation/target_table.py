@@ -19,7 +19,7 @@ SAME_METHOD = {
     "local_named": "artifact_and_labels_told_the_task",
 }
 ORDER = (
-    *("artifact", "artifact_difficulty", "artifact_gain", "artifact_and_labels", "artifact_and_labels_told_the_task"),
+    *("artifact", "artifact_difficulty", "artifact_and_labels", "artifact_and_labels_told_the_task"),
     *(
         "random",
         "length",

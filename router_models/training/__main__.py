@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         from router_models.training.data import load_tables
         from router_models.training.train import train
 
+        before = chosen.out.read_bytes() if chosen.out.is_file() else None
         trained = train(load_tables(chosen.data), chosen.out, chosen.seed)
     except ImportError as error:
         print(f"error: training needs the extra `train` ({error}): pip install 'penstock[train]'", file=sys.stderr)
@@ -34,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     except RouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps({"artifact": trained.version, **trained.card}, indent=1, sort_keys=True))
+    same = chosen.out.read_bytes() == before
+    print(json.dumps({"artifact": trained.version, "same_as_before": same, **trained.card}, indent=1, sort_keys=True))
     return 0
 
 

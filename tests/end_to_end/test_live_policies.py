@@ -22,7 +22,11 @@ QUESTIONS = [
 @pytest.fixture(scope="module")
 def upstreams() -> Iterator[tuple[Upstream, Upstream]]:
     shaky = {"behaviour": "flaky", "fail_first": 3, "reply": "again"}
-    with upstream({"small": {"reply": "s"}, "shaky": shaky}) as one, upstream({"large": {"reply": "l"}}) as two:
+    sluggish = {"reply": "one two three", "first_token_seconds": 0.4}
+    with (
+        upstream({"small": {"reply": "s"}, "shaky": shaky, "sluggish": sluggish}) as one,
+        upstream({"large": {"reply": "l"}}) as two,
+    ):
         yield one, two
 
 
@@ -33,14 +37,21 @@ def running(upstreams: tuple[Upstream, Upstream], tmp_path_factory: pytest.TempP
         model("small", "economy", one.url, price={"input": 0.3, "output": 0.4}, regions=["us"]),
         model("warm", "economy", one.url, model="small", price={"input": 0.4, "output": 0.4, "cached_input": 0.01}),
         model("large", "premium", two.url, price={"input": 5, "output": 20}, regions=["eu"], local=True),
+        model("sluggish", "standard", one.url, price={"input": 1, "output": 1}),
+        model("swift", "standard", two.url, model="large", price={"input": 2, "output": 2}),
         model("shaky", "deep", one.url, price={"input": 0.1, "output": 0.1}),
         model("steady", "deep", two.url, model="large", price={"input": 9, "output": 9}),
     ]
-    tenants = [{"name": "cheap", "policy": "cheap"}, {"name": "eu", "routing": {"regions": ["eu"]}}]
+    tenants = [
+        {"name": "cheap", "policy": "cheap"},
+        {"name": "hasty", "policy": "hasty"},
+        {"name": "eu", "routing": {"regions": ["eu"]}},
+    ]
     everyday = {"tiers": ["economy", "premium"]}
     keys = [
         {"key": KEY, "name": "test", **everyday},
         {"key": "sk-deep-0123456789", "name": "deep", "tenant": "cheap", "tiers": ["deep"]},
+        {"key": "sk-hasty-0123456789", "name": "hasty", "tenant": "hasty", "tiers": ["standard"]},
         {"key": PLACES_KEY, "name": "places", "tenant": "eu", **everyday},
         {"key": SHARE_KEY, "name": "share", "routing": {"max_premium_share": 0.25, "min_quality": 0.99}, **everyday},
     ]
@@ -48,7 +59,11 @@ def running(upstreams: tuple[Upstream, Upstream], tmp_path_factory: pytest.TempP
         "models": models,
         "tenants": tenants,
         "keys": keys,
-        "policies": {"default": {"min_quality": 0.5}, "cheap": {"min_quality": 0}},
+        "policies": {
+            "default": {"min_quality": 0.5},
+            "cheap": {"min_quality": 0},
+            "hasty": {"objective": "latency", "min_quality": 0},
+        },
     }
     with gateway(tmp_path_factory.mktemp("policies"), config) as started:
         yield started
@@ -116,12 +131,13 @@ def test_the_command_line_sees_and_changes_the_same_policies(running: Gateway, a
     assert {each["policy"]: each["candidates"][0]["model"] for each in explained} == {
         "default": "shaky",
         "cheap": "shaky",
+        "hasty": "shaky",
     }
 
 
 def test_a_role_decides_who_may_change_policies(admin: Member) -> None:
     viewer, of_tenant = member(admin, "viewer"), member(admin, "admin", "eu")
-    assert {each["name"] for each in viewer.get("policies")} == {"default", "cheap"}
+    assert {each["name"] for each in viewer.get("policies")} == {"default", "cheap", "hasty"}
     assert "These roles may: owner, admin." in viewer.refused(403, "PUT", "policies/default", {"min_quality": 0.1})
     assert "whole installation" in of_tenant.refused(403, "PUT", "policies/default", {"min_quality": 0.1})
     assert "no policy 'x'" in admin.refused(404, "PUT", "policies/x", {"min_quality": 0.1})
@@ -144,6 +160,26 @@ def test_a_failing_candidate_is_put_behind_and_comes_back_after_a_probe(running:
     until(lambda: answered_by(ask(running, "sk-deep-0123456789")) == "shaky")
     reply = ask(running, "sk-deep-0123456789")
     assert (answered_by(reply), "not shaky" in reply.headers["x-penstock-decision"]) == ("shaky", False)
+
+
+def test_latency_is_measured_and_the_faster_one_answers(running: Gateway, admin: Member) -> None:
+    hasty = "sk-hasty-0123456789"
+    tried = []
+    for _ in range(6):
+        reply = ask(running, hasty, stream=True)
+        tried.append(answered_by(reply))
+    assert tried[0] == "sluggish", "nothing is known yet, and it is cheaper"
+    assert tried[2:] == ["swift"] * 4
+    health = {each["name"]: each["health"] for each in admin.get("models")}
+    assert health["sluggish"]["first_token_seconds"] >= 0.4 > health["swift"]["first_token_seconds"]
+    event = running.event(reply.headers["x-penstock-request-id"])
+    swift, sluggish = event["explanation"]["candidates"]
+    assert swift["expected_seconds"] < sluggish["expected_seconds"]
+    admin.ask("PUT", "policies/hasty", {"objective": "cost", "sla": {"first_token_seconds": 0.3}})
+    until(lambda: "its first token takes" in ask(running, hasty).headers["x-penstock-decision"])
+    assert answered_by(ask(running, hasty)) == "swift"
+    admin.ask("PUT", "policies/hasty", {"objective": "cost"})
+    until(lambda: answered_by(ask(running, hasty)) == "sluggish")
 
 
 def test_a_conversation_stays_where_its_prompt_is_cached_when_that_is_cheaper(running: Gateway) -> None:

@@ -104,3 +104,21 @@ def test_a_file_that_is_missing_or_not_yaml_is_named(tmp_path: Path) -> None:
     broken.write_text("models: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
         read_config(broken)
+
+
+def test_places_where_no_model_stands_are_a_warning_that_names_who_asks() -> None:
+    models = [model("home", local=True), model("eu", regions=["eu"]), model("world", regions=["eu", "us"])]
+    placed = {"policies": {"fine": {"local_only": True}, "europe": {"regions": ["eu", "ch"]}}}
+    assert catalog(*models, **placed).warnings == ()
+    wrong: dict[str, Any] = {
+        "policies": {"private": {"local_only": True, "regions": ["eu"]}},
+        "tenants": [{"name": "acme", "routing": {"regions": ["us"]}}],
+        "keys": [{"key": "sk-12345678", "name": "app", "routing": {"regions": ["eu"], "local_only": True}}],
+    }
+    warnings = catalog(*models, **wrong).warnings
+    assert [warning.split(" asks for ")[0] for warning in warnings] == [
+        "policy 'private'",
+        "tenant 'acme'",
+        "key 'app'",
+    ]
+    assert "local models in eu, and none is configured" in warnings[0]

@@ -20,6 +20,11 @@ class Layer:
     why: str
 
 
+GROUND = (
+    "catalog", "catalog_outlets", "catalog_owners", "catalog_shadow", "config", "config_exports", "config_outlets",
+    "config_owners", "config_policies", "config_routing", "config_section", "config_shadow", "config_yaml",
+    "builtin", "aside", "store", "db", "telemetry",
+)  # fmt: skip
 LAYERS = (
     Layer(
         "door",
@@ -40,31 +45,7 @@ LAYERS = (
         False,
         "a part that knows another part cannot be changed or tested alone; the sentence connects them",
     ),
-    Layer(
-        "ground",
-        (
-            "catalog",
-            "catalog_outlets",
-            "catalog_owners",
-            "catalog_shadow",
-            "config",
-            "config_exports",
-            "config_outlets",
-            "config_owners",
-            "config_policies",
-            "config_routing",
-            "config_section",
-            "config_shadow",
-            "config_yaml",
-            "builtin",
-            "aside",
-            "store",
-            "db",
-            "telemetry",
-        ),
-        True,
-        "what the parts stand on",
-    ),
+    Layer("ground", GROUND, True, "what the parts stand on"),
     Layer(
         "words",
         (

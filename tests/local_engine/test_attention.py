@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from local_engine.layers.attention import attend
+from local_engine.layers.attention import attend, causal_mask
 from local_engine.layers.attention_reference import attend_reference
 
 
@@ -15,4 +15,5 @@ def test_attention_equals_its_definition(new: int, context: int, heads: int, kv_
     generator = torch.Generator().manual_seed(new * 1000 + context)
     queries = torch.randn(new, heads, 16, generator=generator)
     keys, values = torch.randn(2, kv_heads, context, 16, generator=generator)
-    torch.testing.assert_close(attend(queries, keys, values), attend_reference(queries, keys, values))
+    mask = causal_mask(new, context, torch.device("cpu"))
+    torch.testing.assert_close(attend(queries, keys[None], values[None], mask), attend_reference(queries, keys, values))

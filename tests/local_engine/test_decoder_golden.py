@@ -12,12 +12,10 @@ from torch import Tensor
 
 from local_engine.config import EngineConfig
 from local_engine.engine import Engine, load_engine
-from local_engine.kv_cache import SlotCache
-from local_engine.models.decoder import Segment
+from local_engine.layers.attention_reference import PlainAttention
 from local_engine.models.gguf_file import GgufFile
 from tests.local_engine.tiny_models import reference, write_gguf, write_hub_directory
 
-CPU = torch.device("cpu")
 KINDS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 ROPES: dict[str, dict[str, Any]] = {
     "theta": {"rope_theta": 500000.0, "rope_type": "default"},
@@ -30,17 +28,14 @@ ROPES: dict[str, dict[str, Any]] = {
 
 
 def logits(engine: Engine, tokens: list[int], pieces: list[int]) -> Tensor:
-    """Logits of all positions, computed in pieces of the given lengths."""
-    decoder = engine.runner.decoder
-    cache = SlotCache(decoder.config, 1, torch.float32, CPU)
+    """Logits of all positions, computed in pieces of the given lengths with the plain attention."""
+    decoder, attention = engine.runner.decoder, PlainAttention()
     rows, start = [], 0
     with torch.inference_mode():
         for length in pieces:
             end = start + length
-            cache.reserve(end)
-            segment = Segment(0, length, start, cache)
             ids, positions = torch.tensor(tokens[start:end]), torch.arange(start, end)
-            rows.append(decoder(ids, positions, [segment], None))
+            rows.append(decoder(ids, positions, attention, None))
             start = end
     return torch.cat(rows)
 

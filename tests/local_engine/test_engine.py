@@ -72,16 +72,16 @@ def test_a_request_may_join_and_leave_between_steps(tiny_engine: EngineMaker) ->
     assert second.answer == expected
 
 
-def test_an_aborted_request_frees_its_slot_at_once(tiny_engine: EngineMaker) -> None:
+def test_an_aborted_request_frees_its_blocks_at_once(tiny_engine: EngineMaker) -> None:
     engine = tiny_engine(max_batch=1)
     running, waiting = (engine.new_request(prompt(4), GREEDY) for _ in range(2))
     engine.add(running)
     engine.add(waiting)
     engine.step()
-    assert len(engine.runner.cache.slots) == 1
+    assert engine.blocks.used == 1
     engine.abort(running)
     engine.abort(running)  # twice is fine
-    assert not engine.runner.cache.slots
+    assert engine.blocks.used == 0
     engine.check_integrity()
     outputs = run_to_end(engine)
     assert running.id not in outputs
@@ -103,7 +103,7 @@ def test_any_mix_of_arrivals_and_aborts_leaves_the_engine_clean(tiny_engine: Eng
         engine.step()
         engine.check_integrity()
     run_to_end(engine)
-    assert engine.runner.cache.nbytes == 0
+    assert engine.blocks.used == 0
 
 
 def test_a_stop_string_ends_the_answer_before_it_wherever_tokens_break(tiny_engine: EngineMaker) -> None:
@@ -155,7 +155,7 @@ def test_a_step_that_fails_ends_its_requests_with_an_error_and_the_engine_goes_o
     assert run_to_end(engine)[waiting.id][-1].finish == "length"
 
 
-def test_the_cache_keeps_what_it_holds_when_it_grows(tiny_engine: EngineMaker) -> None:
+def test_a_long_answer_equals_the_same_tokens_given_as_a_prompt(tiny_engine: EngineMaker) -> None:
     engine = tiny_engine(max_context=512)
     one_by_one = engine.generate(prompt(3), SamplingParams(max_tokens=400, temperature=0, ignore_eos=True)).tokens
     again = engine.generate(
@@ -171,7 +171,7 @@ def test_bfloat16_halves_the_cache_and_still_answers(tiny_engine: EngineMaker) -
         request = engine.new_request(prompt(10), GREEDY)
         engine.add(request)
         engine.step()
-        held[dtype] = engine.runner.cache.nbytes
+        held[dtype] = engine.blocks.used * engine.runner.pool.block_nbytes
         run_to_end(engine)
         assert len(request.answer) == 20
     assert held["float32"] == 2 * held["bfloat16"] > 0

@@ -1,80 +1,152 @@
-"""The scheduler's promises, for any mix of arrivals and aborts: budget, slots, order, and that every request ends."""
+"""The scheduler's rules one at a time; tests/properties/test_scheduler_properties.py has any mix of them."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from typing import Any
 
+import pytest
+
+from local_engine.block_manager import BlockManager
 from local_engine.request import Request, SamplingParams
-from local_engine.scheduler import Scheduler
+from local_engine.scheduler import AGEING_SECONDS, NeverFits, Scheduler, Step
 
 
-def request(number: int, prompt: int, answer: int) -> Request:
-    return Request(number, [0] * prompt, SamplingParams(max_tokens=answer))
+def make(max_batch: int, step_tokens: int, blocks: int = 100, block_size: int = 4) -> Scheduler:
+    return Scheduler(max_batch, step_tokens, BlockManager(blocks, block_size))
 
 
-def advance(scheduler: Scheduler) -> list[Request]:
+def request(number: int, prompt: int | list[int], answer: int, **more: Any) -> Request:
+    tokens = [1000 * number + index for index in range(prompt)] if isinstance(prompt, int) else prompt
+    return Request(number, tokens, SamplingParams(max_tokens=answer), **more)
+
+
+def advance(scheduler: Scheduler, now: float = 0.0) -> Step:
     """Do what the engine does with a step: compute, append a token where the gap closed, end what is complete."""
-    ended = []
-    for chunk in scheduler.schedule():
-        chunk.request.computed += chunk.length
-        if chunk.request.gap == 0:
-            chunk.request.tokens.append(0)
+    step = scheduler.schedule(now)
+    scheduler.commit(step.chunks)
+    for chunk in step.chunks:
+        if chunk.closes_gap:
+            chunk.request.tokens.append(7)
             if len(chunk.request.answer) == chunk.request.params.max_tokens:
                 scheduler.remove(chunk.request)
-                ended.append(chunk.request)
-    return ended
+    scheduler.check_integrity()
+    return step
 
 
-@given(
-    shapes=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 8), st.integers(0, 20)), max_size=12),
-    aborts=st.dictionaries(st.integers(0, 25), st.integers(0, 11), max_size=4),
-    max_batch=st.integers(1, 4),
-    step_tokens=st.integers(4, 20),
-)
-def test_every_request_ends_within_budget_and_slots(
-    shapes: list[tuple[int, int, int]], aborts: dict[int, int], max_batch: int, step_tokens: int
-) -> None:
-    scheduler = Scheduler(max_batch, step_tokens)
-    requests = [request(number, prompt, answer) for number, (prompt, answer, _) in enumerate(shapes)]
-    gone: set[int] = set()
-    step = 0
-    while len(gone) < len(requests):
-        for candidate, (_, _, arrival) in zip(requests, shapes, strict=True):
-            if arrival == step:
-                scheduler.add(candidate)
-        victim = aborts.get(step)
-        if victim is not None and victim < len(requests) and shapes[victim][2] <= step and victim not in gone:
-            scheduler.remove(requests[victim])
-            gone.add(victim)
-        lengths = [chunk.length for chunk in scheduler.schedule()]
-        assert sum(lengths) <= step_tokens
-        assert all(length > 0 for length in lengths)
-        assert bool(lengths) == bool(scheduler.running)
-        gone |= {ended.id for ended in advance(scheduler)}
-        scheduler.check_integrity()
-        step += 1
-        assert step < 3000, "a request never ends"
-    assert not scheduler.running
-    assert not scheduler.waiting
-    assert sorted(scheduler.free_slots) == list(range(max_batch))
+def lengths(step: Step) -> list[tuple[int, int]]:
+    return [(chunk.request.id, chunk.length) for chunk in step.chunks]
+
+
+def test_the_page_about_the_loop_shows_what_really_happens() -> None:
+    scheduler = make(max_batch=2, step_tokens=8)
+    scheduler.add(request(1, 3, 4))
+    assert lengths(advance(scheduler)) == [(1, 3)]
+    scheduler.add(request(2, 12, 9))
+    scheduler.add(request(3, 4, 9))
+    assert [lengths(advance(scheduler)) for _ in range(4)] == [
+        [(1, 1), (2, 7)],
+        [(1, 1), (2, 5)],
+        [(1, 1), (2, 1)],
+        [(2, 1), (3, 4)],
+    ]
 
 
 def test_running_answers_go_before_a_long_prompt_and_the_prompt_gets_the_rest() -> None:
-    scheduler = Scheduler(max_batch=3, step_tokens=10)
-    first, second, long = request(1, 1, 9), request(2, 1, 9), request(3, 100, 1)
-    for each in (long, first, second):
-        scheduler.add(each)
-    assert [(chunk.request.id, chunk.length) for chunk in scheduler.schedule()] == [(1, 1), (2, 1), (3, 8)]
+    scheduler = make(max_batch=3, step_tokens=10)
+    short, other, long = request(1, 4, 9), request(2, 4, 9), request(3, 100, 1)
+    scheduler.add(short)
+    scheduler.add(other)
     advance(scheduler)
+    scheduler.add(long)
+    assert lengths(advance(scheduler)) == [(1, 1), (2, 1), (3, 8)]
     assert long.computed == 8
 
 
 def test_requests_start_in_the_order_they_came() -> None:
-    scheduler = Scheduler(max_batch=1, step_tokens=8)
+    scheduler = make(max_batch=1, step_tokens=8)
     for number in range(4):
         scheduler.add(request(number, 3, 2))
-    ended = []
-    while len(ended) < 4:
-        ended += [each.id for each in advance(scheduler)]
-    assert ended == [0, 1, 2, 3]
+    started = [chunk.request.id for _ in range(8) for chunk in advance(scheduler).chunks if chunk.start == 0]
+    assert started == [0, 1, 2, 3]
+
+
+def test_an_urgent_request_overtakes_but_only_those_that_have_not_waited_long() -> None:
+    scheduler = make(max_batch=1, step_tokens=8)
+    scheduler.add(request(1, 3, 1, arrived=0.0))
+    scheduler.add(request(2, 3, 1, arrived=5.0))
+    scheduler.add(request(3, 3, 1, arrived=6.0, priority=-1))
+    scheduler.add(request(4, 3, 1, arrived=4.0 + 2 * AGEING_SECONDS, priority=-1))
+    started = [advance(scheduler).chunks[0].request.id for _ in range(4)]
+    assert started == [3, 1, 2, 4], "2 waited longer than one level of priority is worth"
+
+
+def test_without_blocks_the_last_in_line_gives_its_own_back_and_is_computed_again() -> None:
+    scheduler = make(max_batch=2, step_tokens=20, blocks=5)
+    first, second = request(1, 8, 6), request(2, 6, 6)
+    scheduler.add(first)
+    scheduler.add(second)
+    assert lengths(advance(scheduler)) == [(1, 8), (2, 6)]  # all five blocks: 2 + 1 spare, then 2
+    steps = [advance(scheduler) for _ in range(3)]
+    assert [step.preempted for step in steps] == [[], [], [second]]
+    assert (second.computed, second.table) == (0, None)
+    while scheduler.running or scheduler.waiting:
+        advance(scheduler)
+    assert (len(first.answer), len(second.answer)) == (6, 6)
+    assert first.preemptions == 0
+    assert second.preemptions == scheduler.preemptions == 1
+
+
+def test_a_request_larger_than_the_whole_cache_is_refused_at_once_with_the_numbers() -> None:
+    scheduler = make(max_batch=2, step_tokens=8, blocks=3)
+    scheduler.add(request(1, 10, 3))  # the last token of an answer is never read: 12 tokens, 3 blocks
+    with pytest.raises(NeverFits, match="may need 13 tokens of cache, 4 blocks of 4; the whole cache has 3"):
+        scheduler.add(request(2, 10, 4))
+    assert len(scheduler.waiting) == 1
+
+
+def test_a_deadline_ends_a_request_whether_it_runs_or_waits() -> None:
+    scheduler = make(max_batch=1, step_tokens=8)
+    runs, waits, stays = request(1, 4, 9, deadline=2.0), request(2, 4, 9, deadline=2.0), request(3, 4, 9, deadline=9.0)
+    for each in (runs, waits, stays):
+        scheduler.add(each)
+    assert advance(scheduler, now=1.9).expired == []
+    step = advance(scheduler, now=2.0)
+    assert step.expired == [runs, waits]
+    assert lengths(step) == [(3, 4)]
+
+
+def test_two_long_prompts_that_begin_alike_are_computed_once_even_when_they_arrive_together() -> None:
+    scheduler = make(max_batch=2, step_tokens=8)
+    shared = list(range(24))
+    first, second = request(1, [*shared, 1, 2], 3), request(2, [*shared, 3, 4], 3)
+    scheduler.add(first)
+    scheduler.add(second)
+    computed = 0
+    while first.gap > 1 or second.gap > 1:
+        computed += sum(chunk.length for chunk in advance(scheduler).chunks)
+    assert second.cached_tokens == 24
+    assert computed <= 26 + 2 + 2, "26 for the first, 2 for the second, and a decoded token"
+
+
+def test_choices_of_one_prompt_share_it_in_the_step_that_computes_it() -> None:
+    scheduler = make(max_batch=3, step_tokens=40)
+    prompt = list(range(14))
+    for number in range(3):
+        scheduler.add(request(number, list(prompt), 2))
+    assert lengths(advance(scheduler)) == [(0, 14), (1, 2), (2, 2)]
+    assert scheduler.blocks.used == 3 + 3  # three full ones shared, one partial each
+
+
+def test_drafts_use_what_is_left_and_never_cost_anybody_a_token_or_a_block() -> None:
+    scheduler = make(max_batch=2, step_tokens=6, blocks=4)
+    first, second = request(1, 3, 9), request(2, 3, 4)
+    scheduler.add(first)
+    scheduler.add(second)
+    advance(scheduler)
+    first.drafts, second.drafts = [1, 2, 3, 4, 5, 6], [1, 2]
+    chunks = scheduler.schedule(0.0).chunks
+    assert [(chunk.length, chunk.drafts) for chunk in chunks] == [(5, 4), (1, 0)]
+    assert all(chunk.closes_gap for chunk in chunks)
+    scheduler.commit(chunks)
+    assert (first.computed, second.computed) == (4, 4)
+    scheduler.check_integrity()

@@ -12,6 +12,9 @@ import openai
 import pytest
 
 from local_engine.engine import Engine
+from local_engine.loop import EngineLoop
+from local_engine.metrics import EngineMetrics
+from local_engine.request import Output, SamplingParams
 from tests.local_engine.conftest import EngineMaker
 from tests.local_engine.running_server import RunningServer, serve_in_thread, wait_for
 
@@ -52,7 +55,12 @@ def test_a_stream_joins_up_to_the_whole_answer_and_ends_with_usage(client: opena
     assert content[0].choices[0].delta.role == "assistant"
     assert [chunk.choices[0].finish_reason for chunk in content[-2:]] == [None, "length"]
     assert last.choices == []
-    assert last.usage == whole.usage
+    assert last.usage is not None
+    assert whole.usage is not None
+    assert last.usage.completion_tokens == whole.usage.completion_tokens
+    assert last.usage.prompt_tokens == whole.usage.prompt_tokens
+    assert last.usage.prompt_tokens_details is not None
+    assert last.usage.prompt_tokens_details.cached_tokens > 0
     assert len({chunk.id for chunk in chunks}) == 1
     assert len(content) > 10, "text must flow token by token"
 
@@ -158,7 +166,7 @@ def test_a_full_queue_refuses_with_429_and_says_when_to_come_back(tiny_server: R
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_caller_that_leaves_frees_its_slot(tiny_engine: EngineMaker, stream: bool) -> None:
+def test_a_caller_that_leaves_frees_its_blocks(tiny_engine: EngineMaker, stream: bool) -> None:
     engine: Engine = tiny_engine(max_batch=1, max_context=512)
     body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 400, "ignore_eos": True, "stream": stream}
     with serve_in_thread(engine, "tiny") as server:
@@ -170,8 +178,63 @@ def test_a_caller_that_leaves_frees_its_slot(tiny_engine: EngineMaker, stream: b
                 httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=0.05)
         server.wait_until_idle()
         engine.check_integrity()
+        assert engine.blocks.used == 0
         metrics = server.loop.metrics.render().decode()
         assert 'vllm:request_success_total{finished_reason="abort",model_name="tiny"} 1.0' in metrics
+
+
+def test_a_dropped_request_frees_its_blocks_before_the_next_step(tiny_engine: EngineMaker) -> None:
+    engine = tiny_engine(max_batch=2, max_context=256)
+    loop = EngineLoop(engine, EngineMetrics("tiny"))
+    held: list[int] = []
+    left, stays = (engine.new_request([5] * 40, SamplingParams(max_tokens=30, ignore_eos=True)) for _ in range(2))
+
+    def hear(output: Output) -> None:
+        held.append(engine.blocks.used)
+        if output.request is left and len(left.answer) == 3:
+            loop.abort([left])
+
+    loop.submit([left, stays], hear)
+    loop.start()
+    wait_for(lambda: loop.open_requests == 0)
+    loop.stop()
+    assert len(left.answer) == 3
+    assert held[:6] == [4] * 6, "two full blocks are shared, each has one of its own"
+    assert set(held[6:-1]) <= {3, 4, 5}
+    assert held[6] == 3, "the step after the abort runs without its block"
+    assert (held[-1], len(stays.answer)) == (0, 30)
+
+
+def test_cached_tokens_are_reported_per_salt(client: openai.OpenAI) -> None:
+    def cached(**extra: Any) -> int:
+        ask = {**GREEDY, "max_tokens": 2, "extra_body": {"ignore_eos": True, **extra}}
+        usage = client.chat.completions.create(**ask).usage
+        assert usage is not None
+        assert usage.prompt_tokens_details is not None
+        return usage.prompt_tokens_details.cached_tokens or 0
+
+    counts = [cached(), cached(), cached(cache_salt="a"), cached(cache_salt="b"), cached(cache_salt="a")]
+    assert counts[0] == counts[2] == counts[3] == 0
+    assert counts[1] == counts[4] > 0
+    assert counts[1] % 16 == 0
+
+
+def test_an_answer_without_max_tokens_ends_at_the_default(tiny_engine: EngineMaker) -> None:
+    ask = {"model": "tiny", "messages": MESSAGES, "temperature": 0, "ignore_eos": True}
+    with serve_in_thread(tiny_engine(default_max_tokens=7), "tiny") as server:
+        url = f"{server.url}/v1/chat/completions"
+        by_default = httpx.post(url, json=ask).json()
+        asked_for = httpx.post(url, json={**ask, "max_tokens": 9}).json()
+    assert by_default["choices"][0]["finish_reason"] == "length"
+    assert [reply["usage"]["completion_tokens"] for reply in (by_default, asked_for)] == [7, 9]
+
+
+def test_a_deadline_ends_the_answer_with_504(tiny_server: RunningServer) -> None:
+    body = {"model": "tiny", "messages": MESSAGES, "ignore_eos": True, "deadline_seconds": 0}
+    reply = httpx.post(f"{tiny_server.url}/v1/chat/completions", json=body)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
+    tiny_server.wait_until_idle()
+    assert tiny_server.loop.engine.blocks.used == 0
 
 
 def test_a_step_that_fails_breaks_the_stream_with_an_error_event(tiny_server: RunningServer) -> None:

@@ -61,6 +61,12 @@ BAD_CHATS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
         400, "unsupported_parameter", "response_format",
     ),
     "forced tool": (changed(tool_choice="required", tools=[]), 400, "unsupported_parameter", "tool_choice"),
+    "salt empty": (changed(cache_salt=""), 400, "invalid_value", "cache_salt"),
+    "salt is a number": (changed(cache_salt=7), 400, "invalid_value", "cache_salt"),
+    "salt too long": (changed(cache_salt="x" * 1001), 400, "invalid_value", "cache_salt"),
+    "priority is text": (changed(priority="high"), 400, "invalid_value", "priority"),
+    "priority out of range": (changed(priority=-101), 400, "invalid_value", "priority"),
+    "deadline before now": (changed(deadline_seconds=-1), 400, "invalid_value", "deadline_seconds"),
 }  # fmt: skip
 
 

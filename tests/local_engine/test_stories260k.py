@@ -7,13 +7,17 @@ data/engine/stories260K/{checkpoint_legacy.bin, tokenizer.bin}; without it the t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from local_engine.kv_cache import SlotCache
-from local_engine.models.decoder import Segment
+from local_engine.config import ModelConfig
+from local_engine.kv_cache import KVPool
+from local_engine.layers.attention_reference import PlainAttention
+from local_engine.layers.paged_attention import PagedAttention, make_span
+from local_engine.models.decoder import StepAttention
 from local_engine.models.load import load_decoder
 from tests.local_engine.llama2c import Llama2cWeights, read_pieces
 
@@ -37,16 +41,35 @@ def checkpoint_folder() -> Path:
     return folder
 
 
-def test_stories260k_tells_its_published_story() -> None:
+def paged(config: ModelConfig) -> Callable[[int], StepAttention]:
+    """Attention over blocks that lie backwards."""
+    size, cpu = 8, torch.device("cpu")
+    blocks = list(range(LENGTH // size))[::-1]
+    pool = KVPool(config, len(blocks), size, torch.float32, cpu)
+
+    def at(position: int) -> StepAttention:
+        slot = torch.tensor([blocks[position // size] * size + position % size])
+        return PagedAttention(pool, slot, [make_span(0, 1, position + 1, blocks, False, size, cpu)])
+
+    return at
+
+
+def plain(_: ModelConfig) -> Callable[[int], StepAttention]:
+    attention = PlainAttention()
+    return lambda _: attention
+
+
+@pytest.mark.parametrize("kind", [plain, paged])
+def test_stories260k_tells_its_published_story(kind: Callable[[ModelConfig], Callable[[int], StepAttention]]) -> None:
     folder = checkpoint_folder()
     source = Llama2cWeights(folder / "checkpoint_legacy.bin")
     cpu = torch.device("cpu")
     decoder = load_decoder(source, positions=source.config.max_positions, dtype=torch.float32, device=cpu)
-    cache = SlotCache(source.config, LENGTH, torch.float32, cpu)
+    attention = kind(source.config)
     tokens = [BOS]
     with torch.inference_mode():
         for position in range(LENGTH):
-            step = (torch.tensor([tokens[-1]]), torch.tensor([position]), [Segment(0, 1, position, cache)], None)
-            tokens.append(int(decoder(*step)[0].argmax()))
+            logits = decoder(torch.tensor([tokens[-1]]), torch.tensor([position]), attention(position), None)
+            tokens.append(int(logits[0].argmax()))
     pieces = read_pieces(folder / "tokenizer.bin", source.config.vocab_size)
     assert b"".join(pieces[token] for token in tokens[1:]).removeprefix(b" ") == STORY.encode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 from gateway.routing.artifacts.queries import (
     BUNDLED,
@@ -83,7 +83,7 @@ def drift_page(connection: Connection, limit: int, before: int | None = None, po
     return _page(drift_rows(connection, limit + 1, before, policy), limit)
 
 
-def _page(rows: Sequence[RowMapping], limit: int) -> Page:
+def _page(rows: Sequence[Mapping[Any, Any]], limit: int) -> Page:
     shown = [{str(name): _plain(value) for name, value in row.items()} for row in rows[:limit]]
     return Page(shown, shown[-1]["id"] if len(rows) > limit else None)
 

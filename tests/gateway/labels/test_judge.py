@@ -42,6 +42,7 @@ def test_the_judge_sees_request_and_answers_and_long_ones_lose_their_middle() ->
     assert "begin" in user["content"]
     assert "xend\n[end of answer B]" in user["content"]
     assert len(user["content"]) < 1.1 * MAX_CHARACTERS
+    assert body["max_tokens"] == judge_body("", "", "", "max_completion_tokens")["max_completion_tokens"]
 
 
 def test_a_conversation_is_told_with_its_roles_and_what_is_no_text_is_named() -> None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from gateway.routing.ask import Ask
 from gateway.routing.decide import decide_route
+from gateway.routing.decide_many import UNDECIDED, Many, decide_many
 from gateway.routing.past.columns import Past, Scores, Side
 from gateway.routing.past.speeds import measured_states
-from gateway.routing.replay import Again, Replayed, reasons, replay, scores_of
+from gateway.routing.replay import Again, Group, Replayed, reasons, replay, scores_of
 from gateway.routing.replay_report import NINETY, example_places, report
 from tests.builders import catalog, model, sheets
 from tests.properties.test_decide_properties import asks
@@ -25,6 +26,8 @@ MODELS = catalog(
     model("medium", "standard", price={"input": 1, "output": 10}),
     model("large", "premium", price={"input": 5, "output": 50}),
 )
+
+THREE_EQUAL = catalog(*(model(f"m{number}", "premium", price={"input": 1, "output": 1}) for number in range(3)))
 
 
 def past_of(count: int, chosen: list[str] | None = None, **changes: Any) -> Past:
@@ -158,30 +161,84 @@ def test_speed_is_a_line_from_tokens_to_seconds_of_models_with_enough_answers() 
     assert measured_states(one_length, MODELS.models)[0].seconds(100) == pytest.approx(2.0)
 
 
-@given(
-    st.lists(asks(), min_size=1, max_size=8),
-    st.lists(st.floats(min_value=0.005, max_value=0.995), min_size=3, max_size=3),
-    st.floats(min_value=1, max_value=2000),
-    st.sampled_from(["", "no_text", "unseen_words,unlike_training"]),
+numbers = st.tuples(
+    st.integers(min_value=0, max_value=2400),
+    st.integers(min_value=0, max_value=1000),
+    st.lists(st.floats(min_value=0.005, max_value=0.995), min_size=3, max_size=3).map(sorted),
+    st.lists(st.floats(min_value=1, max_value=2000) | st.just(100.5), min_size=3, max_size=3),
+    st.sampled_from(["", "", "no_text", "unseen_words,unlike_training"]),
 )
-@settings(max_examples=100, deadline=None)
-def test_any_traffic_is_decided_as_the_gateway_decides_it(
-    traffic: list[Ask], quality: list[float], tokens: float, unfamiliar: str
-) -> None:
-    count = len(traffic)
-    table = np.tile(sorted(quality), (count, 1))
+
+
+@st.composite
+def plain_asks(draw: st.DrawFn) -> Ask:
+    """Mostly what can be decided together: plain conditions, whatever the scope, the mode and the worth."""
+    made = replace(draw(asks()), auto=True)
+    if draw(st.booleans()):
+        made = replace(made, max_cost=None, sla=None, premium_spent=False, cached={}, states=())
+        made = replace(made, objective=draw(st.sampled_from(["cost", "quality"])), allowed_tiers=None, tier=None)
+    return made
+
+
+@given(plain_asks(), st.lists(numbers, min_size=1, max_size=12), st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_traffic_is_decided_as_the_gateway_decides_it(ask: Ask, rows: list[Any], data: st.DataObject) -> None:
+    count = len(rows)
+    tokens, limits, quality, lengths, unfamiliar = (list(column) for column in zip(*rows, strict=True))
+    names = [each.name for each in ask.models]
+    table = np.array(quality)
     past = past_of(
-        count, quality=table, low=table, high=table, tokens=np.full((count, 3), tokens), unfamiliar=[unfamiliar] * count
+        count,
+        [data.draw(st.sampled_from([*names, "gone"])) for _ in rows],
+        input_tokens=tokens,
+        output_limit=limits,
+        quality=table,
+        low=table / 2,
+        high=(1 + table) / 2,
+        tokens=np.array(lengths),
+        unfamiliar=unfamiliar,
     )
     scores = Scores.recorded(past)
-    replayed = replay(past, scores, lambda place, score: traffic[place])
+
+    def ask_of(place: int, score: Again) -> Ask:
+        return replace(
+            ask,
+            input_tokens=tokens[place],
+            input_tokens_least=tokens[place] // 4,
+            output_tokens=limits[place],
+            spread=place,
+        )
+
+    least = np.array(tokens) // 4
+    strange = np.array([bool(each) for each in unfamiliar])
+    columns = (past.quality, past.low, past.high, past.tokens)
+    many = Many(np.array(tokens), least, np.array(limits), *columns, strange)
+    together = replay(past, scores, ask_of, [Group(ask, np.arange(count), many)])
+    alone = replay(past, scores, ask_of)
+    for side in ("before", "after"):
+        assert getattr(together, side).model == getattr(alone, side).model
+        for name in ("quality", "low", "high", "cost", "seconds"):
+            found, expected = getattr(getattr(together, side), name), getattr(getattr(alone, side), name)
+            assert np.array_equal(found, expected, equal_nan=True), (side, name)
+    assert np.array_equal(together.best, alone.best, equal_nan=True)
     score_at = scores_of(scores)
-    for place, ask in enumerate(traffic):
-        decision = decide_route(ask, score_at(place))
-        first = decision.candidates[0] if decision.candidates else None
-        assert replayed.after.model[place] == (first.model.name if first else None)
-        if first is not None:
-            assert replayed.after.cost[place] == first.expected_cost
-            assert replayed.after.quality[place] == first.quality
-            known = (*decision.candidates, *decision.spare)
-            assert replayed.best[place] == max(each.quality or 0.0 for each in known)
+    for place in range(count):
+        score = score_at(place)
+        candidates = decide_route(ask_of(place, score), score).candidates
+        assert together.after.model[place] == (candidates[0].model.name if candidates else None)
+
+
+def test_plain_traffic_is_decided_together_and_the_rest_is_left_alone() -> None:
+    ask = plain(0, scores_of(Scores.recorded(past_of(1)))(0))
+    table = np.array([[0.5, 0.75, 0.875], [0.8, 0.81, 0.82]])
+    many = Many(np.array([100, 100]), np.array([25, 25]), np.array([0, 0]), table, table, table, np.full((2, 3), 100.0),
+                np.array([False, False]))  # fmt: skip
+    decided = decide_many(ask, many)
+    assert decided is not None
+    assert decided.first.tolist() == [1, 0]
+    equal = replace(ask, models=THREE_EQUAL.models, prices=sheets(THREE_EQUAL))
+    tied = decide_many(equal, many)
+    assert tied is not None
+    assert tied.first.tolist() == [UNDECIDED, UNDECIDED]
+    for other in (replace(ask, max_cost=5), replace(ask, auto=False), replace(ask, objective="latency")):
+        assert decide_many(other, many) is None

@@ -1,0 +1,128 @@
+"""The evaluation's tables and curves show every method; promises by worth are judged on prompts that did not make them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from router_models import Router
+from router_models.evaluation.baselines import NearestPrompts
+from router_models.evaluation.curves import draw_curves
+from router_models.evaluation.promises import WORTH_FLOORS, worths_report
+from router_models.evaluation.scored import Scored
+from router_models.evaluation.target_table import baseline_table
+from router_models.tiers import TIERS
+from router_models.training.data import load_tables
+from tests.router_models.small_tables import EASY, HARD, made_up
+
+LEVELS = dict(zip(TIERS, (-0.5, 0.6, 1.6), strict=True))
+
+
+def scored(count: int, labelled: float = 1.0) -> Scored:
+    """Prompts whose ease is known up to some noise; of all but a share `labelled` nobody recorded the premium tier."""
+    rng = np.random.default_rng(0)
+    ease, guess = rng.normal(size=(2, count))
+    guess = ease + 0.5 * guess
+    probability = {tier: 1 / (1 + np.exp(-(0.8 * guess + level))) for tier, level in LEVELS.items()}
+    rate = {
+        tier: (rng.random(count) < 1 / (1 + np.exp(-(ease + level)))).astype(float) for tier, level in LEVELS.items()
+    }
+    rate["premium"][int(labelled * count) :] = np.nan
+    tokens = {tier: np.full(count, 200.0) for tier in TIERS}
+    flags = np.ones(count, dtype=bool)
+    none = pd.DataFrame({"place": np.zeros(0, dtype=int), "model": [], "tier": [], "score": []})
+    return Scored(
+        domains=np.full(count, "made_up"),
+        seen_domain=flags,
+        unfamiliar=~flags,
+        characters=np.full(count, 800.0),
+        probability=probability,
+        low=probability,
+        high=probability,
+        tokens=tokens,
+        rate=rate,
+        used=tokens,
+        answers=none,
+    )
+
+
+def report() -> dict[str, Any]:
+    line = [[0.0, 0.5], [1.0, 0.8]]
+    pair = {name: {"apgr": value} for name, value in (("artifact", 0.6), ("length", 0.55), ("oracle", 1.1))}
+    nine = {name: {"area": value} for name, value in (("local", 0.69), ("knn", 0.67), ("dataset_mean", 0.685))}
+    cells = [{"predicted": 0.2, "recorded": 0.3, "prompts": 5}]
+    return {
+        "routellm": {
+            "mmlu_test": {
+                "always_weak": 0.5,
+                "always_strong": 0.8,
+                "prompts": 9,
+                "curves": {"artifact": line, "oracle": line},
+            }
+            | pair
+        },
+        "few_labels": {"mmlu_test": {"labels": 1500, "rows": {"local": {"apgr": 0.67}, "knn": {"apgr": 0.65}}}},
+        "nine_models": {
+            "rows": nine,
+            "curves": {"local": line, "oracle": line},
+            "billions_of_parameters": {"a": 7.0, "b": 7.0, "c": 70.0},
+            "always_one_model": {"a": 0.5, "b": 0.55, "c": 0.2},
+        },
+        "quality": {"seen_domains": {"economy": {"reliability": cells}, "standard": {"note": "too few"}}},
+    }
+
+
+def test_every_method_has_a_row_and_every_comparison_a_column() -> None:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in baseline_table(report()).splitlines()]
+    assert rows[0] == ["method", "mmlu_test, unseen", "mmlu_test, 1500 labels", "nine models, area"]
+    found = {row[0]: row[1:] for row in rows[2:]}
+    assert found["artifact"] == [".600", "", ""]
+    assert found["artifact and labels"] == ["", ".670", ".690"]
+    assert found["nearest neighbours"] == ["", ".650", ".670"]
+    assert found["dataset mean"] == ["", "", ".685"]
+    # Of the cheapest models the better one is what always weak means.
+    assert found["always weak"] == [".000", ".000", ".550"]
+    assert found["always strong"] == ["1.000", "1.000", ".200"]
+    assert next(iter(found)) == "artifact"
+    assert list(found)[-1] == "oracle"
+
+
+def test_the_curves_are_drawn_to_files(tmp_path: Path) -> None:
+    written = draw_curves(report(), tmp_path / "curves")
+    assert [path.name for path in written] == ["router_quality.png", "router_nine_models.png", "router_reliability.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def test_promises_by_worth_are_kept_on_the_other_half() -> None:
+    found = worths_report(scored(1000), Router.load(), seed=0, deployments=40)
+    assert found["prompts"] == 1000
+    for floor in WORTH_FLOORS:
+        row = found["rows"][str(floor)]
+        assert row["kept"] >= 0.9
+        assert row["saved"] > 0.0
+    assert found["rows"]["0.8"]["saved"] > found["rows"]["0.95"]["saved"]
+    assert set(found["artifact"]) == {str(floor) for floor in WORTH_FLOORS}
+
+
+def test_promises_by_worth_need_prompts_with_all_tiers() -> None:
+    found = worths_report(scored(1000, labelled=0.1), Router.load(), seed=0)
+    assert found["prompts"] == 100
+    assert "too few" in found["note"]
+
+
+def test_nearest_prompts_rank_what_failed_on_like_prompts_first(tmp_path: Path) -> None:
+    rank = NearestPrompts(load_tables(made_up(tmp_path)), Router.load())
+    easy, hard = (rank([pattern.format(91, 12) for pattern in patterns]) for patterns in (EASY, HARD))
+    assert hard.min() > easy.max() + 0.2
+    assert rank([]).shape == (0,)
+
+
+@pytest.mark.parametrize("method", ["random_mix", "subject_gain_leave_one_out"])
+def test_methods_of_two_names_share_a_row(method: str) -> None:
+    document = report()
+    document["nine_models"]["rows"][method] = {"area": 0.6}
+    assert method.replace("_", " ") not in baseline_table(document)
