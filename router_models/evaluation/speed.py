@@ -1,4 +1,4 @@
-"""Time of one score and memory of a process that scores: one thread, warm. Alone: python -m router_models.evaluation.speed --help."""
+"""Time of one score and memory of a process that scores: warm. Alone: python -m router_models.evaluation.speed --data DIR."""
 
 from __future__ import annotations
 
