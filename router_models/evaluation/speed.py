@@ -1,17 +1,23 @@
-"""Time of one score and memory of a process that scores: one thread, warm, after one warm-up call."""
+"""Time of one score and memory of a process that scores: warm. Alone: python -m router_models.evaluation.speed --data DIR."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from router_models.evaluation.origin import origin
+from router_models.evaluation.paired import load_pairs
 from router_models.router import Router
+from router_models.training.data import load_tables
 
 CALLS = 3000
 SENTENCE = "The quick brown fox jumps over 12 lazy dogs, and some other animals near the river watch. "
@@ -71,3 +77,20 @@ def _timed(router: Router, prompts: Sequence[str]) -> dict[str, Any]:
         "processor_mean": round(worked, 1),
         "per_second_and_core": round(1e6 / worked),
     }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure the bundled artifact alone, for a moment when nothing else runs; prints JSON and returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m router_models.evaluation.speed", description=main.__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the tables (parquet)")
+    folder = parser.parse_args(arguments).data
+    prompts = [prompt for data in load_pairs(folder, load_tables(folder)) for prompt in data.prompts]
+    router = Router.load()
+    command = "python -m router_models.evaluation.speed --data DIR"
+    measured = {"artifact": router.version, "microseconds_per_score": speed_report(router, prompts)}
+    print(json.dumps({**origin(), "benchmark": "router_speed", "command": command, **measured}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
