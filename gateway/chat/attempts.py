@@ -86,7 +86,7 @@ async def _ask(candidate: Candidate, tab: Tab, services: Services) -> Answered:
 async def _ask_once(candidate: Candidate, tab: Tab, services: Services) -> Answered:
     model, request = candidate.model, tab.request
     provider = services.providers.for_model(model)
-    call = Call(model=model, body=tab.body_for(model), request_id=request.request_id)
+    call = Call(model, tab.body_for(model), request.request_id, tab.caller.tenant)
     started = time.perf_counter()
     try:
         reply: Completion | EventStream

@@ -11,11 +11,14 @@ from gateway.catalog import Model
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One attempt. `body` is the client's JSON without Penstock's own keys; the provider sets `model` and stream options."""
+    """One attempt for a tenant. `body` is the client's JSON without Penstock's own keys; the provider sets `model` and stream
+    options.
+    """
 
     model: Model
     body: dict[str, Any]
     request_id: str
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

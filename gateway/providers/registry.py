@@ -6,6 +6,7 @@ from gateway import __version__
 from gateway.catalog import BUNDLED, Catalog, Model
 from gateway.errors import ProviderUnreachable
 from gateway.providers.base import Call, Completion, EventStream, Provider
+from gateway.providers.engine import BundledEngine
 from gateway.providers.http import HttpClient
 from gateway.providers.openai_compatible import OpenAICompatible
 from gateway.providers.scripted import ScriptedProvider
@@ -55,7 +56,7 @@ def build_providers(catalog: Catalog, engine_url: str | None) -> Providers:
     """
     client = HttpClient(max_connections=catalog.max_upstream_connections, user_agent=f"penstock/{__version__}")
     external = OpenAICompatible(client)
-    bundled: Provider = OpenAICompatible(client, base_url=engine_url) if engine_url else NoEngine()
+    bundled: Provider = BundledEngine(client, engine_url) if engine_url else NoEngine()
     scripted = ScriptedProvider({model.index: model for model in catalog.models if model.provider == "scripted"})
     kinds: dict[str, Provider] = {BUNDLED: bundled, "scripted": scripted}
     return Providers(client, tuple(kinds.get(model.provider, external) for model in catalog.models))
