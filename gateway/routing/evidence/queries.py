@@ -84,7 +84,7 @@ def requests_of(
         select(_RECORD.artifact, _USAGE.cost_pico, _USAGE.outcome, _USAGE.started_at, _USAGE.finished_at)
         .join_from(routing_records, usage_events, same)
         .where(*_routed(policy, since, until), _RECORD.artifact.in_(sorted(artifacts)), _RECORD.mode == CHOSEN)
-        .where(_USAGE.outcome != "interrupted")
+        .where(_USAGE.outcome != "interrupted", _USAGE.started_at >= since, _USAGE.started_at < until)
         .order_by(order, _RECORD.request_id)
         .limit(at_most)
     )
@@ -115,6 +115,9 @@ def grades_of(
         .join(usage_events, answered)
         .where(*_routed(policy, since, until), _RECORD.artifact.in_(sorted(artifacts)), _RECORD.mode == CHOSEN)
         .where(_LABEL.source.in_(sorted(sources)), _LABEL.created_at <= known_until)
+        .where(
+            _USAGE.started_at >= since, _USAGE.started_at < until, _LABEL.started_at >= since, _LABEL.started_at < until
+        )
         .group_by(_RECORD.request_id, _RECORD.artifact)
         .order_by(first, _RECORD.request_id)
         .limit(at_most)
@@ -163,6 +166,7 @@ def labels_of(
     )  # fmt: skip
     query = query.join_from(routing_records, quality_labels, labelled)
     query = query.where(*_routed(policy, since, until), _LABEL.source.in_(sorted(sources)))
+    query = query.where(_LABEL.started_at >= since, _LABEL.started_at < until)
     if artifact is not None:
         query = query.where(_RECORD.artifact == artifact)
     query = query.order_by(_RECORD.started_at.desc(), _RECORD.request_id).limit(at_most)

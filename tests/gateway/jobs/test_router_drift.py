@@ -90,7 +90,8 @@ def test_drift_is_told_once_and_cleared_when_it_is_over(context: Context, clock:
     clock.now = START + 9 * DAY
     assert "rank" in str(watch_drift(context))
     watch_drift(context)
-    assert told(context.database) == [("router_drift", "rank", False), ("router_drift", "unfamiliar", False)]
+    # Both were told in the same moment.
+    assert sorted(told(context.database)) == [("router_drift", "rank", False), ("router_drift", "unfamiliar", False)]
     day_of(context.database, 9)
     clock.now = START + 10 * DAY
     assert watch_drift(context) == "default: as it was"
