@@ -109,6 +109,11 @@ def policies_using(connection: Connection, version: str) -> list[str]:
     return list(connection.scalars(query.order_by(table.policy)))
 
 
+def delete_assignments(connection: Connection, policies: Sequence[str]) -> None:
+    """Forget what policies were given."""
+    connection.execute(delete(router_assignments).where(router_assignments.c.policy.in_(policies)))
+
+
 def assignment_rows(connection: Connection) -> dict[str, Assignment]:
     """Every policy that has ever been given an artifact."""
     rows = connection.execute(select(router_assignments).order_by(router_assignments.c.policy)).mappings()

@@ -19,7 +19,7 @@ from gateway.jobs.router.drift import watch_drift
 from gateway.jobs.router.recalibrate import recalibrate_artifacts
 from gateway.jobs.runner import Context
 from gateway.recalibration import open_stored
-from gateway.routing.artifacts.change import assign
+from gateway.routing.artifacts.change import Room, assign
 from gateway.routing.artifacts.queries import StoredArtifact, artifact_rows, assignment_rows, drift_rows
 from gateway.scorers import bundled_version
 from gateway.settings import read_settings
@@ -33,6 +33,7 @@ from tests.routed_traffic import Request, variant, written
 
 START = 1_790_000_000.0
 DAY = 86_400.0
+ROOM = Room(4, ["default"])
 TIER = ("economy", "standard", "premium")
 TASKS = (
     "Add",
@@ -166,7 +167,7 @@ def test_it_is_proposed_as_challenger_where_that_is_asked_for_and_watched_by_its
     (alert,) = list_alerts(context.database)["alerts"]
     assert (alert["kind"], alert["ended_at"] is not None) == ("router_change", True)
     with transaction(context.database) as connection:
-        assign(connection, "default", made.version, None, 0.1, "tester", clock.now, "a test", 4)
+        assign(connection, "default", made.version, None, 0.1, "tester", clock.now, "a test", ROOM)
     same = labelled(open_stored(context.database, made.version), as_predicted, 600, 7, START + 100)
     written(context.database, [replace(each, score=None) for each in same])
     clock.now = START + DAY / 2
@@ -178,7 +179,7 @@ def test_it_is_proposed_as_challenger_where_that_is_asked_for_and_watched_by_its
 def test_it_is_only_kept_while_there_is_a_challenger(context: Context, bundled: Router, tmp_path: Path) -> None:
     other = add(context.database, variant(tmp_path, "other"), "other", "tester", START)["version"]
     with transaction(context.database) as connection:
-        assign(connection, "default", "bundled", other, 0.1, "tester", START - 20 * DAY, "a test", 4)
+        assign(connection, "default", "bundled", other, 0.1, "tester", START - 20 * DAY, "a test", ROOM)
     written(context.database, labelled(bundled, much_worse))
     assert "not proposed as there is a challenger" in str(recalibrate_artifacts(with_rules(context, do="propose")))
     assert len(made_by_the_job(context.database)) == 1

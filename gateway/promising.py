@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from gateway.catalog import Catalog, Model
 from gateway.errors import ConfigError
 from gateway.routing.ask import Ability, PromiseTable
-from gateway.routing.promises import Make, TierPrices
+from gateway.routing.promises import Make, NotLoaded, TierPrices
 from router_models.abilities import ability_from_benchmarks
+from router_models.bounds import WANTED_LABELS
 from router_models.errors import TrainingDataError
 from router_models.floor import TierPrice, promise_table
 from router_models.router import Router
@@ -54,16 +55,21 @@ def promise_maker(router: Router) -> Make:
 
 
 def promise_maker_of(router_of: Callable[[str], Router | None]) -> Make:
-    """The same for several artifacts, each with its own sample; None for one that is not there or has none."""
+    """The same for several artifacts, each with its own sample.
+
+    None for one whose sample has too few prompts that are labelled in all of the tiers: it could only promise the best tier.
+    """
 
     def make(artifact: str, prices: TierPrices, confidence: float) -> PromiseTable | None:
         router = router_of(artifact)
-        if router is None or not len(router.artifact.sample):
+        if router is None:
+            raise NotLoaded(artifact)
+        if not len(router.artifact.sample):
             return None
-        sample = router.artifact.sample
         rates = {tier: (into, out) for tier, into, out in prices}
         asked = {tier: TierPrice(*rates[tier]) for tier in TIERS if tier in rates}
-        return promise_table(sample, asked, confidence=confidence)
+        table = promise_table(router.artifact.sample, asked, confidence=confidence)
+        return table if len(asked) == 1 or table.labels >= WANTED_LABELS else None
 
     return make
 
