@@ -14,11 +14,11 @@ from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
-from gateway.promising import Abilities, promise_maker_of
 from gateway.keys.authenticate import KeyRing
 from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
+from gateway.promising import Abilities, promise_maker_of
 from gateway.providers.registry import Providers, build_providers
 from gateway.routing.knowledge import Knowledge, make_knowledge
 from gateway.routing.remember import Packer
