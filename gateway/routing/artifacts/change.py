@@ -200,18 +200,19 @@ def _change(
             raise NotFound(
                 f"There is no artifact {version!r}. `penstock router artifacts list` shows them; `bundled` is always there."
             )
-    write_assignment(connection, after)
     if room is not None:
-        _check_room(connection, room)
+        _check_room(connection, after, room)
+    write_assignment(connection, after)
     insert_change(connection, now, after.set_by, action, before, after, reason, evidence)
     change = Change(f"router.{action}", f"policy:{after.policy}", before=before.document(), after=after.document())
     write_audit(connection, after.set_by, now, change)
     return after
 
 
-def _check_room(connection: Connection, room: Room) -> None:
-    assigned = [given for policy, given in assignment_rows(connection).items() if policy in room.policies]
-    used = sorted({version for given in assigned for version in given.versions()} - {BUNDLED})
+def _check_room(connection: Connection, given: Assignment, room: Room) -> None:
+    assigned = {**assignment_rows(connection), given.policy: given}
+    serving = [each for policy, each in assigned.items() if policy in room.policies]
+    used = sorted({version for each in serving for version in each.versions()} - {BUNDLED})
     if len(used) > room.most:
         raise Conflict(
             f"Gateways hold {room.most} artifacts beside the bundled one, and this would be {len(used)}: {', '.join(used)}."

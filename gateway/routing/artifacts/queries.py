@@ -208,6 +208,13 @@ def drift_rows(
     return connection.execute(query).mappings().all()
 
 
+def versions_taken_back(connection: Connection, policy: str, since: datetime) -> set[str]:
+    """What rollbacks of a policy have ended since a moment: challengers, or champions."""
+    table = router_changes.c
+    query = select(table.before).where(table.policy == policy, table.action == "rollback", table.at >= since)
+    return {before["challenger"] or before["champion"] for before in connection.scalars(query)}
+
+
 def latest_drift(connection: Connection, since: float) -> list[tuple[str, str, float]]:
     """Policy, measure and value as last measured since a moment."""
     table = router_drift.c
