@@ -40,7 +40,7 @@ class Rollback(Section):
     watch_days: int = Field(7, ge=1, le=90, description="How long a new champion is compared with the one before it.")
     sources: Sources = Field(
         ("exact", "judge", "human"),
-        description="Labels that count. With `feedback`, any key of the policy can have an artifact taken back for all tenants.",
+        description="Labels that count; with `feedback` any key of the policy can have an artifact taken back for all.",
     )
 
 
