@@ -128,13 +128,22 @@ def test_a_file_of_another_format_or_other_features_is_refused_and_says_so(datab
         add(database, _with_header(content, features, b"others"), "other.npz", "tester", NOW)
 
 
-def test_an_artifact_whose_scores_are_no_probabilities_is_refused(database: Database, tmp_path: Path) -> None:
+def test_an_artifact_with_numbers_that_no_training_gives_is_refused(database: Database, tmp_path: Path) -> None:
     content = variant(tmp_path, "broken", kernel=np.full_like(load().weights.kernel, 3e38))
-    with (
-        np.errstate(over="ignore", invalid="ignore"),
-        pytest.raises(InvalidValue, match=r"which are no probabilities|cannot score"),
-    ):
+    with pytest.raises(InvalidValue, match=r"'kernel' has numbers beyond 1e\+06"):
         add(database, content, "broken", "tester", NOW)
+
+
+def test_an_artifact_that_no_address_can_name_or_whose_card_is_no_json_is_refused(database: Database) -> None:
+    content = FILE.read_bytes()
+    version = b'"version": "' + bundled_version().encode() + b'"'
+    for old, new, why in (
+        (version, b'"version": "../../x"', "its version '../../x' is not letters"),
+        (b'"card": {', b'"card": {"odd": NaN, ', "its card is not an object of texts, finite numbers"),
+        (b'"card": {', b'"card": [1], "unread": {', "its card is not an object"),
+    ):
+        with pytest.raises(InvalidValue, match=why):
+            add(database, _with_header(content, old, new), "odd.npz", "tester", NOW)
 
 
 def test_the_bundled_artifact_need_not_be_added_and_cannot_be_removed(database: Database) -> None:
