@@ -149,6 +149,11 @@ class Scorers:
             return served.challenger
         return served.champion
 
+    def champion(self, policy: str) -> Router:
+        """What scores the requests of a policy, its challenger's aside."""
+        serves = self._served.get(policy, self._plain).champion
+        return next(router for router in self.in_use() if router is serves)
+
     def before_use(self, prepare: Callable[[Router], None]) -> None:
         """Have this done with every artifact before a request is scored with it."""
         self._prepare.append(prepare)

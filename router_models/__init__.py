@@ -2,7 +2,7 @@
 
 from router_models.abilities import Ability, Interval, ability_from_benchmarks, learn_ability
 from router_models.errors import ArtifactError, RouterError
-from router_models.explain import Contribution
+from router_models.explain import Contribution, Explanation
 from router_models.request import RequestText
 from router_models.router import Router, Score
 from router_models.tiers import TIERS, Tier
@@ -12,6 +12,7 @@ __all__ = [
     "Ability",
     "ArtifactError",
     "Contribution",
+    "Explanation",
     "Interval",
     "RequestText",
     "Router",

@@ -21,7 +21,7 @@ from router_models.abilities import Ability, Interval, probability
 from router_models.artifact import LENGTH, OWN_LEVEL, REASONING, THINKING, Artifact, load
 from router_models.curves import OWN_POWER, TOKEN_BOUNDS
 from router_models.embedder import Embedder
-from router_models.explain import Contribution, contributions
+from router_models.explain import Contribution, Explanation, explanation
 from router_models.features import Features, Floats, extract
 from router_models.place import Landmarks, Placed, ramps, signals_of
 from router_models.request import RequestText
@@ -158,10 +158,10 @@ class Router:
         unfamiliar = self._unfamiliar(images, features, unseen, known)
         return self._assemble(placed.heads, 0.0 if unfamiliar else known * features.likeness, unfamiliar, features)
 
-    def explain(self, request: RequestText, top: int = 10) -> list[Contribution]:
-        """The `top` parts that moved the score most, largest first; see router_models.explain."""
+    def explain(self, request: RequestText) -> Explanation:
+        """What makes the request easier or harder than the training prompts are; see router_models.explain."""
         features = extract(request, self._artifact.embedder)
-        return contributions(self._artifact, features, self.place(features), self.place)[:top]
+        return explanation(self._artifact, features, self.place(features), self.place)
 
     def ability(self, model: str) -> Ability | None:
         """What the training learnt of one recorded model, by its name on the card; None for one that was not recorded."""
@@ -247,4 +247,4 @@ def _tokens(log_tokens: float, factor: float) -> float:
     return min(max(exp(min(log_tokens, 12.0)) * factor, TOKEN_BOUNDS[0]), TOKEN_BOUNDS[1])
 
 
-__all__ = ["Contribution", "Interval", "Placed", "Router", "Score", "Unfamiliar"]
+__all__ = ["Contribution", "Explanation", "Interval", "Placed", "Router", "Score", "Unfamiliar"]

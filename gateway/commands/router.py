@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.commands import router_artifacts, router_training
-from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.router_explain import explain
 from gateway.commands.router_replay import replay
 from gateway.errors import StartupError
 
@@ -64,42 +63,6 @@ def score(as_json: bool) -> None:
     sys.exit(1 if wrong else 0)
 
 
-@router.command()
-@click.argument("prompt")
-@config_option
-@data_dir_option
-@json_option
-def explain(prompt: str, config: Path | None, data_dir: Path | None, as_json: bool) -> None:
-    """What makes PROMPT look easy or hard: its score, and the words and features that moved it most.
-
-    With a configuration also what each of its policies would do with it, at the prices of now.
-    """
-    from gateway.commands.router_policies import decide_by_policies, describe, show
-    from router_models.request import RequestText
-
-    model = _load()
-    result = model.score_prompt(prompt)
-    pushes = model.explain(RequestText.from_prompt(prompt))
-    configured = settings_with(config=config).config is not None
-    decisions = decide_by_policies(prompt, model, config, data_dir) if configured else {}
-    if as_json:
-        features = [{"feature": each.feature, "value": each.value, "push": each.push} for each in pushes]
-        print_json({"score": result.as_dict(), "features": features, "policies": describe(decisions)})
-        return
-    click.echo(f"difficulty {result.difficulty:.3f} (artifact {result.artifact})")
-    for tier, each in result.quality.items():
-        tokens = result.expected_output_tokens[tier]
-        click.echo(
-            f"  {tier:<9} good answer {each.p:.3f} ({each.low:.3f} to {each.high:.3f}), about {tokens:.0f} tokens"
-        )
-    if result.unfamiliar:
-        click.echo(f"  unlike the training data: {', '.join(result.unfamiliar)}")
-    click.echo("what moved it most (+ easier, - harder):")
-    for push in pushes:
-        click.echo(f"  {push.push:+.3f}  {push.feature}")
-    show(decisions)
-
-
 def _load() -> Router:
     from router_models.errors import ArtifactError
     from router_models.router import Router
@@ -133,4 +96,5 @@ def _out(document: dict[str, Any]) -> None:
     print(json.dumps(document), flush=True)
 
 
+router.add_command(explain)
 router.add_command(replay)

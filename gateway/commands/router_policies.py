@@ -3,74 +3,139 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from gateway.catalog import Catalog
+    from gateway.db.connect import Database
     from gateway.routing.ask import Decision
-    from router_models.router import Router
+    from gateway.routing.knowledge import Knowledge
+    from router_models.router import Router, Score
 
 
-def decide_by_policies(prompt: str, model: Router, config: Path | None, data_dir: Path | None) -> dict[str, Decision]:
-    """The decision of every policy for `auto` with this prompt, at the prices of now. Raises ConfigError, StartupError."""
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One policy's decision, and the artifact that it was made by."""
+
+    router: Router
+    score: Score
+    decision: Decision
+
+
+def decide_by_policies(
+    prompt: str, artifact: str | None, config: Path | None, data_dir: Path | None
+) -> dict[str, Judged]:
+    """The decision of every policy for `auto` with this prompt, at the prices of now.
+
+    Each is made by the policy's champion, or all by `artifact`, a version or a file. Raises ConfigError, StartupError.
+    """
+    from gateway.commands.options import settings_with
+    from gateway.commands.owners import open_owners
+
+    with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+        routers, known, costs = _prepared(catalog, database, artifact)
+        scores = {router.version: router.score_prompt(prompt) for router in routers.values()}
+        decide = _decider(prompt, catalog, known, costs)
+        for name, router in routers.items():
+            decide(name, scores[router.version])
+        # A gateway makes the promises of a policy that leaves tiers out when they are first asked for: that was just now.
+        known.promises.renew()
+        return {
+            name: Judged(router, scores[router.version], decide(name, scores[router.version]))
+            for name, router in routers.items()
+        }
+
+
+def _prepared(
+    catalog: Catalog, database: Database, artifact: str | None
+) -> tuple[Mapping[str, Router], Knowledge, Any]:
+    """The router of every policy, what is known beside the request, and the prices of now by model."""
+    from gateway.billing.prices.book import PriceBook
+    from gateway.promising import Abilities, promise_maker, promise_maker_of
+    from gateway.rescoring import Shelf
+    from gateway.routing.knowledge import confidences, make_knowledge
+    from gateway.scorers import Scorers
+
+    shelf = Shelf(database)
+    given = None if artifact is None else shelf.open(artifact)
+    abilities = Abilities(catalog, shelf.bundled)
+    scorers = Scorers(shelf.bundled, database, catalog.policies)
+    scorers.before_use(abilities.learn)
+    if given is None:
+        scorers.renew()
+    else:
+        abilities.learn(given)
+    book = PriceBook(catalog, database)
+    book.renew()
+    costs = book.current().costs
+    make = promise_maker_of(scorers.router) if given is None else promise_maker(given)
+    known = make_knowledge(catalog, database, lambda: costs, make, abilities.of)
+    known.policies.renew()
+    routers = {name: given or scorers.champion(name) for name in known.policies.all()}
+    for version in {router.version for router in routers.values()}:
+        known.promises.prepare(version, confidences(known.policies))
+    return routers, known, costs
+
+
+def _decider(prompt: str, catalog: Catalog, known: Knowledge, costs: Any) -> Callable[[str, Score], Decision]:
+    """Decides for a policy by its name and a score, the way a request of it is decided."""
     import time
 
     from gateway.api.wire.chat_request import parse_chat_request
-    from gateway.billing.prices.book import PriceBook
     from gateway.callers import Caller
     from gateway.chat.facts import read_facts
     from gateway.chat.resolve import resolve_model
     from gateway.chat.route import ask_for
-    from gateway.commands.options import settings_with
-    from gateway.commands.owners import open_owners
     from gateway.limits.estimate import worst_case
-    from gateway.promising import abilities_of, promise_maker
     from gateway.routing.decide import decide_route
-    from gateway.routing.knowledge import confidences, make_knowledge
 
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": prompt}]}).encode()
     request = parse_chat_request(body, {}, request_id="req_00000000", received_at=time.time(), started=0.0)
-    facts, score = read_facts(request), model.score_prompt(prompt)
-    with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
-        book = PriceBook(catalog, database)
-        book.renew()
-        costs = book.current().costs
-        make, abilities = promise_maker(model), abilities_of(catalog, model)
-        known = make_knowledge(catalog, database, lambda: costs, make, lambda _: abilities)
-        known.policies.renew()
-        known.promises.prepare(score.artifact, confidences(known.policies))
+    facts = read_facts(request)
     worst = tuple(
         worst_case(request.body, each, cost.dearest(facts.input_most), facts.prompt).amount if cost else 0
         for each, cost in zip(catalog.models, costs, strict=True)
     )
-    decisions = {}
-    for name in known.policies.all():
-        caller = Caller("explain", "explain", "default", policy=name)
+
+    def decide(policy: str, score: Score) -> Decision:
+        caller = Caller("explain", "explain", "default", policy=policy)
         asked = resolve_model(request, caller, catalog)
-        decisions[name] = decide_route(ask_for(request, caller, asked, facts, score, costs, worst, known), score)
-    return decisions
+        return decide_route(ask_for(request, caller, asked, facts, score, costs, worst, known), score)
+
+    return decide
 
 
-def describe(decisions: dict[str, Decision]) -> list[dict[str, Any]]:
+def describe(judged: Mapping[str, Judged]) -> list[dict[str, Any]]:
     """The decisions as JSON."""
     from gateway.routing.explain import explain_decision
 
     return [
-        {"policy": name, "decision": decision.reason, **explain_decision(decision)}
-        for name, decision in decisions.items()
+        {
+            "policy": name,
+            "artifact": each.router.version,
+            "difficulty": round(each.score.difficulty, 4),
+            "decision": each.decision.reason,
+            **explain_decision(each.decision),
+        }
+        for name, each in judged.items()
     ]
 
 
-def show(decisions: dict[str, Decision]) -> None:
+def show(judged: Mapping[str, Judged]) -> None:
     """The decisions as text."""
     from gateway.money import format_usd
 
-    for row in describe(decisions):
+    artifacts = {each.router.version for each in judged.values()}
+    for row in describe(judged):
         worth = row.get("worth_pico")
         shown = f" (a unit of quality is worth {format_usd(worth)} USD)" if isinstance(worth, int) else ""
-        click.echo(f"policy {row['policy']}: {row['decision']}{shown}")
+        by = f" [{row['artifact']}, difficulty {row['difficulty']:.3f}]" if len(artifacts) > 1 else ""
+        click.echo(f"policy {row['policy']}{by}: {row['decision']}{shown}")
         for candidate in (*row["candidates"], *row.get("not_asked", ())):
             cost = format_usd(candidate["expected_cost_pico"])
             click.echo(

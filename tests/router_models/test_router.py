@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_models import TIERS, RequestText, Router, Score
+from router_models.explain import PARTS
+from router_models.features import NAMES
 from router_models.request import READ_CHARACTERS, SAMPLES
 
 ROUTER = Router.load()
@@ -238,16 +240,40 @@ def test_olympiad_problems_are_clearly_harder_than_everyday_arithmetic(hard: str
     assert ROUTER.score_prompt(hard).difficulty > ROUTER.score_prompt(easy).difficulty + 0.15
 
 
-def test_the_explanation_adds_up_to_ease_and_names_words() -> None:
-    request = RequestText.from_prompt("Tom has 3 apples and buys 2 more. How many apples does he have?")
-    contributions = ROUTER.explain(request, top=1000)
-    names = {each.feature for each in contributions}
-    assert {"word apples", "log_question_characters"} <= names
-    exact = [each.push for each in contributions if not each.feature.startswith("word ")]
-    assert sum(exact) + float(ROUTER.artifact.weights.bias[0]) == pytest.approx(ROUTER.score(request).ease, abs=1e-2)
-    pushes = [abs(each.push) for each in contributions]
-    assert pushes == sorted(pushes, reverse=True)
-    assert [each.feature for each in ROUTER.explain(request, top=3)] == [each.feature for each in contributions[:3]]
+APPLES = "Tom has 3 apples and buys 2 more. How many apples does he have?"
+CAPITAL = "What is the capital of France?"
+FUNCTIONS = (
+    "Find all functions f from the reals to the reals such that f(x^2 + f(y)) = y + f(x)^2 for all real x and y."
+)
+
+
+@pytest.mark.parametrize("prompt", [APPLES, CAPITAL, FUNCTIONS, "", "x", "Wie lange kocht ein Ei? " * 400])
+def test_the_parts_of_an_explanation_add_up_to_what_is_special_about_a_prompt(prompt: str) -> None:
+    request = RequestText.from_prompt(prompt)
+    found = ROUTER.explain(request)
+    assert found.ease == pytest.approx(ROUTER.score(request).ease, abs=1e-2)
+    assert sum(each.push for each in found.parts) == pytest.approx(found.ease - found.usual, abs=1e-6)
+    # What every prompt has in common must not look like a reason: pushes that cancel each other would be far larger.
+    assert sum(abs(each.push) for each in found.parts) < 5.0
+    for each in (found.parts, found.words):
+        pushes = [abs(one.push) for one in each]
+        assert pushes == sorted(pushes, reverse=True)
+    assert all(each.direction == ("easier" if each.push >= 0 else "harder") for each in found.parts)
+    assert ROUTER.explain(request) == found
+
+
+def test_different_prompts_are_explained_by_different_things() -> None:
+    first = [ROUTER.explain(RequestText.from_prompt(prompt)).parts[0] for prompt in (APPLES, CAPITAL, FUNCTIONS)]
+    assert len({(each.feature, each.detail) for each in first}) == 3
+    apples = ROUTER.explain(RequestText.from_prompt(APPLES))
+    assert first[0].feature == "topic"
+    assert "gsm8k" in first[0].detail
+    assert {"length", "numbers", "what is asked"} <= {each.feature for each in apples.parts}
+    assert "apples" in {each.feature for each in apples.words}
+
+
+def test_every_shape_feature_is_in_one_part_of_an_explanation() -> None:
+    assert sorted(name for members in PARTS.values() for name in members) == sorted(NAMES)
 
 
 def test_results_are_frozen() -> None:

@@ -58,7 +58,7 @@ def test_an_artifact_trained_with_a_model_scores_with_it_and_says_which(
     assert easy.quality["economy"].p > hard.quality["economy"].p
     for text in TEXTS:
         assert 0.0 < router.score_prompt(text).difficulty < 1.0
-    assert router.explain(RequestText.from_prompt("prove that 2"))
+    assert router.explain(RequestText.from_prompt("prove that 2")).parts
 
 
 def test_the_bundled_embedder_is_refused_by_it_with_what_to_do(artifact: Path) -> None:
