@@ -183,7 +183,7 @@ def load(path: Path | None = None, table: Embedder | None = None, content: bytes
     if header.get("format") != FORMAT:
         raise ArtifactVersionError(
             f"router artifact {str(path)!r} has format {header.get('format')!r:.80}, this release reads {FORMAT}; "
-            "train it again with python -m router_models.training"
+            "train it again with `penstock router train`"
         )
     if header.get("embedder") != table.version:
         raise EmbedderMismatchError(
@@ -193,12 +193,12 @@ def load(path: Path | None = None, table: Embedder | None = None, content: bytes
     if header.get("features") != features_of(table):
         raise FeatureMismatchError(
             f"router artifact {str(path)!r} was trained with features {header.get('features')!r:.80}, this release computes "
-            f"{features_of(table)!r}; train it again with python -m router_models.training"
+            f"{features_of(table)!r}; train it again with `penstock router train`"
         )
     if header.get("tiers") != list(TIERS):
         raise ArtifactVersionError(
             f"router artifact {str(path)!r} has tiers {header.get('tiers')!r:.80}, this release uses {list(TIERS)!r}; "
-            "train it again with python -m router_models.training"
+            "train it again with `penstock router train`"
         )
     sealed.verify(path, KIND, header, stored)
     version, card = sound.version_of(path, KIND, header), sound.card_of(path, KIND, header)
@@ -214,7 +214,7 @@ def how_to_load(needed: str) -> str:
     if needed.startswith("sentence-transformers/"):
         name = needed.removeprefix("sentence-transformers/").rpartition("@")[0]
         return f"load it with the model it was trained with: Router.load(path, transformer_embedder({name!r}))"
-    return "train it again with python -m router_models.training, or restore the embedder it was trained with"
+    return "train it again with `penstock router train`, or restore the embedder it was trained with"
 
 
 def _stored(sample: CalibrationSample) -> sealed.Arrays:

@@ -50,7 +50,8 @@ def read(path: Path, kind: str, content: bytes | None = None) -> tuple[dict[str,
         header = json.loads(stored.pop("header").tobytes())
     # Whatever a damaged zip or header raises (there are many kinds) means the same to the caller.
     except Exception as error:
-        raise corrupt(path, kind, f"{type(error).__name__}: {error}") from error
+        # Not their texts: numpy's advises to unpickle what may come from anywhere.
+        raise corrupt(path, kind, f"it is no artifact, or not a whole one: {type(error).__name__}") from error
     if not isinstance(header, dict):
         raise corrupt(path, kind, "its header is not an object")
     return header, stored
@@ -89,5 +90,5 @@ def checksum(arrays: Arrays) -> str:
 def corrupt(path: Path, kind: str, why: str) -> ArtifactCorruptError:
     """The error for a damaged file."""
     return ArtifactCorruptError(
-        f"{kind} {str(path)!r} is damaged ({why}); restore it, or train it again with python -m router_models.training"
+        f"{kind} {str(path)!r} is damaged ({why}); restore it, or train it again with `penstock router train`"
     )

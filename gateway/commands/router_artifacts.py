@@ -10,7 +10,9 @@ import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.commands.owners import actor, open_owners
-from gateway.errors import NotFound, StartupError
+from gateway.errors import ConfigError, NotFound, StartupError
+
+DEFAULT_SHARE = 0.1
 
 
 @click.group(short_help="Trained artifacts that are kept in the database.")
@@ -133,7 +135,7 @@ def remove(version: str, config: Path | None, data_dir: Path | None, as_json: bo
     "--champion", required=True, metavar="VERSION", help="Scores the requests; `bundled` is the package's own."
 )
 @click.option("--challenger", metavar="VERSION", help="Scores a share of them, and is judged against the champion.")
-@click.option("--share", type=float, default=0.1, show_default=True, help="The challenger's share, at most 0.5.")
+@click.option("--share", type=float, help="The challenger's share, at most 0.5. [default: 0.1]")
 @click.option("--reason", default="assigned by hand", show_default=True, help="Kept with the change.")
 @config_option
 @data_dir_option
@@ -142,7 +144,7 @@ def assign(
     policy: str,
     champion: str,
     challenger: str | None,
-    share: float,
+    share: float | None,
     reason: str,
     config: Path | None,
     data_dir: Path | None,
@@ -156,10 +158,15 @@ def assign(
     from gateway.routing.artifacts.show import assignment_document
     from gateway.scorers import MOST_LOADED
 
+    if share is not None and challenger is None:
+        raise ConfigError(
+            f"--share {share:g} is a challenger's share: name it with --challenger VERSION, or leave --share out"
+        )
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
         known_policy(catalog, policy)
         room = Room(MOST_LOADED, catalog.policies)
-        given = (policy, champion, challenger, share, actor(), time.time(), reason, room)
+        part = DEFAULT_SHARE if share is None else share
+        given = (policy, champion, challenger, part, actor(), time.time(), reason, room)
         with transaction(database) as connection:
             made = assignment_document(assign_artifacts(connection, *given))
     _said(made, as_json)

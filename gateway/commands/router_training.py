@@ -6,6 +6,7 @@ Whatever is missing, a library, a table or enough labels, is said in one sentenc
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -52,6 +53,7 @@ def train(
     """
     if data is None and labels is None and not from_log:
         raise ConfigError("train needs outcomes to learn from: give --data DIR, --labels FILE or --from-log")
+    _can_write(out)
     with _explained():
         from router_models.training.data import read_source, together
         from router_models.training.traffic import traffic_source
@@ -105,6 +107,7 @@ def calibrate(
     """
     if labels is None and not from_log:
         raise ConfigError("calibrate needs labels: give --labels FILE or --from-log")
+    _can_write(out)
     with _explained():
         from router_models.labelled import gather
         from router_models.recalibrate import recalibrate
@@ -146,20 +149,30 @@ def evaluate(
 ) -> None:
     """Measure an artifact on prompts it was not trained on, beside every baseline; prints a table in Markdown.
 
-    Needs the extra `train` and several minutes.
+    Needs the extra `train` and several minutes; what is being measured is told on standard error.
     """
+    if out is not None:
+        _can_write(out)
     with _explained():
         from router_models.evaluation.curves import draw_curves
         from router_models.evaluation.report import evaluate as measure
         from router_models.evaluation.target_table import target_table
         from router_models.router import Router
 
-        report = measure(data, Router.load(artifact), seed)
+        report = measure(data, Router.load(artifact), seed, tell=lambda what: click.echo(what, err=True))
         if curves is not None:
             draw_curves(report, curves)
     if out is not None:
         out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     click.echo(json.dumps(report) if as_json else target_table(report))
+
+
+def _can_write(out: Path) -> None:
+    """Refuse a file that could not be written before minutes of work. Raises StartupError; nothing is made."""
+    if not out.parent.is_dir():
+        raise StartupError(f"--out {str(out)!r}: there is no folder {str(out.parent)!r}; make it, or name another file")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise StartupError(f"--out {str(out)!r} cannot be written: no permission; name another file")
 
 
 def _answers(

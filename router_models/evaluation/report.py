@@ -25,15 +25,29 @@ from router_models.evaluation.speed import speed_report
 from router_models.evaluation.wording import wording_report
 from router_models.router import Router
 from router_models.tiers import TIERS
-from router_models.training.data import load_tables
+from router_models.training.data import Tables, load_tables
 
 RANDOM_DRAWS = 20
 Ranker = Callable[[Sequence[str]], Doubles]
 
 
-def evaluate(folder: Path, router: Router, seed: int) -> dict[str, Any]:
-    """Everything that is measured, as one JSON-ready document."""
+def evaluate(
+    folder: Path, router: Router, seed: int, tell: Callable[[str], None] = lambda what: None
+) -> dict[str, Any]:
+    """Everything that is measured, as one JSON-ready document; `tell` hears what is being done, in minutes of work."""
+    tell("reading the tables")
     tables = load_tables(folder)
+    tell("scoring what the artifact was not trained on")
+    parts = _parts(folder, tables, router, seed)
+    report: dict[str, Any] = {**origin(), "artifact": router.version}
+    for number, (name, measure) in enumerate(parts.items(), start=1):
+        tell(f"{number} of {len(parts)}: {name.replace('_', ' ')}")
+        report[name] = measure()
+    return report
+
+
+def _parts(folder: Path, tables: Tables, router: Router, seed: int) -> dict[str, Callable[[], Any]]:
+    """What is measured, by its name in the document, in order."""
     scored = score_unseen(tables, router)
     means = domain_means(tables)
     learnt: dict[str, Ranker] = {
@@ -41,37 +55,42 @@ def evaluate(folder: Path, router: Router, seed: int) -> dict[str, Any]:
         "nearest_neighbours": NearestPrompts(tables, router),
     }
     seen, unseen = scored.take(scored.seen_domain), scored.take(~scored.seen_domain)
+    sides = {"seen_domains": seen, "unseen_domains": unseen}
     pairs = {data.name: data for data in load_pairs(folder, tables)}
-    ranks = {
-        name: np.array([router.score_prompt(prompt).rank for prompt in data.prompts]) for name, data in pairs.items()
-    }
+    labelled = {name: data for name, data in pairs.items() if name in LABELS}
+
+    def promised() -> dict[str, Any]:
+        ranks = {
+            name: np.array([router.score_prompt(prompt).rank for prompt in data.prompts])
+            for name, data in labelled.items()
+        }
+        return {name: promises_report(data, ranks[name], router, seed) for name, data in labelled.items()}
+
     return {
-        **origin(),
-        "artifact": router.version,
-        "microseconds_per_score": speed_report(router, pairs["mmlu_test"].prompts if "mmlu_test" in pairs else ()),
-        "routellm": {name: _pair_report(data, router, learnt, seed) for name, data in pairs.items()},
-        "few_labels": {name: few_labels_report(data, router, seed) for name, data in pairs.items() if name in LABELS},
-        "nine_models": nine_models_report(tables, router, seed),
-        "promised_floor": {
-            name: promises_report(data, ranks[name], router, seed) for name, data in pairs.items() if name in LABELS
+        "microseconds_per_score": lambda: speed_report(
+            router, pairs["mmlu_test"].prompts if "mmlu_test" in pairs else ()
+        ),
+        "routellm": lambda: {name: _pair_report(data, router, learnt, seed) for name, data in pairs.items()},
+        "few_labels": lambda: {name: few_labels_report(data, router, seed) for name, data in labelled.items()},
+        "nine_models": lambda: nine_models_report(tables, router, seed),
+        "promised_floor": promised,
+        "promised_worth": lambda: worths_report(seen, router, seed),
+        "newcomers": lambda: newcomers_report(tables, router, seed),
+        "wording": lambda: wording_report(
+            router, [data.prompts[i] for data in pairs.values() for i in range(0, 60, 2)]
+        ),
+        "quality": lambda: {
+            name: {tier: quality_report(side, tier, means[tier]) for tier in TIERS} for name, side in sides.items()
         },
-        "promised_worth": worths_report(seen, router, seed),
-        "newcomers": newcomers_report(tables, router, seed),
-        "wording": wording_report(router, [data.prompts[i] for data in pairs.values() for i in range(0, 60, 2)]),
-        "quality": {
-            "seen_domains": {tier: quality_report(seen, tier, means[tier]) for tier in TIERS},
-            "unseen_domains": {tier: quality_report(unseen, tier, means[tier]) for tier in TIERS},
+        "output_tokens": lambda: {
+            name: {tier: token_report(side, tier) for tier in TIERS} for name, side in sides.items()
         },
-        "output_tokens": {
-            "seen_domains": {tier: token_report(seen, tier) for tier in TIERS},
-            "unseen_domains": {tier: token_report(unseen, tier) for tier in TIERS},
-        },
-        "thinking": thinking_report(tables, router, seed),
-        "called_unfamiliar": {
+        "thinking": lambda: thinking_report(tables, router, seed),
+        "called_unfamiliar": lambda: {
             name: round(float(scored.unfamiliar[scored.domains == name].mean()), 4)
             for name in sorted(set(scored.domains.tolist()))
         },
-        "routing": {
+        "routing": lambda: {
             "held_out_stems": routing_report(seen, seed),
             "unseen_domains": routing_report(unseen, seed),
         },

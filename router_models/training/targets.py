@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from router_models.errors import TrainingDataError
 from router_models.tiers import TIERS, Tier
 from router_models.training.calibrate import Answers
-from router_models.training.fit import Names
+from router_models.training.fit import WANTED_IN_DOMAIN, Names
 from router_models.training.item_response import Scale, fit_scale
 from router_models.training.lengths import Lengths, read_lengths
 from router_models.training.thinking import Thinking, read_thinking
 
 WANTED_PROMPTS = 50
+WANTED_DOMAINS = 2
 # Column of Targets.heads that holds what thinking gains; written reasoning follows.
 PREDICTED_THINKING = 2 + len(TIERS)
 
@@ -88,6 +89,32 @@ def read_answers(rows: pd.Index[int], recorded: pd.DataFrame, domains: Names, us
         ]
         for tier in TIERS
     ]
+
+
+def refuse_too_little(prompts: pd.DataFrame, recorded: pd.DataFrame) -> None:
+    """Raise one TrainingDataError with everything that an artifact needs and these trainable prompts and outcomes lack."""
+    lacks = []
+    if len(prompts) < WANTED_PROMPTS:
+        lacks.append(f"there are {len(prompts)} prompts to train on, {WANTED_PROMPTS} are needed")
+    sizes = prompts["domain"].value_counts()
+    large = sorted(str(name) for name, size in sizes.items() if size >= WANTED_IN_DOMAIN)
+    if len(large) < WANTED_DOMAINS:
+        named = f" ({', '.join(map(repr, large))})" if large else ""
+        lacks.append(
+            f"{len(large)} domains{named} have {WANTED_IN_DOMAIN} prompts or more, {WANTED_DOMAINS} are needed (every data "
+            "set is one, and of a log every policy)"
+        )
+    useful = recorded[recorded["score"].notna() & recorded["out_tokens"].notna()]
+    for tier in TIERS:
+        count = useful.loc[useful["tier"] == tier, "row"].nunique()
+        if count < WANTED_PROMPTS:
+            lacks.append(f"{count} prompts have a scored {tier} answer of known length, {WANTED_PROMPTS} are needed")
+    if lacks:
+        raise TrainingDataError(
+            f"too few outcomes to train an artifact: {'; '.join(lacks)}. Three in ten prompts are set aside for tests and do "
+            "not count, nor do those without text. Add outcomes of other sources (--data, --labels), or let `penstock router "
+            "calibrate` fit the bundled artifact to what there is: it needs 50 labelled prompts"
+        )
 
 
 def checked(target: Doubles) -> Doubles:

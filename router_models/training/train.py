@@ -19,7 +19,6 @@ from router_models import embedder
 from router_models.artifact import HEADS, LENGTH, Artifact, Weights, save
 from router_models.curves import log_tokens_of
 from router_models.embedder import Embedder
-from router_models.errors import TrainingDataError
 from router_models.features import Floats
 from router_models.floor import CalibrationSample
 from router_models.router import Router
@@ -54,12 +53,18 @@ from router_models.training.fit import (
 from router_models.training.item_response import Scale
 from router_models.training.population import Population, learn_population, shown_of
 from router_models.training.sample import draw_sample, sample_card
-from router_models.training.targets import PREDICTED_THINKING, Targets, checked, read_answers, read_targets
+from router_models.training.targets import (
+    PREDICTED_THINKING,
+    Targets,
+    checked,
+    read_answers,
+    read_targets,
+    refuse_too_little,
+)
 from router_models.training.thinking import believed
 
 NAME = "kernel"
 SAMPLE_DRAWN = "recorded prompts with int(stem_key, 16) % 8 == 3 that are not held out"
-WANTED_PROMPTS = 50
 # Prompts of known domains with more unseen words than this share of them are called unfamiliar.
 UNSEEN_QUANTILE = 0.99
 
@@ -94,8 +99,7 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     table = embedder.load() if table is None else table
     prompts = tables.prompts[tables.prompts["trainable"]]
     recorded = tables.outcomes[tables.outcomes["row"].isin(prompts.index)]
-    if len(prompts) < WANTED_PROMPTS:
-        raise TrainingDataError(f"{len(prompts)} trainable prompts are too few; at least {WANTED_PROMPTS} are needed")
+    refuse_too_little(prompts, recorded)
     targets = read_targets(prompts.index, recorded)
     corpus = read_corpus(prompts["prompt"], table)
     scaling = fit_scaling(corpus)

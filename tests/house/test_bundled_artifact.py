@@ -10,7 +10,7 @@ from router_models.tiers import TIERS
 
 def test_the_bundled_artifact_was_trained_with_the_features_that_this_release_computes() -> None:
     header, _ = sealed.read(BUNDLED, KIND)
-    advice = "whoever changes what features are read trains the artifact again (python -m router_models.training)"
+    advice = "whoever changes what features are read trains the artifact again (make train-router)"
     assert header["features"] == features_of(embedder.load()), advice
 
 

@@ -137,3 +137,11 @@ def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
         file.writestr("header.npy", part.getvalue())
     with pytest.raises(ArtifactCorruptError):
         load(path)
+
+
+def test_a_file_of_another_kind_is_refused_without_the_advice_to_unpickle_it(tmp_path: Path) -> None:
+    file = tmp_path / "text.npz"
+    file.write_text("not an artifact")
+    with pytest.raises(ArtifactCorruptError, match="penstock router train") as refused:
+        load(file)
+    assert "pickle" not in str(refused.value)

@@ -14,7 +14,7 @@ from router_models.evaluation.baselines import NearestPrompts
 from router_models.evaluation.curves import draw_curves
 from router_models.evaluation.promises import WORTH_FLOORS, worths_report
 from router_models.evaluation.scored import Scored
-from router_models.evaluation.target_table import baseline_table
+from router_models.evaluation.target_table import LEGEND, _worths, baseline_table
 from router_models.tiers import TIERS
 from router_models.training.data import load_tables
 from tests.router_models.small_tables import EASY, HARD, made_up
@@ -126,3 +126,13 @@ def test_methods_of_two_names_share_a_row(method: str) -> None:
     document = report()
     document["nine_models"]["rows"][method] = {"area": 0.6}
     assert method.replace("_", " ") not in baseline_table(document)
+
+
+def test_the_table_says_what_a_sample_cannot_promise_and_what_its_words_mean() -> None:
+    kept = {"kept": 1.0, "saved": 0.41, "possible": 1.0}
+    promise = {"possible": False, "labels": 0, "kept_here": 1.0, "saved_here": 0.0}
+    rows = _worths({"rows": {"0.9": kept}, "artifact": {"0.9": promise}})
+    assert "100.0 % of deployments (saves 41 %" in rows[0]
+    assert "not possible with its 0 labels: always the best tier" in rows[1]
+    for word in ("target", "APGR", "ECE", "floor 0.9 kept", "promised by its own sample"):
+        assert f"`{word}`" in LEGEND

@@ -68,7 +68,7 @@ async def post_artifact(request: Request, actor: Changer) -> dict[str, Any]:
         if len(content) > LARGEST_BYTES:
             raise BodyTooLarge(f"An artifact has at most {LARGEST_BYTES // 2**20} MiB.")
     database = services_of(request).database
-    return await run_in_threadpool(add, database, bytes(content), "the body", actor.title, time.time())
+    return await run_in_threadpool(add, database, bytes(content), "the uploaded file", actor.title, time.time())
 
 
 @routes.get("/router/artifacts/{version}")

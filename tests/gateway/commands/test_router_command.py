@@ -81,13 +81,16 @@ class Configured:
 @pytest.fixture
 def configured(tmp_path: Path) -> Configured:
     tiers = (("small", "economy", 0.1), ("middle", "standard", 1), ("large", "premium", 10))
-    models = [
+    models: list[dict[str, Any]] = [
         {"name": name, "tier": tier, "provider": "scripted", "price": {"input": price, "output": price}}
         for name, tier, price in tiers
     ]
-    models[0] |= {"provider": "openai_compatible", "base_url": "http://127.0.0.1:1/v1", "regions": ["eu"]}
-    models[1] |= {"provider": "openai_compatible", "base_url": "http://127.0.0.1:1/v1", "regions": ["eu"]}
-    policies = {"default": {"min_quality": 0.8}, "europe": {"min_quality": 0.8, "regions": ["eu"]}}
+    for each in models[:2]:
+        each["regions"] = ["eu"]
+    policies = {
+        "default": {"min_quality": 0.8},
+        "europe": {"min_quality": 0.8, "regions": ["eu"], "unfamiliar": "choose"},
+    }
     config = tmp_path / "penstock.yaml"
     config.write_text(yaml.safe_dump({"models": models, "policies": policies}), encoding="utf-8")
     environment = {"PENSTOCK_DATA_DIR": str(tmp_path / "data"), "PENSTOCK_CONFIG": str(config)}

@@ -92,6 +92,47 @@ def test_what_is_missing_is_said_in_one_sentence(arguments: tuple[str, ...], cod
     assert not Path("x.npz").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--data", "no-such-folder"),
+        ("calibrate", "--labels", "no-such-file"),
+        ("evaluate", "--data", "no-such-folder"),
+    ],
+)
+def test_a_folder_to_write_to_that_is_not_there_is_said_before_the_work(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = penstock("router", *arguments, "--out", str(tmp_path / "no" / "own.npz"))
+    assert done.returncode == 1
+    assert f"there is no folder {str(tmp_path / 'no')!r}" in complaint(done)
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_share_of_a_challenger_that_is_not_named_is_refused() -> None:
+    done = penstock("router", "assign", "default", "--champion", "bundled", "--share", "0.2")
+    assert done.returncode == 2
+    assert "--challenger VERSION" in complaint(done)
+
+
+def test_labels_of_one_policy_that_are_too_few_to_train_on_are_told_all_that_is_missing(tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    lines = [
+        {"prompt": f"What is {n} and {n + 7}?", "tier": tier, "score": n % 2, "output_tokens": 20}
+        for n in range(180)
+        for tier in ("standard", "premium")
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    done = penstock("router", "train", "--labels", str(file), "--out", str(tmp_path / "t.npz"))
+    assert done.returncode == 1
+    told = complaint(done)
+    assert "1 domains ('own/own') have 20 prompts or more, 2 are needed" in told
+    assert "0 prompts have a scored economy answer of known length, 50 are needed" in told
+    assert "penstock router calibrate" in told
+    assert "Warning" not in done.stderr
+    assert not (tmp_path / "t.npz").exists()
+
+
 def test_a_missing_library_is_named_with_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "pandas").mkdir()
     (tmp_path / "pandas" / "__init__.py").write_text("raise ImportError('pandas is not here')")
