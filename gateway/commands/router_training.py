@@ -159,7 +159,7 @@ def evaluate(
         from router_models.evaluation.target_table import target_table
         from router_models.router import Router
 
-        report = measure(data, Router.load(artifact), seed, tell=lambda what: click.echo(what, err=True))
+        report = measure(data, Router.load(artifact), seed, tell=lambda what: click.echo(f"penstock: {what}", err=True))
         if curves is not None:
             draw_curves(report, curves)
     if out is not None:

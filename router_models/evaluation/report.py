@@ -35,7 +35,6 @@ def evaluate(
     folder: Path, router: Router, seed: int, tell: Callable[[str], None] = lambda what: None
 ) -> dict[str, Any]:
     """Everything that is measured, as one JSON-ready document; `tell` hears what is being done, in minutes of work."""
-    tell("reading the tables")
     tables = load_tables(folder)
     tell("scoring what the artifact was not trained on")
     parts = _parts(folder, tables, router, seed)
