@@ -16,12 +16,9 @@ from gateway.routing.artifacts.queries import BUNDLED, artifact_bytes
 from gateway.routing.past.columns import Doubles, Past, Scores
 from gateway.scorers import open_artifact
 from router_models import kept
-from router_models.batch import KeptScores, score_kept
+from router_models.batch import LASTING, KeptScores, score_kept
 from router_models.errors import ArtifactError, KeptFeaturesError
 from router_models.router import Router
-
-LASTING = ("no_text", "images")
-"""Reasons to call a prompt unfamiliar that every artifact shares."""
 
 
 class Shelf:
