@@ -281,5 +281,5 @@ def test_what_an_artifact_had_no_say_in_does_not_count(
     feedback = split(10, 1500, START, answers(old, 0.9), answers(new, 0.1), 0.3, EVERY)
     written(context.database, feedback, "feedback")
     assert "0 labels against 0" in str(judge_artifacts(with_rules(context, sources=("judge",))))
-    judge_artifacts(context)
+    judge_artifacts(with_rules(context, sources=("feedback",)))
     assert assigned(context.database).challenger is None
