@@ -89,7 +89,7 @@ def merged(configured: Policy, settings: Mapping[str, Any]) -> Policy:
     if policy.shadow is not None and _paid(policy) != _paid(configured):
         raise InvalidValue(
             "shadow.budget_usd, .period and .bill_to make a key when the gateway starts: set them in penstock.yaml; the budget "
-            "in force is then set like that of any key. The other keys of `shadow` can be set here; `share: 0` samples nothing.",
+            "in force is then set like that of any key. Other keys of `shadow` can be set here; `share: 0` samples nothing.",
             param="shadow",
         )
     if configured.local_only and not policy.local_only:
