@@ -52,7 +52,7 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     decision = decide(ask, score, services)
     tab = Tab(request, caller, facts, ask, decision, prices, bounds, ladder, services)
     rule = services.routing.policies.of(caller.policy).shadow
-    tab.heard = sampled(request, facts.prompt.text, rule)  # maybe another tier is asked later
+    tab.heard = sampled(request, rule)  # maybe another tier is asked later
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.catalog import Catalog
+from gateway.catalog_shadow import check_shadow
 from gateway.config_policies import Policy
 from gateway.config_section import Section
 from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
-from gateway.errors import InvalidValue, NotFound
+from gateway.errors import ConfigError, InvalidValue, NotFound
 from gateway.routing.policies.queries import (
     Override,
     end_override,
@@ -47,6 +48,7 @@ def set_policy(
         before = next(iter(read_overrides(connection, name)), None)
         chosen = {**(before.settings if before is not None and keep else {}), **settings}
         policy = merged(configured, chosen)
+        check_sample(policy, catalog)
         end_override(connection, name, now)
         stored = policy.model_dump(mode="json", include=set(chosen))
         insert_override(connection, Override(name, stored, now, actor))
@@ -86,6 +88,17 @@ def merged(configured: Policy, settings: Mapping[str, Any]) -> Policy:
             param="shadow",
         )
     return policy
+
+
+def check_sample(policy: Policy, catalog: Catalog) -> None:
+    """Raises InvalidValue when shadow sampling names a judge or a tier that the configuration does not have."""
+    if policy.shadow is None:
+        return
+    try:
+        tiers = {name: group[0].tier for name, group in catalog.groups.items()}
+        check_shadow(policy.shadow, catalog.tenants, tiers, "shadow")
+    except ConfigError as error:
+        raise InvalidValue(str(error), param="shadow") from None
 
 
 def _paid(policy: Policy) -> tuple[Any, ...] | None:
