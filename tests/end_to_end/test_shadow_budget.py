@@ -106,7 +106,9 @@ def test_a_sample_uses_up_nothing_of_the_tenant_that_asked(tmp_path: Path) -> No
             with pytest.raises(openai.RateLimitError):
                 ask(running)
             rows = running.json("usage", "--group-by", "tenant")["rows"]
-            assert {row["tenant"]: row["requests"] for row in rows} == {"default": 8, "penstock-shadow": 8}
+            assert {row["tenant"]: row["requests"] for row in rows} == {"default": 9, "penstock-shadow": 8}, (
+                "one was refused"
+            )
             assert {pair["cost_pico"] for pair in pairs(running, 8)} == {LARGE_CHARGE}
             (key,) = running.admin("keys?tenant=penstock-shadow")
             assert (key["name"], key["budgets"][0]["limit_usd"]) == ("shadow default", "100")
