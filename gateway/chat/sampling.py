@@ -29,11 +29,15 @@ class Heard:
         if self._size <= MOST_BYTES:
             self._parts.append(events)
 
+    def fits(self, body: bytes | None) -> bool:
+        """Whether the answer was short enough to be kept."""
+        return (self._size if body is None else len(body)) <= MOST_BYTES
+
     def answer(self, body: bytes | None) -> Answer | None:
         """The answer: of the whole `body`, or of the stream that was heard. None when it was too long to be kept."""
-        if body is not None:
-            return answer_of(orjson.loads(body)) if len(body) <= MOST_BYTES else None
-        return answer_of_stream(b"".join(self._parts)) if self._size <= MOST_BYTES else None
+        if not self.fits(body):
+            return None
+        return answer_of(orjson.loads(body)) if body is not None else answer_of_stream(b"".join(self._parts))
 
 
 def sampled(request: ChatRequest, rule: ShadowSampling | None) -> Heard | None:

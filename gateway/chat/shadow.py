@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ PAUSE_SECONDS = 60.0
 DAY = 86_400.0
 _OWN_FIELDS = ("stream", "stream_options", "n", "user", "safety_identifier", "metadata", "store", "service_tier")
 """What says how the client wants its answer, or who it is; the other tier is not told."""
+NOT_READ = Answer("")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,9 +48,9 @@ class Original:
     request: ChatRequest
     caller: Caller
     rule: ShadowSampling
-    answer: Answer
     model: str
     tier: str
+    answer: Answer = NOT_READ
 
 
 def follow(reply: Reply, services: Services) -> None:
@@ -57,18 +59,26 @@ def follow(reply: Reply, services: Services) -> None:
     heard, event = tab.heard, tab.event
     if heard is None or event is None or event.outcome != "completed" or event.model is None or event.tier is None:
         return
-    answer = heard.answer(reply.body)
     policy, tiers = tab.caller.policy, {model.tier for model in services.catalog.models}
     allowed = frozenset(tiers if tab.caller.tiers is None else tiers & tab.caller.tiers)
     tier = other_tier(event.tier, heard.rule, allowed)
-    if answer is None or tier is None:
-        _count(services, "too_large" if answer is None else "same_tier")
+    if not heard.fits(reply.body) or tier is None:
+        _count(services, "same_tier" if heard.fits(reply.body) else "too_large")
     elif services.aside.paused(f"shadow {policy}"):
         _count(services, "budget")
     else:
-        original = Original(tab.request, tab.caller, heard.rule, answer, event.model, event.tier)
-        if not services.aside.offer(partial(shadow, original, tier, services)):
+        original = Original(tab.request, tab.caller, heard.rule, event.model, event.tier)
+        if not services.aside.offer(
+            partial(read_and_shadow, original, partial(heard.answer, reply.body), tier, services)
+        ):
             _count(services, "busy")
+
+
+async def read_and_shadow(original: Original, read: Callable[[], Answer | None], tier: str, services: Services) -> None:
+    """The same once `read` has made an answer of its bytes, in a thread, as a long stream has many events."""
+    answer = await asyncio.to_thread(read)
+    if answer is not None:
+        await shadow(dataclasses.replace(original, answer=answer), tier, services)
 
 
 async def shadow(original: Original, tier: str, services: Services) -> None:

@@ -166,10 +166,10 @@ def test_each_policy_that_samples_has_a_key_that_nobody_can_use() -> None:
 
 def test_the_payer_is_a_tenant_without_limits_that_is_there_only_for_samples() -> None:
     assert "penstock-shadow" not in catalog(model("small")).tenants
-    policies = {"default": {"shadow": {"share": 0.1, "budget_usd": 5}}}
+    policies: dict[str, Any] = {"default": {"shadow": {"share": 0.1, "budget_usd": 5}}}
     tenants = [{"name": "default", "limits": {"requests_per_minute": 1}}, {"name": "house"}]
     built = catalog(model("small"), model("large", "premium"), policies=policies, tenants=tenants)
     payer = built.tenants["penstock-shadow"]
-    assert (payer.allowance, payer.markup_percent) == (Allowance(), 0)
-    policies["default"]["shadow"]["bill_to"] = "house"
+    assert (payer.allowance, payer.markup_percent) == (Allowance(), Decimal(0))
+    policies = {"default": {"shadow": {"share": 0.1, "budget_usd": 5, "bill_to": "house"}}}
     assert "penstock-shadow" not in catalog(model("small"), policies=policies, tenants=tenants).tenants
