@@ -65,7 +65,7 @@ class Tab:
         self._ask = ask
         self.attempts: list[Attempt] = []
         self.disconnected = False
-        self.heard = sampled(request, question.facts.prompt.text, question.policy.shadow)
+        self.heard = sampled(request, question.policy.shadow)
         self.first_byte: float | None = None
         self.upstream_seconds = 0.0
         self._prices = question.prices
