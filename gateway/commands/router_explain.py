@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.router_replay import artifact_named
 
 if TYPE_CHECKING:
     from router_models.explain import Contribution, Explanation
@@ -36,8 +37,9 @@ def explain(prompt: str, artifact: str | None, config: Path | None, data_dir: Pa
     from router_models.request import RequestText
 
     configured = settings_with(config=config).config is not None
-    judged = decide_by_policies(prompt, artifact, config, data_dir) if configured else {}
-    model = judged.get("default", next(iter(judged.values()))).router if judged else _router(artifact, data_dir)
+    named = artifact_named(artifact)
+    judged = decide_by_policies(prompt, named, config, data_dir) if configured else {}
+    model = judged.get("default", next(iter(judged.values()))).router if judged else _router(named, data_dir)
     score, why = model.score_prompt(prompt), model.explain(RequestText.from_prompt(prompt))
     if as_json:
         print_json({"score": score.as_dict(), "explanation": _document(why), "policies": describe(judged)})
@@ -47,7 +49,7 @@ def explain(prompt: str, artifact: str | None, config: Path | None, data_dir: Pa
     show(judged)
 
 
-def _router(artifact: str | None, data_dir: Path | None) -> Router:
+def _router(artifact: str | Path | None, data_dir: Path | None) -> Router:
     """The bundled artifact, that of a file, or that of a version in the database. Raises StartupError or ConfigError."""
     from gateway.commands.database import open_database
     from gateway.errors import StartupError
@@ -56,8 +58,8 @@ def _router(artifact: str | None, data_dir: Path | None) -> Router:
     from router_models.router import Router
 
     try:
-        if artifact is None or Path(artifact).is_file():
-            return Router.load(None if artifact is None else Path(artifact))
+        if not isinstance(artifact, str):
+            return Router.load(artifact)
     except ArtifactError as error:
         raise StartupError(f"the router's trained artifact cannot be used: {error}") from error
     with open_database(settings_with(data_dir=data_dir)) as database:

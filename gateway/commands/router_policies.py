@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from gateway.billing.prices.book import Prices
     from gateway.catalog import Catalog
     from gateway.db.connect import Database
     from gateway.routing.ask import Decision
@@ -28,7 +29,7 @@ class Judged:
 
 
 def decide_by_policies(
-    prompt: str, artifact: str | None, config: Path | None, data_dir: Path | None
+    prompt: str, artifact: str | Path | None, config: Path | None, data_dir: Path | None
 ) -> dict[str, Judged]:
     """The decision of every policy for `auto` with this prompt, at the prices of now.
 
@@ -38,9 +39,9 @@ def decide_by_policies(
     from gateway.commands.owners import open_owners
 
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
-        routers, known, costs = _prepared(catalog, database, artifact)
+        routers, known, prices = _prepared(catalog, database, artifact)
         scores = {router.version: router.score_prompt(prompt) for router in routers.values()}
-        decide = _decider(prompt, catalog, known, costs)
+        decide = _decider(prompt, catalog, known, prices)
         for name, router in routers.items():
             decide(name, scores[router.version])
         # A gateway makes the promises of a policy that leaves tiers out when they are first asked for: that was just now.
@@ -52,8 +53,8 @@ def decide_by_policies(
 
 
 def _prepared(
-    catalog: Catalog, database: Database, artifact: str | None
-) -> tuple[Mapping[str, Router], Knowledge, Any]:
+    catalog: Catalog, database: Database, artifact: str | Path | None
+) -> tuple[Mapping[str, Router], Knowledge, Prices]:
     """The router of every policy, what is known beside the request, and the prices of now by model."""
     from gateway.billing.prices.book import PriceBook
     from gateway.promising import Abilities, promise_maker, promise_maker_of
@@ -72,26 +73,28 @@ def _prepared(
         abilities.learn(given)
     book = PriceBook(catalog, database)
     book.renew()
-    costs = book.current().costs
+    prices = book.current()
     make = promise_maker_of(scorers.router) if given is None else promise_maker(given)
-    known = make_knowledge(catalog, database, lambda: costs, make, abilities.of)
+    known = make_knowledge(catalog, database, lambda: prices.costs, make, abilities.of)
     known.policies.renew()
     routers = {name: given or scorers.champion(name) for name in known.policies.all()}
     for version in {router.version for router in routers.values()}:
         known.promises.prepare(version, confidences(known.policies))
-    return routers, known, costs
+    return routers, known, prices
 
 
-def _decider(prompt: str, catalog: Catalog, known: Knowledge, costs: Any) -> Callable[[str, Score], Decision]:
+def _decider(prompt: str, catalog: Catalog, known: Knowledge, prices: Prices) -> Callable[[str, Score], Decision]:
     """Decides for a policy by its name and a score, the way a request of it is decided."""
     import time
 
     from gateway.api.wire.chat_request import parse_chat_request
     from gateway.callers import Caller
     from gateway.chat.facts import read_facts
+    from gateway.chat.question import Question
     from gateway.chat.resolve import resolve_model
     from gateway.chat.route import ask_for
     from gateway.limits.estimate import worst_case
+    from gateway.limits.ladder import ladder_of
     from gateway.routing.decide import decide_route
 
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": prompt}]}).encode()
@@ -99,13 +102,15 @@ def _decider(prompt: str, catalog: Catalog, known: Knowledge, costs: Any) -> Cal
     facts = read_facts(request)
     worst = tuple(
         worst_case(request.body, each, cost.dearest(facts.input_most), facts.prompt).amount if cost else 0
-        for each, cost in zip(catalog.models, costs, strict=True)
+        for each, cost in zip(catalog.models, prices.costs, strict=True)
     )
 
     def decide(policy: str, score: Score) -> Decision:
         caller = Caller("explain", "explain", "default", policy=policy)
-        asked = resolve_model(request, caller, catalog)
-        return decide_route(ask_for(request, caller, asked, facts, score, costs, worst, known), score)
+        asked, rules = resolve_model(request, caller, catalog), known.policies.in_force(policy)
+        ladder = ladder_of(caller, None, (), None, request.body)
+        question = Question(request, caller, asked, facts, score, prices, rules.policy, rules.terms, ladder)
+        return decide_route(ask_for(question, worst, known), score)
 
     return decide
 
