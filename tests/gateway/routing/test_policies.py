@@ -100,7 +100,9 @@ def test_a_sample_with_a_judge_or_tier_that_does_not_exist_is_refused(database: 
     with snapshot(database) as connection:
         assert read_overrides(connection) == []
     assert put(compare="judge", judge="large").shadow.judge == "large"
-    assert put(share=0).shadow.share == 0
+    assert put(share=0).shadow.share == 0, "which samples nothing"
+    again = set_policy(database, sampling, "default", {"shadow": None}, actor="test", now=2.0)
+    assert again.shadow == sampling.policies["default"].shadow
 
 
 def test_every_change_is_in_the_audit_log_and_ended_rows_stay(database: Database) -> None:
