@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gateway.config_section import Section, Usd
 from gateway.config_shadow import ShadowSampling
@@ -14,6 +14,19 @@ Objective = Literal["cost", "quality", "latency"]
 Region = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Where a deployment runs, by a name of the operator's choice: small letters, digits, - and _."""
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+SUREST = 0.9999
+"""The test of promises has no answer for more, and labels by the thousand cannot show it."""
+
+
+def _promisable(confidence: float) -> float:
+    if not 0.5 < confidence <= SUREST:  # also refuses NaN
+        raise ValueError(f"nothing can be promised with it; give more than 0.5 and at most {SUREST}, such as 0.95")
+    return confidence
+
+
+Confidence = Annotated[float, AfterValidator(_promisable)]
 
 
 class Sla(Section):
@@ -57,8 +70,8 @@ class Policy(Placement):
     min_quality: float = Field(
         0.95, ge=0, le=1, description="Share of the best tier's quality that must be kept; see `floor`."
     )
-    confidence: float = Field(
-        0.95, ge=0.5, lt=1, description="How sure it is to be that `min_quality` is kept on average."
+    confidence: Confidence = Field(
+        0.95, description="How sure it is to be that `min_quality` is kept on average: above 0.5, at most 0.9999."
     )
     floor: Literal["average", "each"] = Field(
         "average", description="Whether `min_quality` is kept on average over traffic, or by each prompt as predicted."
@@ -91,8 +104,11 @@ class Policy(Placement):
         "refuse", description="What becomes of `auto` requests that a budget does not allow."
     )
     remember: Literal["nothing", "scores", "features", "prompts"] = Field(
-        "features",
-        description="What is kept of a decision for replay and training: the text read only with `prompts`.",
+        "scores",
+        description=(
+            "What is kept of a decision: predictions and choice (`scores`); with `features` also what scoring it again needs, "
+            "from which most of the prompt's words can be read back; with `prompts` also the text."
+        ),
     )
     keep_comments: bool = Field(
         False, description="Whether comments of feedback are kept; they may quote what people wrote."

@@ -18,7 +18,7 @@ Kind = Literal["auto", "tier", "model"]
 class ShadowSampling(Section):
     """Some requests are also sent to another tier, after their answer, at the operator's cost."""
 
-    share: float = Field(gt=0, le=1, description="Share of the requests that another tier answers as well.")
+    share: float = Field(ge=0, le=1, description="Share of the requests that another tier answers as well; 0 for none.")
     tier: Tier | Literal["other"] = Field(
         "other", description="Which tier: `other` is the best one, or the cheapest where the best one has answered."
     )

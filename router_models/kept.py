@@ -1,7 +1,8 @@
 """Features packed for keeping: 0.4 kB that score a prompt again under any artifact of the same features, without its text.
 
 Shape is kept in 16 bits, meaning in 8 bits with one scale, and of the words the numbers of the RAREST: whether an artifact has
-seen a word matters only for rare ones. This is not anonymous: who holds the artifact can name those words.
+seen a word matters only for rare ones. This is not anonymous: who holds the artifact can name those words, which of a short
+prompt are all that it knows.
 """
 
 from __future__ import annotations

@@ -41,9 +41,8 @@ def install_error_handlers(app: FastAPI) -> None:
             why, place = problem["ctx"]["error"], problem["loc"][-1]
             return await render(request, InvalidJson(f"The body is not valid JSON: {why}, at character {place}."))
         name = ".".join(str(part) for part in problem["loc"][1:])
-        return await render(
-            request, InvalidValue(f"{name}: {problem['msg']}, got {problem.get('input')!r}.", param=name)
-        )
+        message = problem["msg"].removeprefix("Value error, ")
+        return await render(request, InvalidValue(f"{name}: {message}, got {problem.get('input')!r}.", param=name))
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         logger.error("a request failed: %s %s", request.method, request.url.path, exc_info=error)

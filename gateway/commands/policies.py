@@ -34,8 +34,10 @@ def list_(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
     for row in rows:
         click.echo(row["name"])
         for key, value in row["policy"].items():
-            mark = "  (set at run time)" if key in (row["set"] or {}) else ""
-            click.echo(f"  {key} = {_shown(value)}{mark}")
+            given = key in (row["set"] or {}) and key not in row["left_out"]
+            click.echo(f"  {key} = {_shown(value)}{'  (set at run time)' if given else ''}")
+        for reason in row["left_out"].values():
+            click.echo(f"  set at run time and left out: {reason}")
 
 
 @policies.command("set")
@@ -45,16 +47,17 @@ def list_(config: Path | None, data_dir: Path | None, as_json: bool) -> None:
 @data_dir_option
 @json_option
 def set_(name: str, settings: tuple[str, ...], config: Path | None, data_dir: Path | None, as_json: bool) -> None:
-    """Set keys of the policy NAME; those that were set before stay. Values are written as in penstock.yaml."""
+    """Set keys of the policy NAME; those that are not named stay. Values are as in penstock.yaml; null resets a key."""
     from gateway.routing.policies.change import set_policy
 
     given = dict(map(_pair, settings))
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
-        made = set_policy(database, catalog, name, given, actor=actor(), now=time.time(), keep=True)
+        made = set_policy(database, catalog, name, given, actor=actor(), now=time.time())
     if as_json:
         print_json({"name": name, "policy": made.model_dump(mode="json")})
     else:
-        click.echo(f"{name}: {', '.join(f'{key}={_shown(value)}' for key, value in given.items())}.")
+        now = made.model_dump(mode="json")
+        click.echo(f"{name}: {', '.join(f'{key}={_shown(now.get(key))}' for key in given)}.")
 
 
 @policies.command()

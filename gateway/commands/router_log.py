@@ -59,7 +59,7 @@ def logged_answers(
         of = "any policy" if policy is None else f"policy {policy!r}"
         raise StartupError(
             f"the log has no labels of {of} between {begin:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M} UTC: send feedback "
-            "(POST /v1/feedback) or turn on shadow sampling, and let the policy remember at least features"
+            "(POST /v1/feedback) or turn on shadow sampling, and set `remember: features` or `prompts` in the policy"
         )
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -123,6 +124,8 @@ class State:
     failing: bool = False
     probe_at: float = 0.0
     """When a failing one may be tried again (clock of Ask.now)."""
+    retry_at: float = inf
+    """When one that is too slow may be tried again; never, where nobody measures."""
 
     def seconds(self, output_tokens: float) -> float | None:
         """How long a whole answer of so many tokens is expected to take."""
@@ -205,6 +208,8 @@ class Candidate:
     """How much speaks against it though it may answer; see `behind`. Those with less come first."""
     behind: str | None = None
     """Why it was put behind others, if it was."""
+    retried: bool = False
+    """It was too slow when it was last measured, and this request may find out whether it still is."""
 
 
 @dataclass(frozen=True, slots=True)

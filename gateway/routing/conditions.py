@@ -102,9 +102,9 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
     if sheet is not UNPRICED_SHEET:
         price = sheet.at(ask.input_tokens, ask.service_tier)
         expected = _price(price, ask.input_tokens, cached, written * ask.choices, seconds)
-    burden, behind = 0, None
+    burden, behind, retried = 0, None, False
     if state.failing or ask.premium_spent or ask.sla is not None:
-        burden, behind = _burden(model, state, seconds, ask)
+        burden, behind, retried = _burden(model, state, seconds, ask)
     return Candidate(
         model,
         interval.p if interval is not None else None,
@@ -116,6 +116,7 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
         cached,
         burden,
         behind,
+        retried,
     )
 
 
@@ -130,19 +131,23 @@ def _price(price: PriceList, input_tokens: int, cached: int, output_tokens: int,
     return amount
 
 
-def _burden(model: Model, state: State, seconds: float | None, ask: Ask) -> tuple[int, str | None]:
-    """What speaks against a deployment that may answer, as a number to sort by and in words."""
-    burden, reasons = 0, []
+def _burden(model: Model, state: State, seconds: float | None, ask: Ask) -> tuple[int, str | None, bool]:
+    """What speaks against a deployment that may answer, as a number to sort by and in words; and whether it would be late
+    but is to be tried again.
+    """
+    burden, reasons, retried = 0, [], False
     if state.failing and ask.now < state.probe_at:
         burden += FAILING
         reasons.append(f"{state.error_rate:.0%} of its last calls failed")
     if ask.sla is not None and (late := _late(state, seconds, ask.sla)):
-        burden += LATE
-        reasons.append(late)
+        retried = ask.now >= state.retry_at
+        if not retried:
+            burden += LATE
+            reasons.append(late)
     if ask.premium_spent and ask.auto and model.tier in UPPER_TIERS:
         burden += SPENT
         reasons.append("the key's share of premium answers is used up")
-    return burden, "; ".join(reasons) if reasons else None
+    return burden, "; ".join(reasons) if reasons else None, retried
 
 
 def _late(state: State, seconds: float | None, sla: Sla) -> str | None:

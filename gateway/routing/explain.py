@@ -50,7 +50,8 @@ def _candidate(candidate: Candidate, first: Candidate | None, decision: Decision
         shown["expected_first_token_seconds"] = round(candidate.first_token, 3)
     if candidate.cached:
         shown["cached_tokens"] = candidate.cached
-    shown["why"] = "asked first" if candidate is first or first is None else _why_not(candidate, first, decision)
+    first_words = "tried again: it was too slow" if candidate.retried else "asked first"
+    shown["why"] = first_words if candidate is first or first is None else _why_not(candidate, first, decision)
     return shown
 
 

@@ -1,10 +1,11 @@
 """How every deployment does, learnt in this process from its own calls: errors, time to the first token, speed. Kept in memory,
 so a gateway that starts knows nothing and finds out.
 
-Errors and times are averages that forget: what happened a half-life ago counts half. A deployment whose last calls failed, or
-most of its recent ones, is *failing*. It is put behind the others, and one request after PROBE_SECONDS, doubled for each probe
-that fails, tries it again: the first answer makes it a candidate like the others. A single deployment is never left out,
-whatever it does.
+Errors and times are averages that forget: what happened a half-life ago counts half, whether or not it is asked again. A
+deployment whose last calls failed, or most of its recent ones, is *failing*. It is put behind the others, and one request after
+PROBE_SECONDS, doubled for each probe that fails, tries it again: the first answer makes it a candidate like the others. One that
+is too slow for a policy is tried again in the same way, with longer pauses, and measured anew. A single deployment is never
+left out, whatever it does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ HALF_LIFE = 60.0
 """Seconds after which an error counts half."""
 SPEED_HALF_LIFE = 300.0
 FORGOTTEN = 0.05
-"""Averages of less weight are not believed any more, so that a slow deployment is measured again some day."""
+"""Averages of less weight are not believed any more, so that a slow deployment is measured again some day: one call is
+forgotten after 22 minutes, a hundred after 55."""
 IN_A_ROW = 3
 """So many failures one after the other make a deployment failing, however few calls there are."""
 ENOUGH_CALLS = 10.0
@@ -27,6 +29,11 @@ TOO_MANY_ERRORS = 0.5
 """So does a larger share of errors than this among at least so many recent calls."""
 PROBE_SECONDS = 5.0
 LONGEST_PROBE_SECONDS = 60.0
+RETRY_SECONDS = 60.0
+"""So long after it was last measured a slow deployment may be tried again; each try makes a request late, so seldom."""
+LONGEST_RETRY_SECONDS = 600.0
+AGE_SECONDS = 1.0
+"""How exactly time is told to what nobody asks any more."""
 
 
 class Average:
@@ -60,9 +67,14 @@ class Average:
 
 
 class _Deployment:
-    """One deployment's averages, and its circuit: closed, or open with the moment of the next probe."""
+    """One deployment's averages, its circuit (closed, or open with the moment of the next probe), and when it may be tried
+    again by a policy that it is too slow for.
+    """
 
-    __slots__ = ("errors", "failing", "first_token", "in_a_row", "pause", "per_token", "probe_at", "probing")
+    __slots__ = (
+        "errors", "failing", "first_token", "in_a_row", "pause", "per_token", "probe_at", "probing",
+        "retry_at", "retry_pause", "retrying",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.errors = Average(HALF_LIFE)
@@ -73,11 +85,21 @@ class _Deployment:
         self.probing = False
         self.pause = PROBE_SECONDS
         self.probe_at = 0.0
+        self.retrying = False
+        self.retry_pause = RETRY_SECONDS
+        self.retry_at = 0.0
 
     def answered(self, now: float) -> None:
         if self.failing:
             self.errors = Average(HALF_LIFE)
             self.failing, self.probing, self.pause = False, False, PROBE_SECONDS
+        if self.retrying:
+            # What made it too slow would outweigh the try for a long time.
+            self.first_token, self.per_token = Average(SPEED_HALF_LIFE), Average(SPEED_HALF_LIFE)
+            self.retrying = False
+        else:
+            self.retry_pause = RETRY_SECONDS
+        self.retry_at = now + self.retry_pause
         self.in_a_row = 0
         self.errors.add(0.0, now)
 
@@ -96,8 +118,19 @@ class _Deployment:
     def probe(self, now: float) -> None:
         self.probing, self.probe_at = True, now + self.pause
 
+    def retry(self, now: float) -> None:
+        self.retrying, self.retry_pause = True, min(2 * self.retry_pause, LONGEST_RETRY_SECONDS)
+        self.retry_at = now + self.retry_pause
+
+    def age(self, now: float) -> None:
+        self.first_token.fade(now)
+        self.per_token.fade(now)
+        if not self.failing:  # why it is put behind is said until it is tried again
+            self.errors.fade(now)
+
     def state(self) -> State:
-        return State(self.first_token.mean, self.per_token.mean, self.errors.mean or 0.0, self.failing, self.probe_at)
+        first_token, per_token, errors = self.first_token.mean, self.per_token.mean, self.errors.mean or 0.0
+        return State(first_token, per_token, errors, self.failing, self.probe_at, self.retry_at)
 
 
 class Health:
@@ -107,20 +140,29 @@ class Health:
         self._clock = clock
         self._deployments = [_Deployment() for _ in range(deployments)]
         self._states = [State()] * deployments
+        self._aged_at = clock()
 
     def now(self) -> float:
-        """The clock that `probe_at` is read on."""
+        """The clock that `probe_at` and `retry_at` are read on."""
         return self._clock()
 
     def states(self) -> Sequence[State]:
-        """How each deployment has done, by index; what comes in later is seen in the same object."""
+        """How each deployment has done as of now, by index; what comes in later is seen in the same object."""
+        if self._clock() >= self._aged_at + AGE_SECONDS:
+            for index in range(len(self._deployments)):
+                self._renew(index)
+            self._aged_at = self._clock()
         return self._states
 
     def chosen(self, candidate: Candidate) -> None:
-        """A request is about to ask this one first. When it is a probe, no other request is, for a while."""
-        deployment = self._deployments[candidate.model.index]
-        if deployment.failing and (now := self._clock()) >= deployment.probe_at:
+        """A request is about to ask this one first. When it is a probe or a try, no other request is, for a while."""
+        deployment, now = self._deployments[candidate.model.index], self._clock()
+        probes = deployment.failing and now >= deployment.probe_at
+        if probes:
             deployment.probe(now)
+        if candidate.retried:
+            deployment.retry(now)
+        if probes or candidate.retried:
             self._states[candidate.model.index] = deployment.state()
 
     def failed(self, index: int, error: ProviderError) -> None:
@@ -142,6 +184,5 @@ class Health:
 
     def _renew(self, index: int) -> None:
         deployment, now = self._deployments[index], self._clock()
-        for average in (deployment.first_token, deployment.per_token):
-            average.fade(now)
+        deployment.age(now)
         self._states[index] = deployment.state()

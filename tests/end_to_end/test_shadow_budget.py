@@ -85,7 +85,8 @@ def test_what_must_stay_in_the_house_is_not_sent_outside(tmp_path: Path) -> None
             address = f"{running.url}/admin/api/policies/default"
             refused = httpx.put(address, json={"shadow": {"share": 1, "budget_usd": 1}}, headers=headers)
             assert (refused.status_code, refused.json()["error"]["param"]) == (400, "shadow"), refused.text
-            httpx.put(address, json={"shadow": None}, headers=headers).raise_for_status()
+            none = {"shadow": {**config["policies"]["default"]["shadow"], "share": 0}}
+            httpx.put(address, json=none, headers=headers).raise_for_status()
             time.sleep(4)
             ask(running)
             assert outcomes(running) == {"agreed": 1, "not_allowed": 2}, "sampling is ended while the gateway runs"

@@ -41,7 +41,7 @@ async def policy(request: Request, actor: Reader, name: str) -> dict[str, Any]:
 
 @routes.put("/policies/{name}")
 async def put_policy(request: Request, actor: Changer, name: str, settings: Settings) -> dict[str, Any]:
-    """Put these keys in the place of the configured ones; keys that were set before and are not named count no more."""
+    """Put these keys in the place of the configured ones; null resets a key, and those that are not named stay as they are."""
     services = services_of(request)
 
     def change() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gateway.chat.apart import replay_apart
 from gateway.chat.replaying import Wish
 from gateway.chat.router_card import router_card
 from gateway.config import check_config
-from gateway.config_policies import Policy
+from gateway.config_policies import Confidence, Policy
 from gateway.errors import ConfigError, InvalidValue
 from gateway.keys.roles import Actor
 
@@ -47,7 +47,7 @@ async def router(
     request: Request,
     actor: Reader,
     artifact: Annotated[str | None, Query(max_length=200, pattern=r"^[^/\\]*$")] = None,
-    confidence: Annotated[float, Query(ge=0.5, lt=1)] = 0.95,
+    confidence: Annotated[Confidence, Query()] = 0.95,
     tenant: TenantName = None,
 ) -> dict[str, Any]:
     """The artifact's card, what it promises by floor, and quality against cost on its sample and on last week's requests."""

@@ -1,8 +1,13 @@
-"""Changing a policy at run time: the row, the end of the one before it and the audit row are one transaction."""
+"""Changing a policy at run time: the row, the end of the one before it and the audit row are one transaction.
+
+Places (`local_only`, `regions`) can only become stricter than configured, and what was set of them never lapses: where it does
+not fit any more, what both sides allow counts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -33,11 +38,10 @@ def set_policy(
     *,
     actor: str,
     now: float,
-    keep: bool = False,
 ) -> Policy:
-    """Put `settings` in the place of a policy's configured keys; with `keep`, those that were set before stay as well.
-
-    Raises NotFound for a policy that the configuration does not have, InvalidValue for what cannot be.
+    """Put `settings` in the place of a policy's configured keys; None lets a key be as it is configured, and those that are not
+    named stay as they were set. Raises NotFound for a policy that the configuration does not have, InvalidValue for what
+    cannot be.
     """
     configured = configured_policy(catalog, name)
     if not settings:
@@ -45,14 +49,17 @@ def set_policy(
     with transaction(database) as connection:
         lock_overrides(connection)
         before = next(iter(read_overrides(connection, name)), None)
-        chosen = {**(before.settings if before is not None and keep else {}), **settings}
-        policy = merged(configured, chosen)
-        end_override(connection, name, now)
-        stored = policy.model_dump(mode="json", include=set(chosen))
-        insert_override(connection, Override(name, stored, now, actor))
-        old = before.settings if before is not None else None
-        write_audit(connection, actor, now, Change("policies.set", name, before=old, after=stored))
-    return policy
+        old = before.settings if before is not None else {}
+        resettable = {*Policy.model_fields, *old}
+        given = {key: value for key, value in settings.items() if value is not None or key not in resettable}
+        stored = {key: value for key, value in old.items() if key not in settings}
+        stored |= merged(configured, given).model_dump(mode="json", include=set(given))
+        if stored or before is not None:
+            end_override(connection, name, now)
+            write_audit(connection, actor, now, Change("policies.set", name, before=old or None, after=stored or None))
+        if stored:
+            insert_override(connection, Override(name, stored, now, actor))
+    return fitted(configured, stored).policy
 
 
 def reset_policy(database: Database, catalog: Catalog, name: str, *, actor: str, now: float) -> Policy:
@@ -77,15 +84,53 @@ def configured_policy(catalog: Catalog, name: str) -> Policy:
 
 
 def merged(configured: Policy, settings: Mapping[str, Any]) -> Policy:
-    """The configured policy with other keys in place of its own. Raises InvalidValue that names the key."""
+    """The configured policy with other keys in place of its own, all of which fit. Raises InvalidValue that names the key."""
     policy = checked(Policy, {**configured.model_dump(exclude_unset=True), **settings})
     if policy.shadow is not None and _paid(policy) != _paid(configured):
         raise InvalidValue(
             "shadow.budget_usd, .period and .bill_to make a key when the gateway starts: set them in penstock.yaml; the budget "
-            "in force is then set like that of any key. The other keys of `shadow`, and `shadow: null`, can be set here.",
+            "in force is then set like that of any key. The other keys of `shadow` can be set here; `share: 0` samples nothing.",
             param="shadow",
         )
+    if configured.local_only and not policy.local_only:
+        raise InvalidValue(f"local_only: it is true in penstock.yaml. {_STRICTER}", param="local_only")
+    if configured.regions is not None and not set(policy.regions or ()) <= set(configured.regions):
+        known = ", ".join(configured.regions)
+        raise InvalidValue(f"regions: penstock.yaml allows {known}. {_STRICTER}", param="regions")
     return policy
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A policy as it counts, and why keys that were set for it do not."""
+
+    policy: Policy
+    left_out: Mapping[str, str]
+
+
+def fitted(configured: Policy, settings: Mapping[str, Any]) -> Fitted:
+    """The configured policy with those of the keys that fit it; each other one is left out for itself."""
+    try:
+        return Fitted(merged(configured, settings), {})
+    except InvalidValue:
+        kept, left_out = dict[str, Any](), dict[str, str]()
+    for key, value in settings.items():
+        try:
+            merged(configured, {**kept, key: value})
+            kept[key] = value
+        except InvalidValue as error:
+            left_out[key] = error.message
+    places: dict[str, Any] = {}
+    if "local_only" in left_out:
+        places["local_only"] = True
+    if "regions" in left_out:
+        set_here = settings["regions"] if isinstance(settings["regions"], list) else ()
+        places["regions"] = tuple([region for region in configured.regions or () if region in set_here])
+        left_out["regions"] += f" In force: {', '.join(places['regions']) or 'no region'}."
+    return Fitted(merged(configured, kept).model_copy(update=places), left_out)
+
+
+_STRICTER = "Places can only be made stricter while the gateway runs; change penstock.yaml to allow more."
 
 
 def _paid(policy: Policy) -> tuple[Any, ...] | None:
@@ -102,4 +147,5 @@ def checked(section: type[Checked], settings: Mapping[str, Any]) -> Checked:
         if problem["type"] == "extra_forbidden":
             known = ", ".join(section.model_fields)
             raise InvalidValue(f"unknown key {place!r}; known keys: {known}.", param=place) from None
-        raise InvalidValue(f"{place}: {problem['msg']}, got {problem['input']!r}.", param=place) from None
+        message = problem["msg"].removeprefix("Value error, ")
+        raise InvalidValue(f"{place}: {message}, got {problem['input']!r}.", param=place) from None

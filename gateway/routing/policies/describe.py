@@ -13,7 +13,9 @@ from gateway.routing.policies.queries import read_overrides
 
 
 def policies_now(catalog: Catalog, database: Database) -> list[dict[str, Any]]:
-    """Every policy: as it counts, and which keys were set at run time, by whom and when. Raises Unavailable."""
+    """Every policy: as it counts, which keys were set at run time, by whom and when, and which of them do not fit (`left_out`).
+    Raises Unavailable.
+    """
     with snapshot(database) as connection:
         overrides = read_overrides(connection)
     return [describe_policy(each) for each in standing(catalog, overrides)]
@@ -26,6 +28,7 @@ def describe_policy(each: Standing) -> dict[str, Any]:
         "name": each.name,
         "policy": each.policy.model_dump(mode="json"),
         "set": override.settings if override is not None else None,
+        "left_out": dict(each.left_out),
         "set_at": datetime.fromtimestamp(override.created_at, UTC).isoformat() if override is not None else None,
         "set_by": override.created_by if override is not None else None,
     }

@@ -111,7 +111,7 @@ def test_request_ids_say_when_they_were_made() -> None:
 @pytest.mark.parametrize(
     ("shadow", "message"),
     [
-        ({"share": 0}, "shadow.share"),
+        ({"share": -0.1}, "shadow.share"),
         ({"share": 1.5}, "shadow.share"),
         ({"budget_usd": 0}, "shadow.budget_usd"),
         ({"budget_usd": None}, "shadow.budget_usd"),

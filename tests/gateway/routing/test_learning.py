@@ -6,14 +6,24 @@ from typing import Any
 
 import pytest
 
+from gateway.config_policies import Sla
 from gateway.errors import ProviderFailed, ProviderRejected, StreamCut
 from gateway.routing.affinity import KEPT_SECONDS, Affinity, conversation_of
-from gateway.routing.ask import Candidate
-from gateway.routing.health import LONGEST_PROBE_SECONDS, PROBE_SECONDS, Health
+from gateway.routing.ask import Ask, Candidate
+from gateway.routing.decide import decide_route
+from gateway.routing.health import (
+    LONGEST_PROBE_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    PROBE_SECONDS,
+    RETRY_SECONDS,
+    Health,
+)
 from gateway.routing.share import Shares
 from tests.builders import catalog, model
+from tests.gateway.routing.test_decide import ask, score
 
-TWO = catalog(model("a"), model("b"))
+TWO = catalog(model("a"), model("b", price={"input": 3, "output": 6}))
+HARD = score(0.5, 0.7, 0.9)
 FAILED = ProviderFailed("no")
 
 
@@ -118,8 +128,42 @@ def test_a_slow_time_is_outweighed_and_at_last_forgotten(clock: Clock) -> None:
     assert first is not None
     assert 1.0 < first < 1.6
     clock.now += 3000
-    health.failed(0, FAILED)
-    assert health.states()[0].first_token is None
+    assert health.states()[0].first_token is None, "though nobody asked it again"
+
+
+def test_errors_are_forgotten_without_another_call_but_not_what_makes_it_failing(clock: Clock) -> None:
+    health = Health(2, clock)
+    for index in (0, 0, 0, 1):
+        health.failed(index, FAILED)
+    clock.now += 3000
+    assert [state.error_rate for state in health.states()] == [1.0, 0.0]
+    assert health.states()[0].failing
+
+
+def slow(health: Health) -> Ask:
+    """A request that takes the cheaper `a`, of a policy that wants answers within ten seconds."""
+    sla = Sla(total_seconds=10, otherwise="reject")
+    return ask(TWO, worth=0.0, sla=sla, states=health.states(), now=health.now())
+
+
+def test_a_late_deployment_is_tried_by_one_request_and_the_first_quick_answer_brings_it_back(clock: Clock) -> None:
+    health = Health(2, clock)
+    health.answered(0, 40.0, None, 100)
+    assert decide_route(slow(health), HARD).candidates[0].model.name == "b"
+    pause = RETRY_SECONDS
+    for _ in range(5):
+        clock.now += pause
+        tried = decide_route(slow(health), HARD).candidates[0]
+        assert (tried.model.name, tried.retried) == ("a", True)
+        health.chosen(tried)
+        assert decide_route(slow(health), HARD).candidates[0].model.name == "b", "one tries, the others wait"
+        health.answered(0, 40.0, None, 100)
+        pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+    clock.now += pause
+    health.chosen(decide_route(slow(health), HARD).candidates[0])
+    health.answered(0, 1.0, None, 100)
+    back = decide_route(slow(health), HARD).candidates[0]
+    assert (back.model.name, back.retried) == ("a", False)
 
 
 def turns(*texts: str) -> list[dict[str, Any]]:

@@ -35,11 +35,14 @@ def test_what_was_set_takes_the_place_of_configured_keys_and_a_reset_gives_them_
     assert (policy.min_quality, policy.fallbacks) == (0.8, False)
     assert policy.sla is not None
     assert policy.sla.total_seconds == 9
-    assert live.terms("batch").max_cost == 10**10
+    assert live.in_force("batch").terms.max_cost == 10**10
     assert live.of("default") == CATALOG.policies["default"]
     change(database, "batch", local_only=True)
     live.renew()
-    assert (live.of("batch").min_quality, live.terms("batch").local_only) == (0.6, True), "keys not named count no more"
+    assert (live.of("batch").min_quality, live.in_force("batch").terms.local_only) == (0.8, True)
+    change(database, "batch", min_quality=None, sla=None)
+    live.renew()
+    assert (live.of("batch").min_quality, live.of("batch").sla, live.of("batch").local_only) == (0.6, None, True)
     assert reset_policy(database, CATALOG, "batch", actor="test", now=101.0) == CATALOG.policies["batch"]
     live.renew()
     assert live.all() == CATALOG.policies
@@ -47,13 +50,19 @@ def test_what_was_set_takes_the_place_of_configured_keys_and_a_reset_gives_them_
         reset_policy(database, CATALOG, "batch", actor="test", now=102.0)
 
 
-def test_keeping_what_was_set_before_adds_to_it(database: Database) -> None:
+def test_keys_that_are_not_named_stay_and_the_last_one_reset_leaves_nothing(database: Database) -> None:
     change(database, "batch", objective="latency")
-    made = set_policy(database, CATALOG, "batch", {"min_quality": 0.5}, actor="test", now=101.0, keep=True)
+    made = set_policy(database, CATALOG, "batch", {"min_quality": 0.5}, actor="test", now=101.0)
     assert (made.objective, made.min_quality) == ("latency", 0.5)
     described = {each["name"]: each for each in policies_now(CATALOG, database)}
     assert described["batch"]["set"] == {"objective": "latency", "min_quality": 0.5}
     assert (described["batch"]["set_by"], described["default"]["set"]) == ("test", None)
+    change(database, "batch", objective=None, min_quality=None)
+    change(database, "default", objective=None)
+    with snapshot(database) as connection:
+        assert read_overrides(connection) == []
+    newest = audit_page(database).entries[0]
+    assert (newest["object"], newest["after"]) == ("batch", None), "nothing was set of the other one"
 
 
 def test_what_cannot_be_is_refused_with_the_key_and_changes_nothing(database: Database) -> None:
@@ -63,6 +72,8 @@ def test_what_cannot_be_is_refused_with_the_key_and_changes_nothing(database: Da
         ({"sla": {"total": 1}}, "unknown key 'sla.total'"),
         ({"objective": "speed"}, "objective: .* got 'speed'"),
         ({"regions": []}, "regions: "),
+        ({"confidence": 0.5}, "confidence: nothing can be promised .*give more than 0.5"),
+        ({"min_qualty": None}, "unknown key 'min_qualty'"),
         ({}, "give at least one key"),
     ]
     for settings, message in wrong:
@@ -89,7 +100,7 @@ def test_every_change_is_in_the_audit_log_and_ended_rows_stay(database: Database
 
 def test_of_many_changes_at_once_one_is_in_force(database: Database) -> None:
     def one(number: int) -> None:
-        set_policy(database, CATALOG, "batch", {"min_quality": number / 10}, actor="test", now=float(number), keep=True)
+        set_policy(database, CATALOG, "batch", {"min_quality": number / 10}, actor="test", now=float(number))
 
     at_once(*(partial(one, number) for number in range(6)))
     with snapshot(database) as connection:
@@ -97,17 +108,71 @@ def test_of_many_changes_at_once_one_is_in_force(database: Database) -> None:
     assert len(audit_page(database).entries) == 6
 
 
-def test_what_the_configuration_would_not_take_any_more_is_left_out_with_a_warning(
+def test_keys_that_do_not_fit_any_more_are_left_out_one_by_one_with_a_warning(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
+    old = {"no_such_key": 1, "confidence": 0.5, "min_quality": 0.9}
     with transaction(database) as connection:
-        insert_override(connection, Override("batch", {"no_such_key": 1}, 1.0, "older version"))
+        insert_override(connection, Override("batch", old, 1.0, "older version"))
         insert_override(connection, Override("gone", {"min_quality": 0.1}, 1.0, "older configuration"))
     live = LivePolicies(CATALOG, database)
     live.renew()
-    assert live.all() == CATALOG.policies
-    assert "no_such_key" in caplog.text
-    assert "'gone'" in caplog.text
+    assert live.of("batch") == CATALOG.policies["batch"].model_copy(update={"min_quality": 0.9})
+    assert live.of("default") == CATALOG.policies["default"]
+    for word in ("no_such_key", "confidence was set at run time and is left out", "'gone'"):
+        assert word in caplog.text
+    [shown] = [each for each in policies_now(CATALOG, database) if each["name"] == "batch"]
+    assert (shown["set"], set(shown["left_out"])) == (old, {"no_such_key", "confidence"})
+    change(database, "batch", no_such_key=None, objective="latency")
+    with snapshot(database) as connection:
+        [after] = read_overrides(connection, "batch")
+    assert after.settings == {"confidence": 0.5, "min_quality": 0.9, "objective": "latency"}
+
+
+SHADOW = {"share": 0.1, "budget_usd": "5"}
+
+
+def test_another_budget_of_samples_in_the_configuration_does_not_let_prompts_out(database: Database) -> None:
+    before = catalog(model("m"), policies={"default": {"shadow": SHADOW}})
+    settings = {"shadow": {**SHADOW, "share": 0.2}, "local_only": True}
+    set_policy(database, before, "default", settings, actor="test", now=1.0)
+    after = catalog(model("m"), policies={"default": {"shadow": {**SHADOW, "budget_usd": "10"}}})
+    live = LivePolicies(after, database)
+    live.renew()
+    policy = live.of("default")
+    assert policy.local_only
+    assert policy.shadow is not None
+    assert policy.shadow.share == 0.1
+    set_policy(database, after, "default", {"min_quality": 0.5}, actor="test", now=2.0)
+    live.renew()
+    assert live.of("default").local_only
+
+
+def test_at_run_time_places_only_become_stricter_than_configured(database: Database) -> None:
+    strict = catalog(model("m"), policies={"default": {"local_only": True, "regions": ["eu", "us"]}})
+    for settings, message in (
+        ({"local_only": False}, "local_only: it is true in penstock.yaml"),
+        ({"regions": ["eu", "asia"]}, "regions: penstock.yaml allows eu, us"),
+    ):
+        with pytest.raises(InvalidValue, match=message):
+            set_policy(database, strict, "default", settings, actor="test", now=1.0)
+    assert set_policy(database, strict, "default", {"regions": ["eu"]}, actor="test", now=2.0).regions == ("eu",)
+    live = LivePolicies(strict, database)
+    live.renew()
+    assert live.in_force("default").terms.regions == {"eu"}
+
+
+@pytest.mark.parametrize(("configured", "left"), [(["eu", "asia"], {"eu"}), (["asia"], set())])
+def test_places_of_both_sides_count_when_the_configuration_moves_away(
+    database: Database, configured: list[str], left: set[str]
+) -> None:
+    set_policy(database, catalog(model("m")), "default", {"regions": ["eu", "us"]}, actor="test", now=1.0)
+    moved = catalog(model("m"), policies={"default": {"regions": configured}})
+    live = LivePolicies(moved, database)
+    live.renew()
+    assert live.in_force("default").terms.regions == left, "an empty set lets nobody answer"
+    [shown] = policies_now(moved, database)
+    assert f"In force: {', '.join(left) or 'no region'}." in shown["left_out"]["regions"]
 
 
 async def test_a_database_that_is_down_leaves_the_known_policies(sqlite_url: str, tmp_path: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.callers import NO_TERMS, Terms
+from gateway.config_policies import Policy
 from gateway.routed import RoutingRecord
 from gateway.routing.ask import Ask
 from gateway.routing.decide import decide_route
@@ -71,6 +72,13 @@ def test_more_is_kept_only_where_the_policy_says_so(how: Remember, features: boo
     assert made is not None
     assert (made.features is not None, made.fingerprint is not None) == (features, features)
     assert made.prompt == ("Why does bread rise?" if prompt else None)
+
+
+def test_a_policy_that_says_nothing_keeps_no_words() -> None:
+    made = record(Policy().remember)
+    assert made is not None
+    assert (made.features, made.fingerprint, made.prompt, made.shown) == (None, None, None, None)
+    assert "bread" not in repr(made)
 
 
 def test_scores_are_kept_to_the_last_bit_and_features_score_alike() -> None:
