@@ -38,7 +38,10 @@ class Rollback(Section):
         200, ge=50, le=1_000_000, description="Requests that either must have before the rest decides."
     )
     watch_days: int = Field(7, ge=1, le=90, description="How long a new champion is compared with the one before it.")
-    sources: Sources = Field(("feedback", "exact", "judge", "human"), description="Labels that count.")
+    sources: Sources = Field(
+        ("exact", "judge", "human"),
+        description="Labels that count; with `feedback` any key of the policy can have an artifact taken back for all.",
+    )
 
 
 class Recalibration(Section):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from router_models.errors import KeptFeaturesError, TrainingDataError
 from router_models.heldout import HeldOut, held_out
 from router_models.recalibrate import LabelledPrompts, recalibrate
 from router_models.router import Router
-from router_models.tiers import TIERS
+from router_models.tiers import TIERS, Tier
 
 Doubles = NDArray[np.float64]
 HELD_OUT = 3
@@ -60,8 +60,13 @@ def open_stored(database: Database, version: str) -> Router:
     return open_artifact(found[0], version)
 
 
-def refit(base: Router, labels: Sequence[Judged], least_labels: int, notes: dict[str, Any]) -> Refit:
-    """Fit on two thirds of the prompts, compare on the rest, and fit on all where it is better. `notes` go on the card."""
+def refit(
+    base: Router, labels: Sequence[Judged], least_labels: int, notes: dict[str, Any], tiers: Collection[str]
+) -> Refit:
+    """Fit on two thirds of the prompts, compare on the rest, and fit on all where it is better. `notes` go on the card.
+
+    `tiers` are those of the configuration: a sample of one's own is made of prompts that are labelled in all of them.
+    """
     usable = [label for label in labels if label.features is not None and label.fingerprint == kept.fingerprint()]
     unusable = len(labels) - len(usable)
     usable = [label for label in usable if label.tier in PREDICTED]
@@ -77,7 +82,7 @@ def refit(base: Router, labels: Sequence[Judged], least_labels: int, notes: dict
         if not found.better:
             why = f"not better on {found.labels} labels held out: {_said(found)}"
             return Refit(base.version, len(prompts), unusable, found, None, why)
-        made = recalibrate(base.artifact, labelled)
+        made = recalibrate(base.artifact, labelled, tiers=_predicted(tiers))
     except (TrainingDataError, KeptFeaturesError) as error:
         return Refit(base.version, len(prompts), unusable, None, None, str(error))
     card = {**made.artifact.card, **notes, "held_out": found.as_dict()}
@@ -113,6 +118,12 @@ class _Seen:
             labels=self._labels,
             written=np.full_like(self._labels, np.nan),
         )
+
+
+def _predicted(tiers: Collection[str]) -> list[Tier]:
+    """The router model's tiers that the configured ones are judged by; all of them where there is nothing to choose from."""
+    places = {PREDICTED[tier] for tier in tiers if tier in PREDICTED}
+    return [tier for place, tier in enumerate(TIERS) if place in places or len(places) < 2]
 
 
 def _means(labels: Sequence[Judged], prompts: Sequence[str]) -> Doubles:

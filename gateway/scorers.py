@@ -12,7 +12,7 @@ import io
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -114,16 +114,6 @@ def bundled_card() -> dict[str, Any]:
     return dict(_bundled()[1])
 
 
-def share_of_hash(share: float) -> int:
-    """The bound below which a request's hash belongs to this share."""
-    return round(share * 2**32)
-
-
-def hash_of(request_id: str) -> int:
-    """A number below 2^32, always the same for a request."""
-    return crc32(request_id.encode())
-
-
 class Scorers:
     """The routers in memory, by policy; `for_request` is a look-up and a hash."""
 
@@ -131,11 +121,13 @@ class Scorers:
         self,
         bundled: Router,
         database: Database,
+        policies: Collection[str],
         report: Callable[[str, float, tuple[str, ...]], None] = lambda name, value, labels: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bundled = bundled
         self._database = database
+        self._policies = policies
         self._report = report
         self._clock = clock
         self._plain = Served(bundled)
@@ -186,7 +178,8 @@ class Scorers:
     def renew(self) -> None:
         """Read the assignments and load what is new in them. Raises Unavailable; artifacts that are no good are only noted."""
         with snapshot(self._database) as connection:
-            assignments = assignment_rows(connection)
+            # Those of policies that the configuration no longer has serve nobody.
+            assignments = {name: given for name, given in assignment_rows(connection).items() if name in self._policies}
         self._report_drift()
         wanted = {version for each in assignments.values() for version in each.versions()} - {BUNDLED}
         if assignments == self._seen and wanted <= self._loaded.keys():
@@ -199,8 +192,13 @@ class Scorers:
                 loaded[version] = router
             elif version not in problems:
                 problems[version] = f"{MOST_LOADED} other artifacts are in use; it is the limit"
-        self._served = {policy: self._serve(each, loaded) for policy, each in assignments.items()}
-        self._loaded, self._seen = loaded, assignments
+        served = {policy: self._serve(each, loaded) for policy, each in assignments.items()}
+        # What a request has been scored with must be found by its version: routers are there before they serve, and as
+        # long as they do, also where the one after them cannot be loaded.
+        used = {id(router) for each in served.values() for router in (each.champion, each.challenger)}
+        on = {version: router for version, router in self._loaded.items() if id(router) in used}
+        self._loaded = on | loaded
+        self._served, self._seen = served, assignments
         self._note(problems)
 
     def _serve(self, assignment: Assignment, loaded: Mapping[str, Router]) -> Served:
@@ -208,7 +206,7 @@ class Scorers:
         routers = {BUNDLED: self._bundled, **loaded}
         champion = routers.get(assignment.champion)
         challenger = routers.get(assignment.challenger) if assignment.challenger is not None else None
-        share = share_of_hash(assignment.share) if challenger is not None else 0
+        share = round(assignment.share * 2**32) if challenger is not None else 0
         return Served(champion if champion is not None else before.champion, challenger, share)
 
     def _load(self, version: str, problems: dict[str, str]) -> Router | None:

@@ -14,11 +14,11 @@ from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database, connect
 from gateway.errors import StartupError
-from gateway.judgement import Abilities, promise_maker_of
 from gateway.keys.authenticate import KeyRing
 from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
+from gateway.promising import Abilities, promise_maker_of
 from gateway.providers.registry import Providers, build_providers
 from gateway.routing.knowledge import Knowledge, make_knowledge
 from gateway.routing.remember import Packer
@@ -81,12 +81,12 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     await keys.open()
     prices = PriceBook(catalog, database)
     await prices.open()
-    scorers, abilities = Scorers(bundled, database, metrics.set), Abilities(catalog, bundled)
+    scorers = Scorers(bundled, database, catalog.policies, metrics.set)
+    abilities = Abilities(catalog, bundled)
     make = promise_maker_of(scorers.router)
     routing = make_knowledge(catalog, database, lambda: prices.current().costs, make, abilities.of)
     await routing.open(bundled.version)
     scorers.before_use(abilities.learn)
-    scorers.before_use(routing.promises.forget)
     await scorers.open()
     # Counters are rebuilt from SQL, which must not lag behind what a worker before this one has spent.
     await asyncio.to_thread(wait_until_delivered, settings.spool, database)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router_models import embedder, sealed
+from router_models import embedder, sealed, sound
 from router_models.embedder import Embedder
 from router_models.errors import ArtifactVersionError, EmbedderMismatchError, FeatureMismatchError, TrainingDataError
 from router_models.features import CORE, NAMES, fingerprint
@@ -173,6 +173,8 @@ def save(
 def load(path: Path | None = None, table: Embedder | None = None, content: bytes | None = None) -> Artifact:
     """Read and check an artifact; None means the bundled one, and the bundled embedder. Raises only ArtifactErrors.
 
+    What is loaded can be scored with, its version named in an address, and its card shown as JSON (see `sound`).
+
     With `content` these bytes are the artifact, and the path only names them in messages.
     """
     path = BUNDLED if path is None else path
@@ -180,31 +182,31 @@ def load(path: Path | None = None, table: Embedder | None = None, content: bytes
     header, stored = sealed.read(path, KIND, content)
     if header.get("format") != FORMAT:
         raise ArtifactVersionError(
-            f"router artifact {str(path)!r} has format {header.get('format')!r}, this release reads {FORMAT}; "
+            f"router artifact {str(path)!r} has format {header.get('format')!r:.80}, this release reads {FORMAT}; "
             "train it again with python -m router_models.training"
         )
     if header.get("embedder") != table.version:
         raise EmbedderMismatchError(
-            f"router artifact {str(path)!r} needs the embedder {header.get('embedder')!r}, this is {table.version!r}; "
-            + how_to_load(str(header.get("embedder")))
+            f"router artifact {str(path)!r} needs the embedder {header.get('embedder')!r:.200}, this is {table.version!r}; "
+            + how_to_load(str(header.get("embedder"))[:200])
         )
     if header.get("features") != features_of(table):
         raise FeatureMismatchError(
-            f"router artifact {str(path)!r} was trained with features {header.get('features')!r}, this release computes "
+            f"router artifact {str(path)!r} was trained with features {header.get('features')!r:.80}, this release computes "
             f"{features_of(table)!r}; train it again with python -m router_models.training"
         )
     if header.get("tiers") != list(TIERS):
         raise ArtifactVersionError(
-            f"router artifact {str(path)!r} has tiers {header.get('tiers')!r}, this release uses {list(TIERS)!r}; "
+            f"router artifact {str(path)!r} has tiers {header.get('tiers')!r:.80}, this release uses {list(TIERS)!r}; "
             "train it again with python -m router_models.training"
         )
     sealed.verify(path, KIND, header, stored)
-    domains, models = (tuple(str(name) for name in header.get(key, ())) for key in ("domains", "models"))
-    landmarks = stored["landmarks"].shape[0] if "landmarks" in stored else 0
-    shapes = _shapes(table, landmarks, len(domains), len(models))
-    weights = Weights(**{key: sealed.taken(path, KIND, key, stored, *shapes[key]) for key in shapes})
-    card = cast(dict[str, Any], header.get("card", {}))
-    return Artifact(str(header.get("version")), weights, domains, models, card, table, _sample(path, stored))
+    version, card = sound.version_of(path, KIND, header), sound.card_of(path, KIND, header)
+    domains, models = (sound.names_of(path, KIND, header, key) for key in ("domains", "models"))
+    shapes = _shapes(table, _rows(stored, "landmarks"), len(domains), len(models))
+    arrays = {key: sealed.taken(path, KIND, key, stored, *shapes[key]) for key in shapes}
+    sound.check_numbers(path, KIND, arrays, len(domains))
+    return Artifact(version, Weights(**arrays), domains, models, card, table, _sample(path, stored))
 
 
 def how_to_load(needed: str) -> str:
@@ -221,8 +223,13 @@ def _stored(sample: CalibrationSample) -> sealed.Arrays:
     return {f"sample_{name}": array.astype(np.float32) for name, array in parts.items()}
 
 
+def _rows(stored: sealed.Arrays, name: str) -> int:
+    """How many rows an array has; 0 for one that is not there or no table, which its shape then gives away."""
+    return stored[name].shape[0] if name in stored and stored[name].ndim else 0
+
+
 def _sample(path: Path, stored: sealed.Arrays) -> CalibrationSample:
-    count, tiers = len(stored["sample_input"]) if "sample_input" in stored else 0, len(TIERS)
+    count, tiers = _rows(stored, "sample_input"), len(TIERS)
     quality, tokens, labels = (
         sealed.taken(path, KIND, f"sample_{name}", stored, (count, tiers), "float64")
         for name in ("quality", "tokens", "labels")

@@ -1,12 +1,14 @@
 """Fits an artifact's curves, token counts and calibration sample to labels of one's own traffic; numpy alone, no retraining.
 
 Per tier two numbers stretch and shift the logits of the curve (Platt 1999), held near "no change" by a prior, so that a few
-dozen labels correct the level and hundreds the slope too. Prompts labelled in two tiers or more are split: one half is
-fitted on, the other one becomes the calibration sample that promises of quality are tested with. Too few labels are refused.
+dozen labels correct the level and hundreds the slope too. Where enough prompts are labelled in every tier that promises are
+made for, half of them becomes the calibration sample that promises are tested with, and is not fitted on; else the artifact's
+own sample stays. Too few labels are refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,18 @@ from numpy.typing import NDArray
 
 from router_models.abilities import FLOOR, map_ability
 from router_models.artifact import HEADS, OWN_LEVEL, Artifact, Weights, save
+from router_models.bounds import WANTED_LABELS
 from router_models.curves import TOKEN_BOUNDS, qualities
 from router_models.errors import TrainingDataError
 from router_models.floor import CalibrationSample
-from router_models.tiers import TIERS
+from router_models.tiers import TIERS, Tier
 
 # Prompts with a label in any tier that a calibration needs, and labels of one tier without which its curve stays.
 WANTED_PROMPTS = 50
 WANTED_IN_TIER = 20
-# Prompts labelled in two tiers or more that are split between curves and sample; with fewer the artifact's own sample stays.
-WANTED_PAIRS = 100
+# Prompts labelled in all of the tiers that are split between curves and sample; with fewer the artifact's own sample stays, as
+# half of them would not be enough to promise anything with.
+WANTED_FOR_SAMPLE = 2 * WANTED_LABELS
 # Standard deviations of the prior about slope 1 and shift 0, in logits.
 SLOPE_SPREAD, SHIFT_SPREAD = 0.25, 1.0
 SMALLEST_SLOPE = 0.05
@@ -73,17 +77,22 @@ class Recalibrated:
         return save(path, made.weights, *names, base, made.card, made.embedder, made.sample)
 
 
-def recalibrate(artifact: Artifact, labelled: LabelledPrompts, seed: int = 0) -> Recalibrated:
-    """The artifact with curves and sample of these labels; `seed` draws the split. Raises TrainingDataError."""
+def recalibrate(
+    artifact: Artifact, labelled: LabelledPrompts, seed: int = 0, tiers: Collection[Tier] = TIERS
+) -> Recalibrated:
+    """The artifact with curves and sample of these labels; `seed` draws the split. Raises TrainingDataError.
+
+    `tiers` are those that promises are made for: only prompts with a label in each of them can test one.
+    """
     known = ~np.isnan(labelled.labels)
     _check(labelled, known)
-    fit, tested = _split(known, seed)
+    fit, tested = _split(known, [TIERS.index(tier) for tier in tiers], seed)
     weights, changes = _refitted(artifact.weights, labelled.take(fit))
     longer = weights.token_factor / artifact.weights.token_factor
     if tested.size:
         part = labelled.take(tested)
         sample = _moved(part.quality, part.expected_tokens, part.input_tokens, part.labels, changes, longer)
-        drawn = "half of the prompts labelled in two tiers or more"
+        drawn = f"half of the prompts labelled in {', '.join(tier for tier in TIERS if tier in tiers)}"
     else:
         old = artifact.sample
         sample = _moved(old.quality, old.output_tokens, old.input_tokens, old.labels, changes, longer)
@@ -118,19 +127,19 @@ def _check(labelled: LabelledPrompts, known: NDArray[np.bool_]) -> None:
     if count < WANTED_PROMPTS or int(known.sum(axis=0).max(initial=0)) < WANTED_IN_TIER:
         raise TrainingDataError(
             f"{count} labelled prompts are too few to calibrate with; give at least {WANTED_PROMPTS}, {WANTED_IN_TIER} of them "
-            f"in one tier ({WANTED_PAIRS} that are labelled in two tiers or more also give a sample of one's own for promises)"
+            f"in one tier ({WANTED_FOR_SAMPLE} that are labelled in every tier also give a sample of one's own for promises)"
         )
     values = labelled.labels[known]
     if not np.all((values >= 0.0) & (values <= 1.0)):
         raise TrainingDataError(f"labels must lie between 0 and 1, got {values.min()!r} to {values.max()!r}")
 
 
-def _split(known: NDArray[np.bool_], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to fit on and rows of the sample, none of them in both."""
-    pairs = np.flatnonzero(known.sum(axis=1) >= 2)
+def _split(known: NDArray[np.bool_], columns: list[int], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to fit on and rows of the sample, which are labelled in all of the columns; none of them in both."""
+    whole = np.flatnonzero(known[:, columns].all(axis=1))
     tested = np.zeros(0, dtype=np.int64)
-    if pairs.size >= WANTED_PAIRS:
-        tested = np.sort(np.random.default_rng(seed).permutation(pairs)[: pairs.size // 2])
+    if whole.size >= WANTED_FOR_SAMPLE:
+        tested = np.sort(np.random.default_rng(seed).permutation(whole)[: whole.size // 2])
     fit = np.setdiff1d(np.flatnonzero(known.any(axis=1)), tested)
     return fit, tested
 

@@ -45,7 +45,8 @@ def read(path: Path, kind: str, content: bytes | None = None) -> tuple[dict[str,
         raise ArtifactCorruptError(f"{kind} {str(path)!r} cannot be read: {error}") from error
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            stored = {key: file[key] for key in file.files}
+            parts = {key: file[key] for key in file.files}
+        stored = {key: part for key, part in parts.items() if isinstance(part, np.ndarray)}
         header = json.loads(stored.pop("header").tobytes())
     # Whatever a damaged zip or header raises (there are many kinds) means the same to the caller.
     except Exception as error:
@@ -66,7 +67,10 @@ def taken(path: Path, kind: str, key: str, arrays: Arrays, shape: tuple[int, ...
     array = arrays.get(key)
     if array is None or array.shape != shape:
         raise corrupt(path, kind, f"{key!r} has shape {None if array is None else array.shape!r}, expected {shape!r}")
-    array = np.ascontiguousarray(array, dtype=dtype)
+    if array.dtype.kind not in "fiu":
+        raise corrupt(path, kind, f"{key!r} holds {array.dtype.str!r:.80}, expected numbers")
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, which is refused
+        array = np.ascontiguousarray(array, dtype=dtype)
     if not np.all(np.isfinite(array)):
         raise corrupt(path, kind, f"{key!r} contains numbers that are not finite")
     return array

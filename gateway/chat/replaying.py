@@ -17,7 +17,7 @@ from gateway.config_policies import Policy
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.errors import InvalidValue
-from gateway.judgement import Abilities, promise_maker_of
+from gateway.promising import Abilities, promise_maker_of
 from gateway.rescoring import Shelf, recorded, rescored
 from gateway.routing.past.columns import Past
 from gateway.routing.past.queries import count_requests, read_past

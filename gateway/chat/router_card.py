@@ -10,7 +10,7 @@ import numpy as np
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
-from gateway.judgement import promise_maker
+from gateway.promising import promise_maker
 from gateway.rescoring import Shelf, rescored
 from gateway.routing.curve import points
 from gateway.routing.past.queries import count_requests, read_past

@@ -120,10 +120,10 @@ def remove(version: str, config: Path | None, data_dir: Path | None, as_json: bo
     from gateway.routing.artifacts.change import remove_artifact
 
     with (
-        open_owners(settings_with(config=config, data_dir=data_dir)) as (_, database),
+        open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database),
         transaction(database) as connection,
     ):
-        remove_artifact(connection, version, actor(), time.time())
+        remove_artifact(connection, version, actor(), time.time(), catalog.policies)
     print_json({"removed": version}) if as_json else click.echo(f"{version} is removed.")
 
 
@@ -151,13 +151,15 @@ def assign(
     """Give POLICY its artifacts; running gateways use them within two seconds."""
     from gateway.artifacts import known_policy
     from gateway.db.transaction import transaction
+    from gateway.routing.artifacts.change import Room
     from gateway.routing.artifacts.change import assign as assign_artifacts
     from gateway.routing.artifacts.show import assignment_document
     from gateway.scorers import MOST_LOADED
 
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
         known_policy(catalog, policy)
-        given = (policy, champion, challenger, share, actor(), time.time(), reason, MOST_LOADED)
+        room = Room(MOST_LOADED, catalog.policies)
+        given = (policy, champion, challenger, share, actor(), time.time(), reason, room)
         with transaction(database) as connection:
             made = assignment_document(assign_artifacts(connection, *given))
     _said(made, as_json)

@@ -25,8 +25,8 @@ def decide_by_policies(prompt: str, model: Router, config: Path | None, data_dir
     from gateway.chat.route import ask_for
     from gateway.commands.options import settings_with
     from gateway.commands.owners import open_owners
-    from gateway.judgement import abilities_of, promise_maker
     from gateway.limits.estimate import worst_case
+    from gateway.promising import abilities_of, promise_maker
     from gateway.routing.decide import decide_route
     from gateway.routing.knowledge import confidences, make_knowledge
 

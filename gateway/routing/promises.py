@@ -1,8 +1,8 @@
 """What quality must be worth so that policies keep what they promise: tables, made beside the requests and looked up by them.
 
 A table belongs to an artifact (whose calibration sample it is tested on), a confidence and a set of tiers, at the prices of
-now. One that is asked for and not there yet is made at once, in a thread; until then, and where the artifact has no sample,
-each prompt keeps its floor by itself, which is the stricter rule.
+now. One that is asked for and not there yet is made at once, in a thread; until then, and where the artifact has no sample or
+one with too few labels for these tiers, each prompt keeps its floor by itself, which is the stricter rule.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from gateway.catalog import Catalog, Model
 from gateway.routing.ask import PromiseTable
@@ -32,16 +31,11 @@ TierPrices = tuple[tuple[str, float, float], ...]
 """Tier, pico-USD per input token, per output token."""
 Costs = Callable[[], Sequence[PriceSheet | None]]
 Make = Callable[[str, TierPrices, float], PromiseTable | None]
-"""A table for an artifact's version, prices and a confidence; None for an artifact without a sample."""
+"""A table for an artifact's version, prices and a confidence; None where its sample can promise nothing. Raises NotLoaded."""
 
 
-class Versioned(Protocol):
-    """An artifact's router."""
-
-    @property
-    def version(self) -> str:
-        """As scores name it."""
-        ...
+class NotLoaded(LookupError):
+    """The artifact is not in memory, not yet or not any more: nothing is known of what it promises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +88,22 @@ class Promises:
             self._wake.set()
         return None
 
-    def forget(self, artifact: Versioned) -> None:
-        """Make the tables of an artifact anew: it was not in use, and some may say that it has none."""
-        self._tables = {wanted: table for wanted, table in self._tables.items() if wanted.artifact != artifact.version}
-
     def renew(self) -> None:
-        """Make what is missing; everything again when prices are others."""
+        """Make what is missing; everything again when prices are others. Those of artifacts that are not loaded go."""
         costs = self._costs()
         missing = set(self._missing)
         if costs is not self._made_for:
             missing |= set(self._tables)
         if len(self._tables) + len(missing) > MOST_TABLES:
             self._tables, missing = {}, set(self._missing)
-        made = {wanted: self._table(wanted, costs) for wanted in missing}
-        self._tables = {**self._tables, **made}
+        made: dict[Wanted, PromiseTable | None] = {}
+        gone: set[Wanted] = set()
+        for wanted in missing:
+            try:
+                made[wanted] = self._table(wanted, costs)
+            except NotLoaded:  # not kept as "has none": whoever scores with it asks again
+                gone.add(wanted)
+        self._tables = {wanted: table for wanted, table in {**self._tables, **made}.items() if wanted not in gone}
         self._missing -= missing
         self._made_for = costs
 
@@ -117,6 +113,8 @@ class Promises:
             return None
         try:
             return self._make(wanted.artifact, prices, wanted.confidence)
+        except NotLoaded:
+            raise
         except Exception as error:  # requests keep the stricter rule; a table is never worth an outage
             logger.warning("no promise can be made with artifact %s: %s", wanted.artifact, error)
             return None

@@ -13,13 +13,14 @@ from gateway.artifacts import add
 from gateway.db.connect import Database, connect
 from gateway.db.router_tables import router_artifacts, router_assignments
 from gateway.db.transaction import transaction
-from gateway.routing.artifacts.change import assign
+from gateway.routing.artifacts.change import Room, assign
 from gateway.routing.artifacts.queries import BUNDLED
 from gateway.scorers import MOST_LOADED, RETRY_SECONDS, Scorers, bundled_version
 from router_models.router import Router
 from tests.routed_traffic import variant
 
 NOW = 1_790_000_000.0
+POLICIES = ("default", "another", *"uvwxyz")
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -53,14 +54,14 @@ def clock() -> Clock:
 
 @pytest.fixture
 def scorers(database: Database, bundled: Router, clock: Clock) -> Scorers:
-    return Scorers(bundled, database, clock.report, clock)
+    return Scorers(bundled, database, POLICIES, clock.report, clock)
 
 
 def given(
     database: Database, champion: str, challenger: str | None = None, share: float = 0.1, policy: str = "default"
 ) -> None:
     with transaction(database) as connection:
-        assign(connection, policy, champion, challenger, share, "tester", NOW, "a test", 99)
+        assign(connection, policy, champion, challenger, share, "tester", NOW, "a test", Room(99, POLICIES))
 
 
 def added(database: Database, folder: Path, name: str, shift: float = 0.1) -> str:
@@ -183,9 +184,46 @@ def test_no_more_artifacts_are_loaded_than_memory_is_meant_for(
     assert used(scorers, "z") == bundled_version()
 
 
+def test_a_policy_that_left_the_configuration_has_nothing_loaded(
+    scorers: Scorers, database: Database, tmp_path: Path, clock: Clock
+) -> None:
+    given(database, added(database, tmp_path, "gone"), policy="removed")
+    mine = added(database, tmp_path, "mine")
+    given(database, mine)
+    scorers.renew()
+    assert [router.version for router in scorers.in_use()] == [bundled_version(), mine]
+    assert clock.unusable == 0
+
+
+class Watched(Scorers):
+    """Notes, at every single step of a change, what would score a request and could not be found by its version."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "_served":
+            scoring = {each.champion.score_messages(QUESTION).artifact for each in self._served.values()}
+            self.lost = [version for version in scoring if self.router(version) is None]
+
+
+def test_whoever_is_scored_by_an_artifact_finds_its_router_by_the_version(
+    database: Database, tmp_path: Path, bundled: Router, clock: Clock
+) -> None:
+    """Also in the moment of a change, and where the artifact that was to follow cannot be used: promises are made of it."""
+    scorers = Watched(bundled, database, POLICIES, clock.report, clock)
+    good, bad = added(database, tmp_path, "good"), added(database, tmp_path, "bad")
+    given(database, good)
+    scorers.renew()
+    assert (used(scorers), scorers.lost) == (good, [])
+    spoil(database, bad, b"garbage")
+    given(database, bad)
+    scorers.renew()
+    assert used(scorers) == good
+    assert scorers.router(good) is not None
+
+
 async def test_a_database_that_is_away_stops_nothing(tmp_path: Path, bundled: Router, clock: Clock) -> None:
     unmigrated = connect(f"sqlite:///{tmp_path / 'empty.db'}")
-    scorers = Scorers(bundled, unmigrated, clock.report, clock)
+    scorers = Scorers(bundled, unmigrated, POLICIES, clock.report, clock)
     await scorers.open()
     assert used(scorers) == bundled_version()
     await scorers.close()

@@ -12,12 +12,12 @@ import pytest
 from router_models import Router
 from router_models.errors import TrainingDataError
 from router_models.features import extract
-from router_models.floor import TierPrice, promise_worth
+from router_models.floor import TierPrice, promise_table
 from router_models.kept import fingerprint, pack
 from router_models.labelled import KeptRequest, LabelledAnswer, gather, read_labels
 from router_models.recalibrate import recalibrate
 from router_models.request import RequestText
-from router_models.tiers import Tier
+from router_models.tiers import TIERS, Tier
 
 ROUTER = Router.load()
 SUBJECTS = ("rivers", "primes", "taxes", "cells", "poems", "motors", "wars", "stars", "markets", "bridges")
@@ -38,7 +38,7 @@ def answers(count: int, rates: dict[Tier, float], seed: int = 0, tokens: float |
 
 def test_the_sample_holds_what_the_saved_artifact_predicts(tmp_path: Path) -> None:
     asked = answers(200, {"economy": 0.4, "premium": 0.9}, tokens=50.0)
-    made = recalibrate(ROUTER.artifact, gather(ROUTER, asked))
+    made = recalibrate(ROUTER.artifact, gather(ROUTER, asked), tiers=("economy", "premium"))
     made.save(tmp_path / "own.npz")
     served = Router.load(tmp_path / "own.npz")
     found = {
@@ -98,8 +98,24 @@ def test_the_sample_of_ones_own_is_not_what_the_curves_were_fitted_on() -> None:
     assert report["fitted_on"] == report["sample"]["prompts"] == report["sample"]["labelled_in_all"] == 150
     made = recalibrate(ROUTER.artifact, labelled).artifact
     prices: dict[Tier, TierPrice] = {"economy": TierPrice(1.0, 1.0), "premium": TierPrice(10.0, 10.0)}
-    assert promise_worth(made.sample, prices, 0.6).labels == 150
-    assert promise_worth(made.sample, prices, 0.6).possible
+    assert promise_table(made.sample, prices, (0.6,)).labels == 150
+    assert promise_table(made.sample, prices, (0.6,)).promises[0].possible
+
+
+def test_prompts_that_lack_a_tier_correct_the_curves_and_do_not_take_the_promises_away() -> None:
+    """Comparing two tiers labels nobody's answer of the third."""
+    labelled = gather(ROUTER, answers(400, {"economy": 0.6, "premium": 0.8}))
+    made = recalibrate(ROUTER.artifact, labelled)
+    np.testing.assert_array_equal(made.artifact.sample.labels, ROUTER.artifact.sample.labels)
+    assert made.report["fitted_on"] == 400
+    prices = {tier: TierPrice(cost, cost) for tier, cost in zip(TIERS, (1.0, 5.0, 30.0), strict=True)}
+    for sample in (ROUTER.artifact.sample, made.artifact.sample):
+        assert promise_table(sample, prices, (0.8,)).promises[0].possible
+    two = recalibrate(ROUTER.artifact, labelled, tiers=("economy", "premium"))
+    assert (len(two.artifact.sample), two.report["sample"]["drawn"]) == (
+        200,
+        "half of the prompts labelled in economy, premium",
+    )
 
 
 def test_labels_of_one_tier_keep_the_sample_and_show_it_through_the_new_curves() -> None:

@@ -16,7 +16,7 @@ from gateway.artifacts import add, bundled, known_policy
 from gateway.db.transaction import snapshot, transaction
 from gateway.errors import BodyTooLarge, NotFound
 from gateway.keys.roles import Actor
-from gateway.routing.artifacts.change import assign, remove_artifact, roll_back
+from gateway.routing.artifacts.change import Room, assign, remove_artifact, roll_back
 from gateway.routing.artifacts.queries import BUNDLED, artifact_bytes
 from gateway.routing.artifacts.show import (
     assignment_document,
@@ -95,7 +95,8 @@ async def artifact_file(request: Request, actor: Reader, version: str) -> Respon
 @routes.delete("/router/artifacts/{version}")
 async def delete_artifact(request: Request, actor: Changer, version: str) -> dict[str, Any]:
     """Remove an artifact that no policy uses."""
-    await _change(request, lambda connection: remove_artifact(connection, version, actor.title, time.time()))
+    given = (version, actor.title, time.time(), services_of(request).catalog.policies)
+    await _change(request, lambda connection: remove_artifact(connection, *given))
     return {"removed": version}
 
 
@@ -109,8 +110,10 @@ async def assignments(request: Request, actor: Reader) -> list[dict[str, Any]]:
 @routes.put("/router/assignments/{policy}")
 async def put_assignment(request: Request, actor: Changer, policy: str, body: NewAssignment) -> dict[str, Any]:
     """Give a policy its artifacts; gateways use them within two seconds."""
-    known_policy(services_of(request).catalog, policy)
-    given = (policy, body.champion, body.challenger, body.share, actor.title, time.time(), body.reason, MOST_LOADED)
+    catalog = services_of(request).catalog
+    known_policy(catalog, policy)
+    room = Room(MOST_LOADED, catalog.policies)
+    given = (policy, body.champion, body.challenger, body.share, actor.title, time.time(), body.reason, room)
     return assignment_document(await _change(request, lambda connection: assign(connection, *given)))
 
 

@@ -32,12 +32,14 @@ def judge_artifacts(context: Context) -> str | None:
     with snapshot(context.database) as connection:
         assignments = assignment_rows(connection)
     said = []
-    for assignment in assignments.values():
+    for policy, assignment in assignments.items():
+        if policy not in context.catalog.policies:
+            continue  # nobody is served by it
         evidence = gather(context, assignment)
         judgement = judge(evidence, context.catalog.routing.rollback) if evidence is not None else None
         done = _act(context, assignment, judgement)
         if done or judgement is not None:
-            said.append(f"{assignment.policy}: {done or (judgement and judgement.reason)}")
+            said.append(f"{policy}: {done or (judgement and judgement.reason)}")
     return "; ".join(said) or None
 
 

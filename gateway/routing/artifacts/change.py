@@ -6,7 +6,8 @@ These work in a transaction that is open already, so that whatever else belongs 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -22,6 +23,7 @@ from gateway.routing.artifacts.queries import (
     artifact_row,
     assignment_rows,
     delete_artifact,
+    delete_assignments,
     insert_artifact,
     insert_change,
     lock_artifact,
@@ -32,6 +34,17 @@ from gateway.routing.artifacts.queries import (
 
 LARGEST_SHARE = 0.5
 LONGEST_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What gateways hold beside the bundled artifact: at most `most`, for these policies.
+
+    Assignments of policies that the configuration no longer has take no room and keep nothing from being removed.
+    """
+
+    most: int
+    policies: Collection[str]
 
 
 def add_artifact(connection: Connection, artifact: StoredArtifact, content: bytes) -> StoredArtifact:
@@ -51,20 +64,25 @@ def add_artifact(connection: Connection, artifact: StoredArtifact, content: byte
     return there
 
 
-def remove_artifact(connection: Connection, version: str, actor: str, now: float) -> None:
-    """Remove an artifact that no policy uses or would return to. Raises NotFound, Conflict."""
+def remove_artifact(connection: Connection, version: str, actor: str, now: float, policies: Collection[str]) -> None:
+    """Remove an artifact that none of the configured policies uses or would return to. Raises NotFound, Conflict.
+
+    Other policies that were given it lose their assignment: should they come back, they start with the bundled artifact.
+    """
     if version == BUNDLED:
         raise Conflict("The bundled artifact belongs to the package and is always there.")
     lock_artifact(connection, version)
     users = policies_using(connection, version)
-    if users:
+    if configured := [policy for policy in users if policy in policies]:
         raise Conflict(
-            f"Artifact {version!r} is in use, or what a rollback would return to, for: {', '.join(users)}. "
+            f"Artifact {version!r} is in use, or what a rollback would return to, for: {', '.join(configured)}. "
             "Assign other artifacts there first."
         )
+    delete_assignments(connection, users)
     if not delete_artifact(connection, version):
         raise NotFound(f"There is no artifact {version!r}. `penstock router artifacts list` shows them.")
-    write_audit(connection, actor, now, Change("router.artifact.remove", f"artifact:{version}"))
+    before = {"assigned_to": users} if users else None
+    write_audit(connection, actor, now, Change("router.artifact.remove", f"artifact:{version}", before=before))
 
 
 def assign(
@@ -76,26 +94,26 @@ def assign(
     actor: str,
     now: float,
     reason: str,
-    most: int,
+    room: Room,
 ) -> Assignment:
-    """Give a policy its champion and, for a share of its requests, a challenger. `most` bounds the artifacts in use.
+    """Give a policy its champion and, for a share of its requests, a challenger.
 
     Raises NotFound, InvalidValue, Conflict.
     """
     before = lock_assignment(connection, policy, now)
     after = _followed(before, champion, challenger, share, actor, now)
-    return _change(connection, "assign", before, after, now, reason, None, most)
+    return _change(connection, "assign", before, after, now, reason, None, room)
 
 
 def propose(
-    connection: Connection, policy: str, challenger: str, share: float, actor: str, now: float, reason: str, most: int
+    connection: Connection, policy: str, challenger: str, share: float, actor: str, now: float, reason: str, room: Room
 ) -> Assignment | None:
     """Make an artifact the challenger, unless there is one already: None then."""
     before = lock_assignment(connection, policy, now)
     if before.challenger is not None or before.champion == challenger:
         return None
     after = _followed(before, before.champion, challenger, share, actor, now)
-    return _change(connection, "propose", before, after, now, reason, None, most)
+    return _change(connection, "propose", before, after, now, reason, None, room)
 
 
 def roll_back(
@@ -173,7 +191,7 @@ def _change(
     now: float,
     reason: str,
     evidence: Mapping[str, Any] | None,
-    most: int | None = None,
+    room: Room | None = None,
 ) -> Assignment:
     if not reason.strip() or len(reason) > LONGEST_REASON:
         raise InvalidValue(f"Give a reason of at most {LONGEST_REASON} characters.", param="reason")
@@ -182,13 +200,20 @@ def _change(
             raise NotFound(
                 f"There is no artifact {version!r}. `penstock router artifacts list` shows them; `bundled` is always there."
             )
+    if room is not None:
+        _check_room(connection, after, room)
     write_assignment(connection, after)
-    used = {version for each in assignment_rows(connection).values() for version in each.versions()} - {BUNDLED}
-    if most is not None and len(used) > most:
-        raise Conflict(
-            f"Gateways hold {most} artifacts beside the bundled one, and this would be {len(used)}: {', '.join(sorted(used))}."
-        )
     insert_change(connection, now, after.set_by, action, before, after, reason, evidence)
     change = Change(f"router.{action}", f"policy:{after.policy}", before=before.document(), after=after.document())
     write_audit(connection, after.set_by, now, change)
     return after
+
+
+def _check_room(connection: Connection, given: Assignment, room: Room) -> None:
+    assigned = {**assignment_rows(connection), given.policy: given}
+    serving = [each for policy, each in assigned.items() if policy in room.policies]
+    used = sorted({version for each in serving for version in each.versions()} - {BUNDLED})
+    if len(used) > room.most:
+        raise Conflict(
+            f"Gateways hold {room.most} artifacts beside the bundled one, and this would be {len(used)}: {', '.join(used)}."
+        )

@@ -109,6 +109,11 @@ def policies_using(connection: Connection, version: str) -> list[str]:
     return list(connection.scalars(query.order_by(table.policy)))
 
 
+def delete_assignments(connection: Connection, policies: Sequence[str]) -> None:
+    """Forget what policies were given."""
+    connection.execute(delete(router_assignments).where(router_assignments.c.policy.in_(policies)))
+
+
 def assignment_rows(connection: Connection) -> dict[str, Assignment]:
     """Every policy that has ever been given an artifact."""
     rows = connection.execute(select(router_assignments).order_by(router_assignments.c.policy)).mappings()
@@ -201,6 +206,13 @@ def drift_rows(
     if policy is not None:
         query = query.where(router_drift.c.policy == policy)
     return connection.execute(query).mappings().all()
+
+
+def versions_taken_back(connection: Connection, policy: str, since: datetime) -> set[str]:
+    """What rollbacks of a policy have ended since a moment: challengers, or champions."""
+    table = router_changes.c
+    query = select(table.before).where(table.policy == policy, table.action == "rollback", table.at >= since)
+    return {before["challenger"] or before["champion"] for before in connection.scalars(query)}
 
 
 def latest_drift(connection: Connection, since: float) -> list[tuple[str, str, float]]:

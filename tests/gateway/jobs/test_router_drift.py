@@ -16,7 +16,7 @@ from gateway.db.transaction import snapshot, transaction
 from gateway.jobs.alerts.listing import list_alerts
 from gateway.jobs.router.drift import KEEP_SECONDS, watch_drift
 from gateway.jobs.runner import Context
-from gateway.routing.artifacts.change import assign
+from gateway.routing.artifacts.change import Room, assign
 from gateway.routing.artifacts.queries import drift_rows, latest_drift
 from gateway.scorers import Scorers, bundled_version
 from gateway.settings import read_settings
@@ -26,6 +26,7 @@ from tests.routed_traffic import Request, variant, written
 
 START = 1_790_000_000.0
 DAY = 86_400.0
+ROOM = Room(4, ["default"])
 
 
 class Clock:
@@ -126,7 +127,7 @@ def test_probabilities_that_do_not_come_true_are_told(context: Context, clock: C
 def test_a_new_champion_has_a_reference_of_its_own(context: Context, clock: Clock, tmp_path: Path) -> None:
     version = add(context.database, variant(tmp_path, "mine"), "mine", "tester", START)["version"]
     with transaction(context.database) as connection:
-        assign(connection, "default", version, None, 0.1, "tester", START, "a test", 4)
+        assign(connection, "default", version, None, 0.1, "tester", START, "a test", ROOM)
     day_of(context.database, 0, artifact=version)
     clock.now = START + DAY
     assert watch_drift(context) is None, "it has none yet, and no week"
@@ -140,7 +141,7 @@ def test_a_new_champion_has_a_reference_of_its_own(context: Context, clock: Cloc
     watch_drift(context)
     assert told(context.database) == [("router_drift", "rank", False)]
     with transaction(context.database) as connection:
-        assign(connection, "default", other, None, 0.1, "tester", clock.now, "a test", 4)
+        assign(connection, "default", other, None, 0.1, "tester", clock.now, "a test", ROOM)
     watch_drift(context)
     assert told(context.database) == [("router_drift", "rank", True)], "of the new one nothing is known yet"
 
@@ -166,7 +167,10 @@ def test_a_gateway_reports_the_drift_that_the_job_has_just_measured(context: Con
     watch_drift(context)
     reported: dict[tuple[str, ...], float] = {}
     scorers = Scorers(
-        Router.load(), context.database, lambda name, value, labels: reported.update({(name, *labels): value})
+        Router.load(),
+        context.database,
+        ["default"],
+        lambda name, value, labels: reported.update({(name, *labels): value}),
     )
     scorers.renew()
     assert 0.0 < reported["penstock_router_drift", "default", "rank"] < 0.25

@@ -16,7 +16,7 @@ from gateway.db.connect import Database
 from gateway.db.router_tables import router_assignments
 from gateway.db.transaction import snapshot, transaction
 from gateway.errors import Conflict, InvalidValue, NotFound
-from gateway.routing.artifacts.change import assign, promote, propose, remove_artifact, roll_back
+from gateway.routing.artifacts.change import Room, assign, promote, propose, remove_artifact, roll_back
 from gateway.routing.artifacts.queries import BUNDLED, Assignment, artifact_bytes, assignment_rows
 from gateway.routing.artifacts.show import change_page, list_artifacts, list_assignments
 from gateway.scorers import LARGEST_BYTES, MOST_LOADED, bundled_version
@@ -26,6 +26,8 @@ from tests.builders import catalog, model
 from tests.routed_traffic import variant
 
 NOW = 1_790_000_000.0
+POLICIES = ("default", *"pqrs")
+ROOM = Room(MOST_LOADED, POLICIES)
 
 
 def added(database: Database, folder: Path, *names: str) -> list[str]:
@@ -44,7 +46,7 @@ def given(
     at: float = NOW,
 ) -> Assignment:
     with transaction(database) as connection:
-        return assign(connection, policy, champion, challenger, share, "tester", at, "a test", MOST_LOADED)
+        return assign(connection, policy, champion, challenger, share, "tester", at, "a test", ROOM)
 
 
 def back(database: Database, at: float = NOW + 1) -> Assignment:
@@ -126,20 +128,29 @@ def test_a_file_of_another_format_or_other_features_is_refused_and_says_so(datab
         add(database, _with_header(content, features, b"others"), "other.npz", "tester", NOW)
 
 
-def test_an_artifact_whose_scores_are_no_probabilities_is_refused(database: Database, tmp_path: Path) -> None:
+def test_an_artifact_with_numbers_that_no_training_gives_is_refused(database: Database, tmp_path: Path) -> None:
     content = variant(tmp_path, "broken", kernel=np.full_like(load().weights.kernel, 3e38))
-    with (
-        np.errstate(over="ignore", invalid="ignore"),
-        pytest.raises(InvalidValue, match=r"which are no probabilities|cannot score"),
-    ):
+    with pytest.raises(InvalidValue, match=r"'kernel' has numbers beyond 1e\+06"):
         add(database, content, "broken", "tester", NOW)
+
+
+def test_an_artifact_that_no_address_can_name_or_whose_card_is_no_json_is_refused(database: Database) -> None:
+    content = FILE.read_bytes()
+    version = b'"version": "' + bundled_version().encode() + b'"'
+    for old, new, why in (
+        (version, b'"version": "../../x"', "its version '../../x' is not letters"),
+        (b'"card": {', b'"card": {"odd": NaN, ', "its card is not an object of texts, finite numbers"),
+        (b'"card": {', b'"card": [1], "unread": {', "its card is not an object"),
+    ):
+        with pytest.raises(InvalidValue, match=why):
+            add(database, _with_header(content, old, new), "odd.npz", "tester", NOW)
 
 
 def test_the_bundled_artifact_need_not_be_added_and_cannot_be_removed(database: Database) -> None:
     with pytest.raises(InvalidValue, match="is the bundled one"):
         add(database, FILE.read_bytes(), "router.npz", "tester", NOW)
     with pytest.raises(Conflict, match="belongs to the package"), transaction(database) as connection:
-        remove_artifact(connection, BUNDLED, "tester", NOW)
+        remove_artifact(connection, BUNDLED, "tester", NOW, POLICIES)
 
 
 def test_a_policy_goes_from_champion_to_champion_and_back_again(database: Database, tmp_path: Path) -> None:
@@ -180,7 +191,7 @@ def test_what_was_changed_meanwhile_is_left_alone(database: Database, tmp_path: 
     with transaction(database) as connection:
         assert roll_back(connection, "default", "job", NOW + 2, "bad", expected=seen) is None
         assert promote(connection, "default", "job", NOW + 2, "good", {}, seen) is None
-        assert propose(connection, "default", one, 0.1, "job", NOW + 2, "new", MOST_LOADED) is None
+        assert propose(connection, "default", one, 0.1, "job", NOW + 2, "new", ROOM) is None
         assert assignment_rows(connection)["default"].share == 0.3
 
 
@@ -204,7 +215,7 @@ def test_assignments_that_make_no_sense_are_refused(database: Database, tmp_path
         with pytest.raises(InvalidValue, match="is not possible"):
             given(database, BUNDLED, one, share)
     with pytest.raises(InvalidValue, match="Give a reason"), transaction(database) as connection:
-        assign(connection, "default", one, None, 0.1, "tester", NOW, "  ", MOST_LOADED)
+        assign(connection, "default", one, None, 0.1, "tester", NOW, "  ", ROOM)
     with pytest.raises(InvalidValue, match="Known: default"):
         known_policy(catalog(model("m")), "defualt")
     with snapshot(database) as connection:
@@ -220,6 +231,21 @@ def test_more_artifacts_than_gateways_hold_are_not_assigned(database: Database, 
     given(database, versions[0])
 
 
+def test_policies_that_left_the_configuration_take_no_room_and_hold_no_artifact(
+    database: Database, tmp_path: Path
+) -> None:
+    versions = added(database, tmp_path, *"abcde")
+    for policy, version in zip("pqrs", versions, strict=False):
+        given(database, version, policy=policy)
+    with transaction(database) as connection:
+        room = Room(MOST_LOADED, ["default", "q"])
+        assign(connection, "default", versions[4], None, 0.1, "tester", NOW, "a test", room)
+        remove_artifact(connection, versions[0], "tester", NOW, room.policies)
+        with pytest.raises(Conflict, match="for: q"):
+            remove_artifact(connection, versions[1], "tester", NOW, room.policies)
+        assert set(assignment_rows(connection)) == {"default", "q", "r", "s"}, "what is gone is assigned to nobody"
+
+
 def test_an_artifact_in_use_cannot_be_removed(database: Database, tmp_path: Path) -> None:
     one, two, three = added(database, tmp_path, "one", "two", "three")
     given(database, one)
@@ -227,7 +253,7 @@ def test_an_artifact_in_use_cannot_be_removed(database: Database, tmp_path: Path
 
     def remove(version: str) -> None:
         with transaction(database) as connection:
-            remove_artifact(connection, version, "tester", NOW)
+            remove_artifact(connection, version, "tester", NOW, POLICIES)
 
     for version in (one, two, three):
         with pytest.raises(Conflict, match="is in use, or what a rollback would return to, for: default"):

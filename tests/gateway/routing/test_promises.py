@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
+import numpy as np
 import pytest
 
 from gateway.errors import ConfigError
-from gateway.judgement import abilities_of, promise_maker
-from gateway.routing.promises import Promises, TierPrices, tier_prices
+from gateway.promising import abilities_of, promise_maker, promise_maker_of
+from gateway.routing.promises import NotLoaded, Promises, TierPrices, tier_prices
 from gateway.types import METERS, PriceList, PriceSheet
 from router_models.router import Router
 from tests.builders import catalog, model, sheets
@@ -98,7 +99,51 @@ def test_the_bundled_artifact_promises_more_for_more_worth() -> None:
     assert worths[0] == 0.0
     assert 0 < worths[1] < inf
     assert table.worth_for(1.0) == inf
-    assert promise_maker(router)("another", prices, 0.95) is None
+    with pytest.raises(NotLoaded):
+        promise_maker(router)("another", prices, 0.95)
+
+
+def test_a_sample_with_too_few_labels_promises_nothing_instead_of_the_best_tier_for_all() -> None:
+    bundled = Router.load().artifact
+    labels = bundled.sample.labels.copy()
+    labels[:, 1] = np.nan
+    sample = replace(bundled.sample, labels=labels)
+    router = Router(replace(bundled, sample=sample))
+    prices: TierPrices = (("economy", 1e5, 4e5), ("standard", 1e6, 4e6), ("premium", 5e6, 1e7))
+    assert promise_maker(router)(router.version, prices, 0.95) is None
+    two = promise_maker(router)(router.version, (prices[0], prices[2]), 0.95)
+    assert two is not None
+    assert two.worth_for(0.8) < inf
+    one = promise_maker(router)(router.version, prices[1:2], 0.95)
+    assert one is not None
+    assert one.worth_for(0.8) == 0.0, "whoever may use one tier only keeps all of its quality"
+
+
+def test_an_artifact_that_is_asked_for_before_it_is_loaded_gets_its_promise_afterwards() -> None:
+    router, costs = Router.load(), sheets(FOUR)
+    loaded: dict[str, Router] = {}
+    promises = Promises(FOUR, lambda: costs, promise_maker_of(loaded.get))
+    for _ in range(2):
+        assert promises.worth(router.version, 0.95, 0.8, None) is None
+        promises.renew()
+    loaded[router.version] = router
+    assert promises.worth(router.version, 0.95, 0.8, None) is None
+    promises.renew()
+    assert promises.worth(router.version, 0.95, 0.8, None) is not None
+
+
+def test_promises_of_an_artifact_that_is_loaded_no_more_are_not_kept_at_old_prices() -> None:
+    router, costs = Router.load(), [sheets(FOUR)]
+    loaded = {router.version: router}
+    promises = Promises(FOUR, lambda: costs[0], promise_maker_of(loaded.get))
+    promises.prepare(router.version, [0.95])
+    before = promises.worth(router.version, 0.95, 0.8, None)
+    loaded.clear()
+    promises.renew()
+    assert promises.worth(router.version, 0.95, 0.8, None) == before is not None
+    costs[0] = (PriceSheet.flat(PriceList(dict.fromkeys(METERS, 10**6), "other")),) * 5
+    promises.renew()
+    assert promises.worth(router.version, 0.95, 0.8, None) is None
 
 
 def test_a_model_can_be_judged_by_benchmarks_or_by_its_recorded_name() -> None:
