@@ -29,6 +29,18 @@ def abilities_of(catalog: Catalog, router: Router) -> Mapping[int, Ability]:
     return {model.index: _ability(model, router) for model in catalog.models if model.quality is not None}
 
 
+def ability_problems(catalog: Catalog, router: Router) -> list[str]:
+    """What the artifact does not know of the models' `quality`, one line for each model that is wrong."""
+    problems = []
+    for model in catalog.models:
+        try:
+            if model.quality is not None:
+                _ability(model, router)
+        except ConfigError as error:
+            problems.append(f"{error}")
+    return problems
+
+
 class Abilities:
     """The abilities of models with a `quality` of their own, for every artifact that scores: each sees prompts its own way."""
 

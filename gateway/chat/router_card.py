@@ -54,7 +54,7 @@ def router_card(
         "card": router.card,
         "prices_usd_per_million": {tier: {"input": into / 1e6, "output": out / 1e6} for tier, into, out in prices},
         "confidence": confidence,
-        "promises": [promise.as_dict() for promise in table.promises] if table is not None else [],
+        "promises": [_recorded(promise.as_dict()) for promise in table.promises] if table is not None else [],
         "curve": {
             "calibration_sample": {
                 "prompts": len(sample),
@@ -70,3 +70,8 @@ def router_card(
             },
         },
     }
+
+
+def _recorded(promise: dict[str, Any]) -> dict[str, Any]:
+    """A promise that says what its shares are of: recorded labels, where the curves have predictions."""
+    return {f"recorded_{name}" if name.startswith("kept") else name: value for name, value in promise.items()}

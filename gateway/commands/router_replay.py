@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.options import Between, config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.errors import ConfigError, InvalidValue
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ DAYS = 7
 )
 @click.option("--artifact", metavar="VERSION_OR_FILE", help="Score the requests again with this artifact.")
 @click.option(
-    "--min-quality", type=click.FloatRange(0, 1), metavar="X", help="In place of every policy's `min_quality`."
+    "--min-quality", type=Between(0, 1), metavar="X", help="In place of every policy's `min_quality`."
 )
 @click.option(
     "--sample", type=click.IntRange(min=1), metavar="N", help="At most about N requests, always the same ones."

@@ -10,8 +10,9 @@ from fastapi.concurrency import run_in_threadpool
 from gateway.api.admin.access import may, services_of
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
+from gateway.errors import NotFound
 from gateway.keys.roles import Actor
-from gateway.labels.queries import labels_of
+from gateway.labels.queries import find_owner, labels_of
 
 routes = APIRouter()
 
@@ -20,10 +21,16 @@ routes = APIRouter()
 async def labels(
     request: Request, actor: Annotated[Actor, may("labels.read")], request_id: str
 ) -> list[dict[str, Any]]:
-    """Every label of a request, oldest first; empty when nobody has said anything."""
+    """Every label of a request, oldest first; empty when nobody has said anything. NotFound for a request that is not known."""
     return await run_in_threadpool(_labels, services_of(request).database, request_id, actor.tenant)
 
 
 def _labels(database: Database, request_id: str, tenant: str | None) -> list[dict[str, Any]]:
     with snapshot(database) as connection:
-        return labels_of(connection, request_id, tenant)
+        found = labels_of(connection, request_id, tenant)
+        owner = None if found else find_owner(connection, request_id)
+    if not found and (owner is None or tenant not in (None, owner.tenant)):
+        raise NotFound(
+            f"There is no request {request_id!r}; one that has just been answered is known after some seconds."
+        )
+    return found
