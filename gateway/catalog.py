@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -146,23 +146,12 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
     )
 
 
-def regions_of(models: Iterable[Model]) -> frozenset[str]:
-    """The regions in which a model may run."""
-    return frozenset([region for model in models for region in model.regions])
-
-
 def _nowhere(config: shape.Config, policies: dict[str, shape.Policy], models: tuple[Model, ...]) -> list[str]:
     """Who asks for places in which no model stands: every request would be refused."""
     asked: list[tuple[str, Placement]] = [(f"policy {name!r}", policy) for name, policy in policies.items()]
     asked += [(f"tenant {tenant.name!r}", tenant.routing) for tenant in config.tenants]
     asked += [(f"key {key.name!r}", key.routing) for key in config.keys]
-    known = regions_of(models)
     return [
-        f"{who} names the region {region!r}, in which no model is configured. Known: {', '.join(sorted(known)) or 'none'}."
-        for who, place in asked
-        for region in place.regions or ()
-        if region not in known
-    ] + [
         f"{who} asks for {'local models' if place.local_only else 'models'}"
         f"{' in ' + ', '.join(place.regions) if place.regions else ''}, and none is configured (`local`, `regions` of a model)."
         for who, place in asked

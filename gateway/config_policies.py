@@ -80,7 +80,8 @@ class Policy(Placement):
         "cost", description="Cheapest that keeps the quality, best there is, or fastest that keeps the quality."
     )
     unfamiliar: Literal["best", "choose"] = Field(
-        "best", description="Prompts unlike the training data: to the best model, or chosen for as all others."
+        "best",
+        description="Prompts unlike the training data go to the best model; with `choose` they are chosen for as all others."
     )
     max_cost_usd: Usd | None = Field(
         None, ge=0, decimal_places=12, description="Most that one request may cost at worst, USD."

@@ -20,6 +20,11 @@ def unknown_key(shown: str, location: Location, section: Any) -> str:
     return f"unknown key {shown!r}; {hint}"
 
 
+def foremost(problems: Sequence[Any]) -> Any:
+    """The one to speak of where only one can be: a mistyped key before what is missing because of it."""
+    return next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
+
+
 def words(problem: Mapping[str, Any]) -> str:
     """What is wrong with one value."""
     kind = problem["type"]

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from gateway.errors import InvalidJson, InvalidValue, MethodNotAllowed, PenstockError, UnknownRoute
-from gateway.mistakes import given, unknown_key, words
+from gateway.mistakes import foremost, given, unknown_key, words
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        problem = error.errors()[0]
+        problem = foremost(error.errors())
         if problem["type"] == "json_invalid":
             why, place = problem["ctx"]["error"], problem["loc"][-1]
             return await render(request, InvalidJson(f"The body is not valid JSON: {why}, at character {place}."))

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.catalog import Catalog
 from gateway.chat.replaying import Wish, run_replay
 from gateway.db.connect import connect
-from gateway.errors import ConfigError, Conflict, InvalidValue, PenstockError, Unavailable
+from gateway.errors import ConfigError, Conflict, InvalidValue, NotFound, PenstockError, Unavailable
 
 SECONDS = 120.0
 NICER = 10
@@ -49,6 +49,8 @@ def _run(url: str, catalog: Catalog, wish: Wish) -> dict[str, Any]:
         found: dict[str, Any] = document
         return found
     message, param = document
+    if kind == "nothing":
+        raise NotFound(message)
     raise InvalidValue(message, param=param) if kind == "wrong" else Unavailable(message)
 
 
@@ -57,6 +59,8 @@ def _work(answer: Connection, url: str, catalog: Catalog, wish: Wish) -> None:
     database = connect(url, deadline_seconds=SECONDS)
     try:
         answer.send(("done", run_replay(database, catalog, wish)))
+    except NotFound as error:
+        answer.send(("nothing", (error.message, None)))
     except InvalidValue as error:
         answer.send(("wrong", (error.message, error.param)))
     except ConfigError as error:

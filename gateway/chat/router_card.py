@@ -10,6 +10,7 @@ import numpy as np
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
+from gateway.errors import NotFound
 from gateway.promising import promise_maker
 from gateway.rescoring import Shelf, rescored
 from gateway.routing.curve import points
@@ -34,7 +35,7 @@ def router_card(
     confidence: float,
     tenant: str | None = None,
 ) -> dict[str, Any]:
-    """Card, promises and curves, JSON-ready. Raises ConfigError for an artifact that cannot be used, Unavailable."""
+    """Card, promises and curves, JSON-ready. Raises ConfigError for an artifact that cannot be used, NotFound for an unknown tenant, Unavailable."""
     router = Shelf(database).open(artifact)
     prices = tier_prices(catalog.models, costs, catalog.tiers)
     table: Any = promise_maker(router)(router.version, prices, confidence) if prices else None
@@ -47,6 +48,8 @@ def router_card(
         _, kept = count_requests(connection, since, until, tenant)
         share = min(1.0, SAMPLE / kept) if kept else 1.0
         past = read_past(connection, since, until, tenant, share=share, features=True)
+    if tenant is not None and tenant not in catalog.tenants and not len(past):
+        raise NotFound(f"There is no tenant {tenant!r}: it is not configured and asked nothing in the last {DAYS} days.")
     past, scores, left_out = rescored(past, router)
     asked = np.array(past.input_tokens, dtype=np.float64)
     return {

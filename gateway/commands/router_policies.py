@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.errors import StartupError
+
 if TYPE_CHECKING:
     from gateway.routing.ask import Decision
     from router_models.router import Router
@@ -34,6 +36,8 @@ def decide_by_policies(prompt: str, model: Router, config: Path | None, data_dir
     request = parse_chat_request(body, {}, request_id="req_00000000", received_at=time.time(), started=0.0)
     facts, score = read_facts(request), model.score_prompt(prompt)
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+        if not catalog.models:
+            raise StartupError("the configuration has no models, so no policy has a choice. Add some under `models`")
         book = PriceBook(catalog, database)
         book.renew()
         costs = book.current().costs
@@ -65,11 +69,11 @@ def describe(decisions: dict[str, Decision]) -> list[dict[str, Any]]:
 
 def show(decisions: dict[str, Decision]) -> None:
     """The decisions as text."""
-    from gateway.money import format_usd
+    from gateway.money import PICO_PER_USD, format_usd
 
     for row in describe(decisions):
         worth = row.get("worth_pico")
-        shown = f" (a unit of quality is worth {format_usd(worth)} USD)" if isinstance(worth, int) else ""
+        shown = f" (a unit of quality is worth about {worth / PICO_PER_USD:.3g} USD)" if isinstance(worth, int) else ""
         click.echo(f"policy {row['policy']}: {row['decision']}{shown}")
         for candidate in (*row["candidates"], *row.get("not_asked", ())):
             cost = format_usd(candidate["expected_cost_pico"])

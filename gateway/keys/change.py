@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.callers import Period
-from gateway.catalog import Catalog, hash_key, regions_of
+from gateway.catalog import Catalog, hash_key
 from gateway.catalog_owners import LIMITS, DeclaredKey
 from gateway.config_policies import NO_ROUTING, Routing
 from gateway.config_section import check_name
@@ -82,11 +82,14 @@ def check_order(order: KeyOrder, catalog: Catalog, *, any_model: bool = False) -
     for tier in order.tiers or ():
         if tier not in TIERS:
             raise InvalidValue(f"tier {tier!r} does not exist. Known: {', '.join(TIERS)}.", param="tiers")
-    known_regions = regions_of(catalog.models)
-    for region in order.routing.regions or () if not any_model else ():
-        if region not in known_regions:
-            known = ", ".join(sorted(known_regions)) or "none"
-            raise InvalidValue(f"no model runs in the region {region!r}. Known: {known}.", param="routing.regions")
+    regions = order.routing.regions
+    if regions and not any_model and not any(each.regions and each.regions <= set(regions) for each in catalog.models):
+        known = ", ".join(sorted({region for each in catalog.models for region in each.regions})) or "none"
+        raise InvalidValue(
+            f"no model runs in {', '.join(regions)} and nowhere else, so every request of the key would be refused. "
+            f"Regions of the models: {known}.",
+            param="routing.regions",
+        )
     if order.expires_at is not None and order.expires_at <= time.time():
         raise InvalidValue("a key must not expire in the past.", param="expires_at")
     if any((key.tenant, key.name) == (order.tenant, order.name) for key in catalog.keys):

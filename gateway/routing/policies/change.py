@@ -19,7 +19,7 @@ from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import InvalidValue, NotFound
-from gateway.mistakes import given, unknown_key, words
+from gateway.mistakes import foremost, given, unknown_key, words
 from gateway.routing.policies.queries import (
     Override,
     end_override,
@@ -143,7 +143,7 @@ def checked(section: type[Checked], settings: Mapping[str, Any]) -> Checked:
     try:
         return section.model_validate(settings)
     except ValidationError as error:
-        problem = error.errors()[0]
+        problem = foremost(error.errors())
         place = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             raise InvalidValue(unknown_key(place, problem["loc"], section), param=place) from None
