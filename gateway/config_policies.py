@@ -67,9 +67,7 @@ NO_ROUTING = Routing()
 class Policy(Placement):
     """How `auto` chooses."""
 
-    min_quality: Share = Field(
-        0.95, description="Share of the best tier's quality that must be kept; see `floor`."
-    )
+    min_quality: Share = Field(0.95, description="Share of the best tier's quality that must be kept; see `floor`.")
     confidence: Confidence = Field(
         0.95, description="How sure it is to be that `min_quality` is kept on average: above 0.5, at most 0.9999."
     )
@@ -81,7 +79,7 @@ class Policy(Placement):
     )
     unfamiliar: Literal["best", "choose"] = Field(
         "best",
-        description="Prompts unlike the training data go to the best model; with `choose` they are chosen for as all others."
+        description="Prompts unlike the training data go to the best model; with `choose` they are chosen for as all others.",
     )
     max_cost_usd: Usd | None = Field(
         None, ge=0, decimal_places=12, description="Most that one request may cost at worst, USD."

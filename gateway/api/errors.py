@@ -61,7 +61,7 @@ def _in_our_words(request: Request, problem: dict[str, Any]) -> InvalidValue:
     if not name:
         empty = problem.get("input") is None
         said = "The body is empty" if empty else f"The body is {given(problem):.200}"
-        return InvalidValue(f"{said}; it must be a JSON object, such as {{\"key\": \"value\"}}.", param="body")
+        return InvalidValue(f'{said}; it must be a JSON object, such as {{"key": "value"}}.', param="body")
     if problem["type"] == "extra_forbidden":
         body = getattr(request.scope.get("route"), "body_field", None)
         return InvalidValue(

@@ -49,7 +49,9 @@ def router_card(
         share = min(1.0, SAMPLE / kept) if kept else 1.0
         past = read_past(connection, since, until, tenant, share=share, features=True)
     if tenant is not None and tenant not in catalog.tenants and not len(past):
-        raise NotFound(f"There is no tenant {tenant!r}: it is not configured and asked nothing in the last {DAYS} days.")
+        raise NotFound(
+            f"There is no tenant {tenant!r}: it is not configured and asked nothing in the last {DAYS} days."
+        )
     past, scores, left_out = rescored(past, router)
     asked = np.array(past.input_tokens, dtype=np.float64)
     return {

@@ -133,7 +133,13 @@ def remove(version: str, config: Path | None, data_dir: Path | None, as_json: bo
     "--champion", required=True, metavar="VERSION", help="Scores the requests; `bundled` is the package's own."
 )
 @click.option("--challenger", metavar="VERSION", help="Scores a share of them, and is judged against the champion.")
-@click.option("--share", type=Between(0, 0.5, min_open=True), default=0.1, show_default=True, help="The challenger's share, at most 0.5.")
+@click.option(
+    "--share",
+    type=Between(0, 0.5, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="The challenger's share, at most 0.5.",
+)
 @click.option("--reason", default="assigned by hand", show_default=True, help="Kept with the change.")
 @config_option
 @data_dir_option

@@ -27,9 +27,7 @@ DAYS = 7
     "--policy", metavar="NAME_OR_FILE", help="For all requests: a policy's name, or a YAML file with its keys."
 )
 @click.option("--artifact", metavar="VERSION_OR_FILE", help="Score the requests again with this artifact.")
-@click.option(
-    "--min-quality", type=Between(0, 1), metavar="X", help="In place of every policy's `min_quality`."
-)
+@click.option("--min-quality", type=Between(0, 1), metavar="X", help="In place of every policy's `min_quality`.")
 @click.option(
     "--sample", type=click.IntRange(min=1), metavar="N", help="At most about N requests, always the same ones."
 )
