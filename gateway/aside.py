@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Aside:
         self._busy = 0
         """How many of them will look at the queue again: a task is in the set a moment longer."""
         self._paused: dict[str, float] = {}
+        self._taking_part: dict[str, int] = {}
         self._closed = False
 
     def pause(self, topic: str, seconds: float) -> None:
@@ -40,6 +42,21 @@ class Aside:
     def paused(self, topic: str) -> bool:
         """Whether it is still of no use."""
         return self._paused.get(topic, 0.0) > time.monotonic()
+
+    @contextmanager
+    def one_of(self, topic: str, most: int) -> Iterator[bool]:
+        """Take part in what at most so many may do at a time; False when there are as many already."""
+        taken = self._taking_part.get(topic, 0)
+        if taken >= most:
+            yield False
+            return
+        self._taking_part[topic] = taken + 1
+        try:
+            yield True
+        finally:
+            self._taking_part[topic] -= 1
+            if not self._taking_part[topic]:
+                del self._taking_part[topic]
 
     def offer(self, work: Work) -> bool:
         """Have something done soon; False when too much waits already or the process is ending. Never waits."""

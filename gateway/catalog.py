@@ -13,7 +13,7 @@ from gateway.catalog_owners import DeclaredKey as DeclaredKey
 from gateway.catalog_owners import Tenant as Tenant
 from gateway.catalog_owners import build_keys, build_tenants, resolve_secret
 from gateway.catalog_owners import hash_key as hash_key
-from gateway.catalog_shadow import build_shadow_keys
+from gateway.catalog_shadow import build_shadow_keys, own_payers
 from gateway.config_exports import ScheduledExport
 from gateway.config_policies import Placement
 from gateway.config_routing import Routing
@@ -112,7 +112,8 @@ def build_catalog(config: shape.Config, where: str, secret: Callable[[str], str 
         if groups[model.name][0].tier != model.tier:
             raise ConfigError(f"{where}: model {model.name!r} is declared in two tiers; give its deployments one tier.")
     policies = {"default": shape.Policy(), **config.policies}
-    tenants = build_tenants(config.tenants, frozenset(policies), frozenset(groups), where)
+    always = ("default", *own_payers(policies.values()))
+    tenants = build_tenants(config.tenants, frozenset(policies), frozenset(groups), where, always)
     keys = build_keys(config.keys, tenants, frozenset(groups), where, secret)
     keys += build_shadow_keys(policies, keys, tenants, {name: group[0].tier for name, group in groups.items()}, where)
     if not models:

@@ -85,9 +85,16 @@ def declared_id(tenant: str, name: str) -> str:
 
 
 def build_tenants(
-    entries: Iterable[shape.Tenant], policies: frozenset[str], models: frozenset[str], where: str
+    entries: Iterable[shape.Tenant],
+    policies: frozenset[str],
+    models: frozenset[str],
+    where: str,
+    always: Iterable[str] = ("default",),
 ) -> dict[str, Tenant]:
-    """Tenants by name, `default` always among them. Raises ConfigError for unknown references and wrong amounts."""
+    """Tenants by name, those that are `always` there among them; what is not declared has no limits.
+
+    Raises ConfigError for unknown references and wrong amounts.
+    """
     tenants: dict[str, Tenant] = {}
     for entry in entries:
         label = f"{where}: tenant {entry.name!r}"
@@ -100,7 +107,8 @@ def build_tenants(
                 known = ", ".join(sorted(models)) or "none"
                 raise ConfigError(f"{label}: models: {name!r} is not configured. Known: {known}.")
         tenants[entry.name] = _tenant(entry, label)
-    tenants.setdefault("default", _tenant(shape.Tenant(name="default"), where))
+    for name in always:
+        tenants.setdefault(name, _tenant(shape.Tenant(name=name), where))
     return tenants
 
 

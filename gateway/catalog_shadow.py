@@ -1,13 +1,16 @@
-"""Who pays for shadow requests: a key of the operator's tenant for each policy that samples, with the sample's budget."""
+"""Who pays for shadow requests: a key for each policy that samples, with the sample's budget, in a tenant of their own.
+
+That tenant has no users, so nobody's limits and budgets are used up; its usage is booked and reported like any other's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from gateway.callers import Allowance, Budget, scope_of
 from gateway.catalog_owners import DeclaredKey, Tenant, declared_id
 from gateway.config_policies import Policy
-from gateway.config_shadow import ShadowSampling
+from gateway.config_shadow import PAYER, ShadowSampling
 from gateway.errors import ConfigError
 from gateway.money import parse_usd
 
@@ -15,6 +18,11 @@ from gateway.money import parse_usd
 def shadow_key_id(tenant: str, policy: str) -> str:
     """The id of the key that pays for a policy's shadow requests. It stands in the place of its hash, too."""
     return declared_id(tenant, f"shadow {policy}")
+
+
+def own_payers(policies: Iterable[Policy]) -> tuple[str, ...]:
+    """The tenant that pays unless `bill_to` names another one; it is there only where a policy samples."""
+    return (PAYER,) if any(each.shadow is not None and each.shadow.bill_to == PAYER for each in policies) else ()
 
 
 def build_shadow_keys(
@@ -33,7 +41,7 @@ def build_shadow_keys(
         if rule is None:
             continue
         label = f"{where}: policies.{policy}.shadow"
-        _check(rule, tenants, tiers, label)
+        check_shadow(rule, tenants, tiers, label)
         name, key_id = f"shadow {policy}", shadow_key_id(rule.bill_to, policy)
         if any(key.id == key_id for key in keys):
             raise ConfigError(f"{where}: keys: the name {name!r} is reserved for shadow requests; choose another one.")
@@ -46,7 +54,8 @@ def build_shadow_keys(
     return tuple(made)
 
 
-def _check(rule: ShadowSampling, tenants: Mapping[str, Tenant], tiers: Mapping[str, str], label: str) -> None:
+def check_shadow(rule: ShadowSampling, tenants: Collection[str], tiers: Mapping[str, str], label: str) -> None:
+    """Raises ConfigError for a tenant, a judge or a tier that does not exist. `tiers` are those of the models, by name."""
     if rule.bill_to not in tenants:
         known = ", ".join(sorted(tenants))
         raise ConfigError(f"{label}.bill_to: tenant {rule.bill_to!r} is not declared. Known: {known}.")

@@ -14,6 +14,9 @@ from gateway.verdicts import Compare
 Kind = Literal["auto", "tier", "model"]
 """What a request asks for: a choice, a tier, or one model."""
 
+PAYER = "penstock-shadow"
+"""The tenant that pays for shadow requests unless another one is named. Nobody else uses it, and it need not be declared."""
+
 
 class ShadowSampling(Section):
     """Some requests are also sent to another tier, after their answer, at the operator's cost."""
@@ -32,7 +35,7 @@ class ShadowSampling(Section):
         ("auto",), min_length=1, description="Requests that ask for `auto`, a `tier`, a `model`."
     )
     bill_to: TenantName = Field(
-        "default", description="The tenant that is charged for shadow requests: the operator's own."
+        PAYER, description="The tenant that is charged for shadow requests; a declared one's limits and budgets count."
     )
     keep_days: int = Field(7, ge=1, le=365, description="For `compare: human`: days until texts that nobody judged go.")
 

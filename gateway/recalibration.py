@@ -23,7 +23,7 @@ from gateway.routing.evidence.queries import Judged
 from gateway.routing.tiers import PREDICTED
 from gateway.scorers import open_artifact
 from router_models import kept
-from router_models.batch import score_kept
+from router_models.batch import LASTING, score_kept
 from router_models.errors import KeptFeaturesError, TrainingDataError
 from router_models.heldout import HeldOut, held_out
 from router_models.recalibrate import LabelledPrompts, recalibrate
@@ -33,8 +33,6 @@ from router_models.tiers import TIERS, Tier
 Doubles = NDArray[np.float64]
 HELD_OUT = 3
 """One prompt in so many is held out."""
-LASTING = ("no_text", "images")
-"""Reasons to call a prompt unfamiliar that do not depend on the artifact."""
 
 
 @dataclass(frozen=True, slots=True)

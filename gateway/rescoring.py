@@ -16,12 +16,9 @@ from gateway.routing.artifacts.queries import BUNDLED, artifact_bytes
 from gateway.routing.past.columns import Doubles, Past, Scores
 from gateway.scorers import open_artifact
 from router_models import kept
-from router_models.batch import KeptScores, score_kept
+from router_models.batch import LASTING, KeptScores, score_kept
 from router_models.errors import ArtifactError, KeptFeaturesError
 from router_models.router import Router
-
-LASTING = ("no_text", "images")
-"""Reasons to call a prompt unfamiliar that every artifact shares."""
 
 
 class Shelf:
@@ -46,24 +43,27 @@ class Shelf:
                 self._known[version] = None
         return self._known[version]
 
-    def open(self, wanted: str | None) -> Router:
-        """The bundled artifact, or one by its version or file. Raises ConfigError that says what to do."""
+    def open(self, wanted: str | Path | None) -> Router:
+        """The bundled artifact, one by its version, or that of a file, which a Path is. Raises ConfigError: what to do."""
         if wanted is None or wanted == BUNDLED:
             return self.bundled
-        if Path(wanted).is_file():
-            try:
-                router = Router.load(Path(wanted))
-            except ArtifactError as error:
-                raise ConfigError(f"the artifact {wanted!r} cannot be used: {error}") from error
-            self._known[router.version] = router
-            return router
-        router_of_version = self.of(wanted)
-        if router_of_version is None:
+        if isinstance(wanted, Path):
+            return self._of_file(wanted)
+        router = self.of(wanted)
+        if router is None:
             raise ConfigError(
-                f"there is no artifact {wanted!r} that this release can use: give a file, {self.bundled.version!r} for the "
-                "bundled one, or a version that `penstock router artifacts list` shows."
+                f"there is no artifact {wanted!r} that this release can use: give {self.bundled.version!r} for the bundled "
+                "one, or a version that `penstock router artifacts list` shows. (Commands take a file, too.)"
             )
-        return router_of_version
+        return router
+
+    def _of_file(self, path: Path) -> Router:
+        try:
+            router = Router.load(path)
+        except ArtifactError as error:
+            raise ConfigError(f"the artifact {str(path)!r} cannot be used: {error}") from error
+        self._known[router.version] = router
+        return router
 
 
 def recorded(past: Past) -> Scores:

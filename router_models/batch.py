@@ -16,6 +16,8 @@ from router_models.router import WORDS_TO_JUDGE, Router
 
 CHUNK = 8192
 """Prompts per product; with 512 landmarks their resemblances are 16 MiB."""
+LASTING = ("no_text", "images")
+"""Reasons to call a prompt unfamiliar that do not depend on the artifact."""
 _LEAST = np.exp(-30.0)
 
 Doubles = NDArray[np.float64]
@@ -46,7 +48,7 @@ class KeptScores:
 
 
 def score_kept(router: Router, kept: Kept, odd: Flags) -> KeptScores:
-    """Score prompts again. `odd` (N,) marks those without text or with images, which are unfamiliar to every artifact."""
+    """Score prompts again. `odd` (N,) marks those that are unfamiliar to every artifact (LASTING)."""
     parts = [_heads(router, kept, slice(start, start + CHUNK)) for start in range(0, len(kept), CHUNK)]
     heads = np.concatenate([part[0] for part in parts]) if parts else np.zeros((0, HEADS))
     logit = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0)

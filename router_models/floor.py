@@ -146,13 +146,6 @@ class PromiseTable:
         return self.promises[place] if place < len(self.promises) else None
 
 
-def promise_worth(
-    sample: CalibrationSample, prices: Mapping[Tier, TierPrice], floor: float, confidence: float = 0.95
-) -> Promise:
-    """The lowest worth that keeps one floor; see `promise_table`."""
-    return promise_table(sample, prices, (floor,), confidence).promises[0]
-
-
 def promise_table(
     sample: CalibrationSample,
     prices: Mapping[Tier, TierPrice],
@@ -173,12 +166,11 @@ def promise_table(
     labels = sample.labels[:, columns][known]
     worths = _sequence(quality, cost)
     choices = np.stack([choose(quality, cost, worth) for worth in worths])
-    last = _last_kept(labels, choices[:, known], np.array(floors), confidence, traffic)
-    rows = np.arange(len(labels))
+    last = last_kept(labels, choices[:, known], np.array(floors), confidence, traffic)
     promises = []
     for floor, place in zip(floors, last.tolist(), strict=True):
         choice = choices[place]
-        kept, low = _kept(labels[rows, choice[known]], labels[:, -1], floor, confidence, traffic)
+        kept, low = kept_share(labels, choice[known], floor, confidence, traffic)
         share = np.bincount(choice, minlength=len(tiers)) / max(len(choice), 1)
         spent, dearest = cost[np.arange(len(choice)), choice].sum(), cost[:, -1].sum()
         promises.append(
@@ -246,10 +238,14 @@ def _sequence(quality: Doubles, cost: Doubles) -> Doubles:
     return np.concatenate(([inf], np.unique(np.append(steps, 0.0))[::-1]))
 
 
-def _last_kept(
+def last_kept(
     labels: Doubles, choices: NDArray[np.int8], floors: Doubles, confidence: float, traffic: int | None
 ) -> NDArray[np.int64]:
-    """Place (F,) in the sequence of worths (W) of the last one that keeps each floor, 0 when only the infinite one does."""
+    """Learn then test: the place (F,) of the last of W ways to choose that keeps each of `floors`, 0 when only the first does.
+
+    `labels` (N, T), the best tier last; `choices` (W, N) are columns, in a sequence that does not follow from labels and
+    begins with the best tier for all, which is what is done when nothing can be promised.
+    """
     count, width = labels.shape
     if width == 1:
         # Whoever has one tier keeps all of its quality.
@@ -266,7 +262,6 @@ def _last_kept(
     second = a2 - 2.0 * f * ab + f**2 * b2
     third = a3 - 3.0 * f * a2b + 3.0 * f**2 * ab2 - f**3 * b3
     low = lower_bounds(first, second, third, count, confidence, traffic)
-    # The infinite worth is not tested: it is what is done when nothing can be promised.
     rejected = np.cumprod(low[1:] >= 0.0, axis=0).sum(axis=0).astype(np.int64)
     # A lower floor never needs more worth; what passed for the lower floor at a higher worth stays tested.
     result: NDArray[np.int64] = np.minimum.accumulate(rejected)
@@ -281,10 +276,15 @@ def _moments(reached: Doubles, best: Doubles) -> list[float]:
     return [float(reached.mean()), *(float(each) / count for each in sums)]
 
 
-def _kept(reached: Doubles, best: Doubles, floor: float, confidence: float, traffic: int | None) -> tuple[float, float]:
+def kept_share(
+    labels: Doubles, choice: NDArray[np.int8], floor: float, confidence: float, traffic: int | None
+) -> tuple[float, float]:
+    """Which share of the best tier (last column of `labels` (N, T)) a choice (N,) keeps, and its lower bound."""
+    best = labels[:, -1]
     base = float(best.mean()) if best.size else 0.0
-    if base <= 0.0 or np.array_equal(reached, best):
+    if base <= 0.0 or np.all(choice == labels.shape[1] - 1):
         return 1.0, 1.0
+    reached = labels[np.arange(len(labels)), choice]
     excess = reached - floor * best
     away = excess - excess.mean()
     moments = (np.array(excess.mean()), np.array(np.mean(away**2)), np.array(np.mean(away**3)))

@@ -1,19 +1,19 @@
 """Between two models: a threshold that keeps a promised share of the strong one's quality on average, with stated confidence.
 
-Learn then test (Angelopoulos et al. 2021) with fixed-sequence testing: thresholds are tried from "everything to the strong
-model" downwards, and the last one whose shortfall is rejected at the wanted confidence is taken; so the confidence holds for
-the chosen threshold, not only for one fixed in advance. When the sample is too small to promise anything, everything goes up.
+The case of two tiers of `floor`, for any ranking: thresholds are tried from "everything to the strong model" downwards.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router_models.bounds import WANTED_LABELS, lower_bounds
+from router_models.bounds import WANTED_LABELS
 from router_models.errors import TrainingDataError
+from router_models.floor import kept_share, last_kept
 
 # Shares of traffic to the strong model that are tried, from all of it downwards.
 SHARES = tuple(round(1.0 - step / 50, 2) for step in range(50))
@@ -61,23 +61,10 @@ def promise_floor(
         raise TrainingDataError(
             f"a floor of {floor!r} with confidence {confidence!r} cannot be promised; both lie below 1"
         )
-    base = max(float(strong.mean()), 1e-9)
-    best = PromisedThreshold(float("-inf"), floor, confidence, int(rank.size), 1.0, 1.0, 1.0, False)
-    for share in SHARES[1:]:
-        threshold = float(np.quantile(rank, 1.0 - share))
-        up = rank >= threshold
-        excess = np.where(up, strong, weak) - floor * strong
-        low = _lower_bound(excess, confidence, traffic)
-        if low < 0.0:
-            break
-        kept = float(np.where(up, strong, weak).mean()) / base
-        best = PromisedThreshold(
-            threshold, floor, confidence, int(rank.size), float(up.mean()), kept, floor + low / base, True
-        )
-    return best
-
-
-def _lower_bound(values: Doubles, confidence: float, traffic: int | None) -> float:
-    away = values - values.mean()
-    moments = (np.array(values.mean()), np.array(np.mean(away**2)), np.array(np.mean(away**3)))
-    return float(lower_bounds(*moments, values.size, confidence, traffic))
+    thresholds = [-inf, *(float(np.quantile(rank, 1.0 - share)) for share in SHARES[1:])]
+    labels, up = np.stack((weak, strong), axis=1), np.stack([rank >= each for each in thresholds]).astype(np.int8)
+    place = int(last_kept(labels, up, np.array([floor]), confidence, traffic)[0])
+    kept, low = kept_share(labels, up[place], floor, confidence, traffic)
+    return PromisedThreshold(
+        thresholds[place], floor, confidence, int(rank.size), float(up[place].mean()), kept, low, place > 0
+    )

@@ -6,20 +6,20 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.billing.prices.book import Prices
 from gateway.callers import Caller
 from gateway.chat.attempts import Answered, ask_candidates
-from gateway.chat.facts import Facts, read_facts
+from gateway.chat.facts import read_facts
 from gateway.chat.headers import decision_headers, price_headers
+from gateway.chat.question import Question, conversation_in
 from gateway.chat.request import ChatRequest
-from gateway.chat.resolve import Asked, resolve_model
+from gateway.chat.resolve import resolve_model
 from gateway.chat.route import ask_for
-from gateway.chat.sampling import sampled
 from gateway.chat.stream import Relay
 from gateway.chat.tab import Bounds, Tab
+from gateway.config_policies import Policy
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
 from gateway.limits.estimate import worst_case
-from gateway.limits.ladder import Ladder, ladder_of
+from gateway.limits.ladder import ladder_of
 from gateway.metering.normalise import reports_tokens
 from gateway.money import PICO_PER_USD
 from gateway.providers.base import Completion
@@ -41,18 +41,11 @@ class Reply:
 
 async def complete_chat(request: ChatRequest, caller: Caller, services: Services) -> Reply:
     """Answer one request. Raises a PenstockError for every way it can be refused or fail; what reached the hold is metered."""
-    asked = resolve_model(request, caller, services.catalog)
-    facts = read_facts(request)
-    score = score_difficulty(request, caller, facts, services)
-    prices = services.prices.current()
-    options = request.options
-    ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
-    bounds = bound_costs(request, caller, asked, facts, prices, ladder, services)
-    ask = conditions(request, caller, asked, facts, score, prices, bounds, services)
-    decision = decide(ask, score, services)
-    tab = Tab(request, caller, facts, ask, decision, prices, bounds, ladder, services)
-    rule = services.routing.policies.of(caller.policy).shadow
-    tab.heard = sampled(request, facts.prompt.text, rule)  # maybe another tier is asked later
+    question = understand(request, caller, services)
+    bounds = bound_costs(question, services)
+    ask = ask_for(question, bounds.worst_costs(question.asked.models), services.routing)
+    decision = decide(ask, question.score, services)
+    tab = Tab(question, bounds, ask, decision, services)
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
         if isinstance(answered.reply, Completion):
@@ -67,35 +60,31 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     return Reply(headers, None, Relay(tab, answered), tab)
 
 
-def score_difficulty(request: ChatRequest, caller: Caller, facts: Facts, services: Services) -> Score:
-    """How hard the question is; also for requests that name their model, so that the log can say what auto would do."""
+def understand(request: ChatRequest, caller: Caller, services: Services) -> Question:
+    """What is asked for, how large and how hard it is; also for requests that name their model, so that the log can say what
+    auto would do. Raises UnknownModel, ModelNotAllowed, TierNotAllowed or InvalidValue.
+    """
+    asked = resolve_model(request, caller, services.catalog)
+    facts = read_facts(request)
     scorer = services.scorers.for_request(caller.policy, request.request_id)
-    return scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
+    score = scorer.score_messages(request.messages, tools=facts.tools, json_schema=facts.json_schema)
+    prices, rules = services.prices.current(), services.routing.policies.in_force(caller.policy)
+    options = request.options
+    ladder = ladder_of(caller, request.end_user, options.tags, options.session_id, request.body)
+    conversation = conversation_in(request, facts, asked.models, prices, rules.policy)
+    return Question(request, caller, asked, facts, score, prices, rules.policy, rules.terms, ladder, conversation)
 
 
-def unpriced_hold(caller: Caller, services: Services) -> int | None:
-    """What the caller's policy holds for a call to a model without a price (pico-USD); None when it refuses."""
-    policy = services.routing.policies.of(caller.policy)
-    return int(policy.unpriced_hold_usd * PICO_PER_USD) if policy.unpriced == "hold" else None
-
-
-def bound_costs(
-    request: ChatRequest,
-    caller: Caller,
-    asked: Asked,
-    facts: Facts,
-    prices: Prices,
-    ladder: Ladder,
-    services: Services,
-) -> Bounds:
+def bound_costs(question: Question, services: Services) -> Bounds:
     """The most a call to each model can be charged: what a cost cap is checked with, and held unless less is agreed.
 
     At the dearest context tier the prompt can reach, and the dearest service tier unless the request names one. A model
     without a price now is left out, so that the decision rejects it, or is bounded by what the policy holds for it.
     """
-    body, share = request.body, caller.estimating.percentile
-    strict, worst, held, unpriced = ladder.bounded, {}, {}, unpriced_hold(caller, services)
-    for model in asked.models:
+    body, caller, facts, prices = question.request.body, question.caller, question.facts, question.prices
+    share, strict, unpriced = caller.estimating.percentile, question.ladder.bounded, unpriced_hold(question.policy)
+    worst, held = {}, {}
+    for model in question.asked.models:
         if prices.costs[model.index] is None and unpriced is None:
             continue
         dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
@@ -111,20 +100,9 @@ def bound_costs(
     return Bounds(worst, held)
 
 
-def conditions(
-    request: ChatRequest,
-    caller: Caller,
-    asked: Asked,
-    facts: Facts,
-    score: Score,
-    prices: Prices,
-    bounds: Bounds,
-    services: Services,
-) -> Ask:
-    """What the request, its key, its policy and the moment ask of a model."""
-    worst = bounds.worst
-    worst_costs = tuple(worst[model.index].amount if model.index in worst else 0 for model in asked.models)
-    return ask_for(request, caller, asked, facts, score, prices.costs, worst_costs, services.routing)
+def unpriced_hold(policy: Policy) -> int | None:
+    """What is held for a call to a model without a price (pico-USD); None when it is refused."""
+    return int(policy.unpriced_hold_usd * PICO_PER_USD) if policy.unpriced == "hold" else None
 
 
 def decide(ask: Ask, score: Score, services: Services) -> Decision:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from gateway.chat.request import ChatRequest
 from gateway.limits.estimate import TOKENS_PER_REQUEST, PromptSize, measure_prompt
-from gateway.routing.affinity import NO_CONVERSATION, Conversation, conversation_of
 
 BYTES_PER_TOKEN = 4
 LONGEST_TOKEN = 16
@@ -32,7 +31,6 @@ class Facts:
     output_tokens: int
     service_tier: str | None
     """The provider's service tier that the request asks for; the reply says which one it got."""
-    conversation: Conversation = NO_CONVERSATION
 
     @property
     def prompt_characters(self) -> int:
@@ -72,5 +70,4 @@ def read_facts(request: ChatRequest) -> Facts:
         input_most=prompt.text + media,
         output_tokens=max(body.get("max_completion_tokens") or 0, body.get("max_tokens") or 0),
         service_tier=service_tier if isinstance(service_tier, str) else None,
-        conversation=conversation_of(body, request.messages),
     )

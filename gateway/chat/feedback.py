@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
 from gateway.callers import Caller, RateLimit, scope_of
 from gateway.db.transaction import snapshot
-from gateway.errors import InvalidValue, Unavailable, UnknownRequest
+from gateway.errors import InvalidValue, LimitExceeded, Unavailable, UnknownRequest
 from gateway.labels.queries import Owner, find_owner, may_speak
 from gateway.limits.refusals import refusal
 from gateway.metering.queries import read_checkpoints
-from gateway.metering.segments import undelivered_about
+from gateway.metering.segments import records_about
 from gateway.request_ids import received_at_of
 from gateway.services import Services
 from gateway.store.base import Claim, Refused
@@ -32,6 +33,10 @@ PAUSES = (0.1, 0.2, 0.4, 0.8, 1.5)
 AWAY = "look-ups of feedback"
 AWAY_SECONDS = 1.0
 """After the database has not answered it is left alone for so long: threads that wait for it are few."""
+MOST_OF_A_KEY = 16
+"""Words of one key that may look for their request at a time in this process: each reads what the spool holds undelivered."""
+MOST_AT_ONCE = 64
+"""The same of all keys."""
 PER_MINUTE = 1200
 """What a key may give, unless its own requests per minute are fewer: feedback has a counter of its own beside theirs."""
 
@@ -83,34 +88,50 @@ async def limit_feedback(caller: Caller, services: Services) -> None:
 
 
 async def owner_of(request_id: str, caller: Caller, services: Services) -> tuple[Owner | None, Found]:
-    """Whose request it is, if it is the caller's; None when nobody can say now. Raises UnknownRequest.
-
-    For a request of somebody else as for one that does not exist, and after the same time.
+    """Whose request it is, if it is the caller's; None when nobody can say now. Raises UnknownRequest, for a request of
+    somebody else as for one that does not exist and after the same time, and LimitExceeded when too many look already.
     """
     received_at = received_at_of(request_id)
     if received_at is None:
         raise _unknown(request_id)
-    for pause in (*PAUSES, None):
-        if services.aside.paused(AWAY):
-            return None, "waiting"
-        try:
-            owner = await asyncio.to_thread(_in_sql, request_id, services)
-            if owner is not None and may_speak(caller.tenant, caller.project, owner):
-                if owner.outcome == "failed":
-                    raise InvalidValue(
-                        f"No model answered {request_id!r}, so there is nothing to judge.", param="request_id"
-                    )
-                return owner, "stored" if owner.model else "waiting"
-            on_its_way = None if owner is not None else await asyncio.to_thread(_in_spool, request_id, services)
-        except Unavailable:
-            services.aside.pause(AWAY, AWAY_SECONDS)
-            return None, "waiting"
-        if on_its_way is not None and may_speak(caller.tenant, caller.project, on_its_way):
-            return on_its_way, "waiting"
-        if pause is None or time.time() - received_at > YOUNG_SECONDS:
-            break
-        await asyncio.sleep(pause)
+    read: dict[str, int] = {}
+    with ExitStack() as room:
+        for number, pause in enumerate((*PAUSES, None)):
+            if services.aside.paused(AWAY):
+                return None, "waiting"
+            try:
+                owner = await asyncio.to_thread(_in_sql, request_id, services)
+                if owner is not None and may_speak(caller.tenant, caller.project, owner):
+                    if owner.outcome == "failed":
+                        raise InvalidValue(
+                            f"No model answered {request_id!r}, so there is nothing to judge.", param="request_id"
+                        )
+                    return owner, "stored" if owner.model else "waiting"
+                if number == 0:
+                    _take_room(room, caller, services)
+                on_its_way = None
+                if owner is None:
+                    on_its_way = await asyncio.to_thread(_in_spool, request_id, read, services)
+            except Unavailable:
+                services.aside.pause(AWAY, AWAY_SECONDS)
+                return None, "waiting"
+            if on_its_way is not None and may_speak(caller.tenant, caller.project, on_its_way):
+                return on_its_way, "waiting"
+            if pause is None or time.time() - received_at > YOUNG_SECONDS:
+                break
+            await asyncio.sleep(pause)
     raise _unknown(request_id)
+
+
+def _take_room(room: ExitStack, caller: Caller, services: Services) -> None:
+    """Count among those that look for a request which SQL does not know as theirs. Raises LimitExceeded when it is full."""
+    for topic, most in ((f"feedback {caller.key_id}", MOST_OF_A_KEY), ("feedback", MOST_AT_ONCE)):
+        if not room.enter_context(services.aside.one_of(topic, most)):
+            whose = f"of the key {caller.key_name!r} " if most == MOST_OF_A_KEY else ""
+            raise LimitExceeded(
+                f"{most} words {whose}wait for requests that are not known yet, which is the most. Send it again in a second.",
+                headers={"retry-after": "1"},
+            )
 
 
 def _in_sql(request_id: str, services: Services) -> Owner | None:
@@ -118,16 +139,21 @@ def _in_sql(request_id: str, services: Services) -> Owner | None:
         return find_owner(connection, request_id)
 
 
-def _in_spool(request_id: str, services: Services) -> Owner | None:
-    """From the hold or the end of a request that SQL does not have yet."""
-    with snapshot(services.look_ups) as connection:
-        delivered = read_checkpoints(connection)
+def _in_spool(request_id: str, read: dict[str, int], services: Services) -> Owner | None:
+    """From the end of a request that SQL does not have yet, or else from its hold; `read` is how far each segment has been
+    looked through, and moves on.
+    """
+    if not read:
+        with snapshot(services.look_ups) as connection:
+            read |= read_checkpoints(connection)
     found = None
-    for record in undelivered_about(services.settings.spool, delivered, request_id.encode()):
+    for record in records_about(services.settings.spool, read, request_id.encode()):
         if isinstance(record, Feedback | Shadow) or record.request_id != request_id:
             continue
-        model, outcome = (None, None) if isinstance(record, Hold) else (record.model, record.outcome)
-        found = Owner(record.tenant, record.project, model, outcome)
+        if isinstance(record, Hold):
+            found = Owner(record.tenant, record.project, None, None)
+        else:
+            return Owner(record.tenant, record.project, record.model, record.outcome)
     return found
 
 

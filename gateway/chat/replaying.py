@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
+from pathlib import Path
 from typing import Any, cast
 
 from gateway.billing.prices.book import PriceBook
@@ -38,14 +39,15 @@ NOT_REPLAYED = "budgets, failing or slow deployments, prompt caches and the shar
 class Wish:
     """What to replay, [since, until), and under what. `policy`, one itself or by name, takes the place of every request's own.
 
-    `sample` is how many requests to replay at most; without it a period that has more than MOST is refused.
+    `artifact` is a version, or a Path of a file, which only who runs commands on this machine may name. `sample` is how many
+    requests to replay at most; without it a period that has more than MOST is refused.
     """
 
     since: datetime
     until: datetime
     tenant: str | None = None
     policy: Policy | str | None = None
-    artifact: str | None = None
+    artifact: str | Path | None = None
     min_quality: float | None = None
     sample: int | None = None
 
@@ -191,7 +193,7 @@ def _under(wish: Wish) -> dict[str, Any]:
     named = wish.policy is None or isinstance(wish.policy, str)
     return {
         "policy": wish.policy if named else cast(Policy, wish.policy).model_dump(mode="json"),
-        "artifact": wish.artifact,
+        "artifact": str(wish.artifact) if wish.artifact is not None else None,
         "min_quality": wish.min_quality,
     }
 

@@ -40,5 +40,7 @@ class ChatRequest:
     """The same moment on the monotonic clock."""
     end_user: str | None = None
     """Whom the request says it is for."""
+    size: int = 0
+    """Bytes of the body as it came, images and all."""
     beside: bool = False
     """Asked by the gateway itself about another request, of which everything is remembered that may be."""

@@ -5,29 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.callers import Caller, Terms
-from gateway.chat.facts import Facts
-from gateway.chat.request import ChatRequest, Options
-from gateway.chat.resolve import Asked
+from gateway.chat.question import Question
+from gateway.chat.request import Options
 from gateway.config_policies import Policy
-from gateway.routing.ask import NOTHING_CACHED, Ask, Score
+from gateway.routing.ask import Ask
 from gateway.routing.conditions import tiers_left
 from gateway.routing.knowledge import Knowledge
-from gateway.types import UNPRICED_SHEET, PriceSheet
+from gateway.types import UNPRICED_SHEET
 
 
-def ask_for(
-    request: ChatRequest,
-    caller: Caller,
-    asked: Asked,
-    facts: Facts,
-    score: Score,
-    costs: tuple[PriceSheet | None, ...],
-    worst_costs: tuple[int, ...],
-    known: Knowledge,
-) -> Ask:
-    """The whole of one request's conditions."""
-    policy = known.policies.of(caller.policy)
-    terms = terms_for(request.options, caller, policy, known.policies.terms(caller.policy))
+def ask_for(question: Question, worst_costs: tuple[int, ...], known: Knowledge) -> Ask:
+    """What the request, its key, its policy and the moment ask of a model; `worst_costs` are those of the models asked for."""
+    request, caller, asked, facts = question.request, question.caller, question.asked, question.facts
+    score, costs, policy = question.score, question.prices.costs, question.policy
+    terms = terms_for(request.options, caller, policy, question.terms)
     wanted = terms.min_quality or 0.0
     live: dict[str, Any] = {}
     if asked.auto:
@@ -38,7 +29,6 @@ def ask_for(
             live["worth"] = known.promises.worth(score.artifact, policy.confidence, wanted, tiers)
         window = policy.premium_window_seconds
         live["premium_spent"] = known.shares.spent(caller.key_id, terms.max_premium_share, window)
-    conversation = facts.conversation
     return Ask(
         models=asked.models,
         prices=costs if policy.unpriced == "refuse" else tuple(cost or UNPRICED_SHEET for cost in costs),
@@ -65,7 +55,7 @@ def ask_for(
         sla=policy.sla,
         states=known.health.states(),
         now=known.health.now(),
-        cached=known.affinity.cached(caller.tenant, conversation) if policy.affinity else NOTHING_CACHED,
+        cached=known.affinity.cached(caller.tenant, question.conversation),
         abilities=known.abilities(score.artifact),
         **live,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
@@ -16,7 +17,6 @@ from gateway.rescoring import Shelf, rescored
 from gateway.routing.curve import points
 from gateway.routing.past.queries import count_requests, read_past
 from gateway.routing.promises import tier_prices
-from gateway.types import PriceSheet
 
 DAYS = 7
 SAMPLE = 20_000
@@ -30,14 +30,19 @@ LOWEST, HIGHEST = 1e5, 1e12
 def router_card(
     database: Database,
     catalog: Catalog,
-    costs: tuple[PriceSheet | None, ...],
     artifact: str | None,
     confidence: float,
     tenant: str | None = None,
 ) -> dict[str, Any]:
-    """Card, promises and curves, JSON-ready. Raises ConfigError for an artifact that cannot be used, NotFound for an unknown tenant, Unavailable."""
+    """Card, promises and curves at the prices of now, JSON-ready; `artifact` is a version, None the bundled one.
+
+    Takes about a second of a processor. Raises ConfigError for an artifact that cannot be used, NotFound for an unknown tenant,
+    Unavailable.
+    """
     router = Shelf(database).open(artifact)
-    prices = tier_prices(catalog.models, costs, catalog.tiers)
+    book = PriceBook(catalog, database)
+    book.renew()
+    prices = tier_prices(catalog.models, book.current().costs, catalog.tiers)
     table: Any = promise_maker(router)(router.version, prices, confidence) if prices else None
     worths = list(table.worths) if table is not None else np.geomspace(LOWEST, HIGHEST, STEPS).tolist()
     by_tier = {tier: (into, out) for tier, into, out in prices}

@@ -12,7 +12,7 @@ from gateway.reasoning.answers import Answer, answer_of, answer_of_stream
 from gateway.types import TIERS
 
 MOST_BYTES = 256 * 1024
-"""Of a prompt and of an answer; larger ones are not kept in memory for a sample."""
+"""Of a request as it came, images and all, and of an answer; larger ones are not kept in memory for a sample."""
 
 
 class Heard:
@@ -29,16 +29,20 @@ class Heard:
         if self._size <= MOST_BYTES:
             self._parts.append(events)
 
+    def fits(self, body: bytes | None) -> bool:
+        """Whether the answer was short enough to be kept."""
+        return (self._size if body is None else len(body)) <= MOST_BYTES
+
     def answer(self, body: bytes | None) -> Answer | None:
         """The answer: of the whole `body`, or of the stream that was heard. None when it was too long to be kept."""
-        if body is not None:
-            return answer_of(orjson.loads(body)) if len(body) <= MOST_BYTES else None
-        return answer_of_stream(b"".join(self._parts)) if self._size <= MOST_BYTES else None
+        if not self.fits(body):
+            return None
+        return answer_of(orjson.loads(body)) if body is not None else answer_of_stream(b"".join(self._parts))
 
 
-def sampled(request: ChatRequest, prompt_bytes: int, rule: ShadowSampling | None) -> Heard | None:
+def sampled(request: ChatRequest, rule: ShadowSampling | None) -> Heard | None:
     """Whether this request is a part of its policy's sample."""
-    if rule is None or request.beside or prompt_bytes > MOST_BYTES or kind_of(request.model) not in rule.only:
+    if rule is None or request.beside or request.size > MOST_BYTES or kind_of(request.model) not in rule.only:
         return None
     return Heard(rule) if place_of(request.request_id) < rule.share else None
 

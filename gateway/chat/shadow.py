@@ -1,14 +1,17 @@
 """Shadow requests: after an answer has left, another tier is asked the same, and the two are compared.
 
-They are requests of the operator's own key: held in its budget, metered and booked like any other, never charged to whoever
-asked. The client waits for none of it. What fails is noted; when the budget is spent, the sample pauses.
+They are requests of a key of the gateway itself: held in its budget, metered and booked like any other, and neither charged to
+whoever asked nor counted against what that one may take. The client waits for none of it. What fails is noted; when the budget
+is spent, the sample pauses.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +19,7 @@ import orjson
 
 from gateway.callers import Caller, Estimating, Terms
 from gateway.catalog_shadow import shadow_key_id
+from gateway.chat.beforehand import check_askable
 from gateway.chat.complete import Reply, complete_chat
 from gateway.chat.request import ChatRequest, Options
 from gateway.chat.sampling import other_tier
@@ -34,6 +38,7 @@ PAUSE_SECONDS = 60.0
 DAY = 86_400.0
 _OWN_FIELDS = ("stream", "stream_options", "n", "user", "safety_identifier", "metadata", "store", "service_tier")
 """What says how the client wants its answer, or who it is; the other tier is not told."""
+NOT_READ = Answer("")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,9 +48,9 @@ class Original:
     request: ChatRequest
     caller: Caller
     rule: ShadowSampling
-    answer: Answer
     model: str
     tier: str
+    answer: Answer = NOT_READ
 
 
 def follow(reply: Reply, services: Services) -> None:
@@ -54,18 +59,26 @@ def follow(reply: Reply, services: Services) -> None:
     heard, event = tab.heard, tab.event
     if heard is None or event is None or event.outcome != "completed" or event.model is None or event.tier is None:
         return
-    answer = heard.answer(reply.body)
     policy, tiers = tab.caller.policy, {model.tier for model in services.catalog.models}
     allowed = frozenset(tiers if tab.caller.tiers is None else tiers & tab.caller.tiers)
     tier = other_tier(event.tier, heard.rule, allowed)
-    if answer is None or tier is None:
-        _count(services, "too_large" if answer is None else "same_tier")
+    if not heard.fits(reply.body) or tier is None:
+        _count(services, "same_tier" if heard.fits(reply.body) else "too_large")
     elif services.aside.paused(f"shadow {policy}"):
         _count(services, "budget")
     else:
-        original = Original(tab.request, tab.caller, heard.rule, answer, event.model, event.tier)
-        if not services.aside.offer(partial(shadow, original, tier, services)):
+        original = Original(tab.request, tab.caller, heard.rule, event.model, event.tier)
+        if not services.aside.offer(
+            partial(read_and_shadow, original, partial(heard.answer, reply.body), tier, services)
+        ):
             _count(services, "busy")
+
+
+async def read_and_shadow(original: Original, read: Callable[[], Answer | None], tier: str, services: Services) -> None:
+    """The same once `read` has made an answer of its bytes, in a thread, as a long stream has many events."""
+    answer = await asyncio.to_thread(read)
+    if answer is not None:
+        await shadow(dataclasses.replace(original, answer=answer), tier, services)
 
 
 async def shadow(original: Original, tier: str, services: Services) -> None:
@@ -76,6 +89,10 @@ async def shadow(original: Original, tier: str, services: Services) -> None:
         return
     request = shadow_request(original.request, tier)
     try:
+        check_askable(request, payer, services)
+        if original.rule.judge is not None:  # with an answer like the one there is; the other one is not paid for yet
+            ours = text_of(original.answer)
+            check_askable(judge_request(original, ours, ours, services), payer, services)
         reply = await complete_chat(request, payer, services)
         asked = _Asked(request.request_id, reply)
         result = await compare(original, asked, payer, services)
@@ -87,14 +104,15 @@ async def shadow(original: Original, tier: str, services: Services) -> None:
         _count(services, "not_allowed")
     except PenstockError as error:
         _count(services, "failed")
-        logger.warning("a shadow request failed: %s", error.message)
+        # Without the message, in which an upstream may quote the prompt.
+        logger.warning("a shadow request failed: %s (%d)", error.code, error.http_status)
     else:
         _tell(result, services)
 
 
 def payer_for(original: Original, services: Services) -> Caller | None:
-    """The operator's key for these requests, limited to the models, tiers and places of the key that asked: no text goes where
-    its own key, its request or its policy rules it out. Without counters nothing is asked.
+    """The sample's own key, limited to the models, tiers and places of the key that asked: no text goes where its own key, its
+    request or its policy rules it out. Without counters nothing is asked.
 
     None when the policy has had no sample since the start.
     """
@@ -166,7 +184,7 @@ async def compare(original: Original, asked: _Asked, payer: Caller, services: Se
         prompt, ours, theirs = conversation(request.messages), text_of(original.answer), text_of(asked.answer)
         texts = Texts(shortened(prompt), shortened(ours), shortened(theirs), now + rule.keep_days * DAY)
     elif rule.compare == "exact":
-        verdict = exactly(original, asked.answer, group[0].tier)
+        verdict = await asyncio.to_thread(exactly, original, asked.answer, group[0].tier)
     else:
         try:
             verdict = await judged(original, asked, payer, services)
@@ -213,18 +231,25 @@ def exactly(original: Original, other: Answer, tier: Tier) -> Verdict:
 
 async def judged(original: Original, asked: _Asked, payer: Caller, services: Services) -> Verdict:
     """What the judge says of both orders; its calls are paid like the other tier's."""
-    question, ours, theirs = conversation(original.request.messages), text_of(original.answer), text_of(asked.answer)
+    ours, theirs, choices = text_of(original.answer), text_of(asked.answer), []
     if not (ours and theirs):
         return "incomparable"
-    judge, choices = original.rule.judge, []
-    assert judge is not None, "the configuration is refused without one"
-    openai = services.catalog.groups[judge][0].provider == "openai"  # whose newer models refuse the older name
     for first, second in ((ours, theirs), (theirs, ours)):
-        body = judge_body(question, first, second, "max_completion_tokens" if openai else "max_tokens")
-        reply = await complete_chat(shadow_request(original.request, judge, body), payer, services)
+        reply = await complete_chat(judge_request(original, first, second, services), payer, services)
         asked.attempts += reply.tab.attempts
         choices.append(choice_of(answer_of(_payload(reply)).text))
     return combined(*choices)
+
+
+def judge_request(original: Original, first: str, second: str, services: Services) -> ChatRequest:
+    """What the judge is asked, with the answers in this order."""
+    judge = original.rule.judge
+    assert judge is not None, "the configuration is refused without one"
+    # The newer models of OpenAI refuse the older name.
+    newer = any(model.provider == "openai" for model in services.catalog.groups.get(judge, ()))
+    limit = "max_completion_tokens" if newer else "max_tokens"
+    body = judge_body(conversation(original.request.messages), first, second, limit)
+    return shadow_request(original.request, judge, body)
 
 
 def text_of(answer: Answer) -> str:

@@ -7,23 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.billing.cost import price_usage, rate_usage
-from gateway.billing.prices.book import Prices
-from gateway.callers import Caller
 from gateway.catalog import BUNDLED, Model
-from gateway.chat.facts import Facts
 from gateway.chat.holding import Holding
 from gateway.chat.learn import learn_answer
-from gateway.chat.request import ChatRequest
+from gateway.chat.question import Question
 from gateway.chat.route import own_terms
-from gateway.chat.sampling import Heard
+from gateway.chat.sampling import sampled
 from gateway.errors import PenstockError, ProviderError, ProviderUnreachable
 from gateway.limits.estimate import Estimate, choices_of, limit_to_send
-from gateway.limits.ladder import Ladder
 from gateway.metering.normalise import estimate_usage, normalise
 from gateway.metering.usage.tier import served_tier
 from gateway.routed import RoutingRecord
@@ -45,48 +41,51 @@ class Bounds:
     worst: Mapping[int, Estimate]
     held: Mapping[int, Estimate]
 
+    def worst_costs(self, models: Iterable[Model]) -> tuple[int, ...]:
+        """Pico-USD per model; 0 for one without a bound, which the decision rejects."""
+        return tuple([self.worst[model.index].amount if model.index in self.worst else 0 for model in models])
+
 
 class Tab:
     """One request's account, open from the hold until `close`."""
 
     def __init__(
         self,
-        request: ChatRequest,
-        caller: Caller,
-        facts: Facts,
+        question: Question,
+        bounds: Bounds,
         ask: Ask,
         decision: Decision,
-        prices: Prices,
-        bounds: Bounds,
-        ladder: Ladder,
         services: Services,
     ) -> None:
-        self.request = request
-        self.caller = caller
-        self.facts = facts
+        request = self.request = question.request
+        caller = self.caller = question.caller
+        self.facts = question.facts
         self.decision = decision
+        self._question = question
         self._ask = ask
         self.attempts: list[Attempt] = []
         self.disconnected = False
-        self.heard: Heard | None = None
+        self.heard = sampled(request, question.policy.shadow)
         self.first_byte: float | None = None
         self.upstream_seconds = 0.0
-        self._prices = prices
+        self._prices = question.prices
         self._services = services
         self._bounds = bounds
-        self._bounded = ladder.bounded
+        self._bounded = question.ladder.bounded
         candidates = (*decision.candidates, *(decision.spare if self.may_be_cheaper else ()))
         self._patience = HOLD_SECONDS_BEYOND + sum(
             candidate.model.deadlines.total * (1 + candidate.model.retries.max) for candidate in candidates
         )
-        self._holding = Holding(ladder, caller, request.request_id, request.received_at, self._patience, services)
+        self._holding = Holding(
+            question.ladder, caller, request.request_id, request.received_at, self._patience, services
+        )
         self._event: UsageEvent | None = None
 
     @property
     def may_be_cheaper(self) -> bool:
         """Whether a cheaper model may answer than the one that the budget does not allow."""
         asked = self.request.model.partition(":")[0] == "auto"
-        return asked and self._services.routing.policies.of(self.caller.policy).when_over_budget == "cheaper"
+        return asked and self._question.policy.when_over_budget == "cheaper"
 
     async def hold(self, candidate: Candidate) -> None:
         """Set aside the most this call may cost on top of the calls before it; only what is not held yet is claimed.
@@ -187,7 +186,7 @@ class Tab:
         if status == "ok" and not usage.estimated:
             self._services.outputs.note(model.name, usage.output_total, choices_of(self.request.body))
         if status == "ok":
-            learn_answer(self.request, self.caller, self.facts, attempt, model, self.first_byte, self._services)
+            learn_answer(self._question, attempt, model, self.first_byte, self._services.routing)
         return attempt
 
     def blame(self, model: Model, error: ProviderError) -> None:
@@ -265,7 +264,7 @@ class Tab:
 
     def _remembered(self) -> RoutingRecord | None:
         """What making the decision again needs, as far as the policy lets it be kept."""
-        options, how = self.request.options, self._services.routing.policies.of(self.caller.policy).remember
+        options, how = self.request.options, self._question.policy.remember
         return remember(
             self._ask,
             self.decision,

@@ -23,11 +23,13 @@ def decide_by_policies(prompt: str, model: Router, config: Path | None, data_dir
     from gateway.billing.prices.book import PriceBook
     from gateway.callers import Caller
     from gateway.chat.facts import read_facts
+    from gateway.chat.question import Question
     from gateway.chat.resolve import resolve_model
     from gateway.chat.route import ask_for
     from gateway.commands.options import settings_with
     from gateway.commands.owners import open_owners
     from gateway.limits.estimate import worst_case
+    from gateway.limits.ladder import ladder_of
     from gateway.promising import abilities_of, promise_maker
     from gateway.routing.decide import decide_route
     from gateway.routing.knowledge import confidences, make_knowledge
@@ -40,20 +42,22 @@ def decide_by_policies(prompt: str, model: Router, config: Path | None, data_dir
             raise StartupError("the configuration has no models, so no policy has a choice. Add some under `models`")
         book = PriceBook(catalog, database)
         book.renew()
-        costs = book.current().costs
+        prices = book.current()
         make, abilities = promise_maker(model), abilities_of(catalog, model)
-        known = make_knowledge(catalog, database, lambda: costs, make, lambda _: abilities)
+        known = make_knowledge(catalog, database, lambda: prices.costs, make, lambda _: abilities)
         known.policies.renew()
         known.promises.prepare(score.artifact, confidences(known.policies))
     worst = tuple(
         worst_case(request.body, each, cost.dearest(facts.input_most), facts.prompt).amount if cost else 0
-        for each, cost in zip(catalog.models, costs, strict=True)
+        for each, cost in zip(catalog.models, prices.costs, strict=True)
     )
     decisions = {}
     for name in known.policies.all():
         caller = Caller("explain", "explain", "default", policy=name)
-        asked = resolve_model(request, caller, catalog)
-        decisions[name] = decide_route(ask_for(request, caller, asked, facts, score, costs, worst, known), score)
+        asked, rules = resolve_model(request, caller, catalog), known.policies.in_force(name)
+        ladder = ladder_of(caller, None, (), None, request.body)
+        question = Question(request, caller, asked, facts, score, prices, rules.policy, rules.terms, ladder)
+        decisions[name] = decide_route(ask_for(question, worst, known), score)
     return decisions
 
 

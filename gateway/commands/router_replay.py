@@ -57,7 +57,7 @@ def replay(
     given = settings_with(config=config, data_dir=data_dir)
     end = _utc(until) or datetime.now(UTC)
     start = _utc(since) or end - timedelta(days=DAYS)
-    wish = Wish(start, end, tenant, _policy(policy), artifact, min_quality, sample)
+    wish = Wish(start, end, tenant, _policy(policy), _artifact(artifact), min_quality, sample)
     # Of the gateway's own configuration, where there is one: another one is there for its models and prices.
     own = settings_with(data_dir=data_dir)
     with open_database(own if own.config is not None else given) as database:
@@ -82,6 +82,11 @@ def _policy(wanted: str | None) -> Policy | str | None:
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"the policy {wanted!r} cannot be read: {error}") from error
     return check_config({"policies": {"default": document}}, wanted).policies["default"]
+
+
+def _artifact(wanted: str | None) -> str | Path | None:
+    """A file where there is one of this name, else a version."""
+    return Path(wanted) if wanted is not None and Path(wanted).is_file() else wanted
 
 
 def _utc(moment: datetime | None) -> datetime | None:

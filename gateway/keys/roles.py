@@ -13,6 +13,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 Action = Literal[
     "usage.read",
     "requests.read",
+    "requests.replay",
     "models.read",
     "policies.read",
     "policies.change",
@@ -46,6 +47,7 @@ _ADMINS: frozenset[Role] = frozenset({"owner", "admin"})
 PERMISSIONS: dict[Action, frozenset[Role]] = {
     "usage.read": _EVERYBODY,
     "requests.read": _ADMINS | {"finance", "developer"},
+    "requests.replay": _ADMINS | {"developer"},
     "models.read": _EVERYBODY,
     "policies.read": _EVERYBODY,
     "policies.change": _ADMINS,
@@ -75,7 +77,8 @@ PERMISSIONS: dict[Action, frozenset[Role]] = {
 
 WHOLE: frozenset[Action] = frozenset({
     "models.read", "policies.read", "policies.change", "ledger.verify", "jobs.read", "events.read", "events.retry",
-    "reconciliation.read", "reconciliation.change", "exports.read", "exports.run", "artifacts.read", "artifacts.change",
+    "requests.replay", "reconciliation.read", "reconciliation.change", "exports.read", "exports.run", "artifacts.read",
+    "artifacts.change",
 })  # fmt: skip
 """What shows the whole installation, such as the providers' prices: members of one tenant may not do it."""
 

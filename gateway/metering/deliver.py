@@ -27,6 +27,7 @@ from gateway.garbage import keep_what_is_loaded
 from gateway.labels.queries import keep_feedback
 from gateway.labels.shadows.queries import keep_shadows
 from gateway.metering import queries
+from gateway.metering.dead import reason_of, without_texts
 from gateway.metering.folder import keep_for_one
 from gateway.metering.interrupted import interrupted_event
 from gateway.metering.publish import metered
@@ -146,8 +147,9 @@ class Deliverer:
                 for segment, line in batch.lines:
                     self._deliver(_Batch([(segment, line)], {segment.name: line.end}), done)
                 return
-            logger.error("a record cannot be delivered and becomes a dead letter: %s", error)
-            counts = self._write(batch, refused=f"{type(error).__name__}: {error}"[:1000])
+            reason = reason_of(error)
+            logger.error("a record cannot be delivered and becomes a dead letter: %s", reason)
+            counts = self._write(batch, refused=reason)
         self._delivered.update(batch.delivered)
         done.records += len(batch.lines)
         done.events += counts.events
@@ -191,7 +193,7 @@ class Deliverer:
                 keep_feedback(connection, feedback)
                 keep_shadows(connection, shadows)
             for segment, line, reason in corrupt:
-                queries.bury(connection, segment.name, line.position, line.text, reason, now)
+                queries.bury(connection, segment.name, line.position, without_texts(line.text), reason, now)
             queries.write_checkpoints(connection, batch.delivered, now)
         counts.dead_letters = len(corrupt)
         return counts

@@ -105,13 +105,14 @@ def undelivered_records(folder: Path, delivered: Mapping[str, int]) -> Iterator[
             offset = lines[-1].end
 
 
-def undelivered_about(folder: Path, delivered: Mapping[str, int], word: bytes) -> Iterator[Record]:
-    """The records behind the checkpoints whose line has this word; much quicker than reading all of them."""
+def records_about(folder: Path, read: dict[str, int], word: bytes) -> Iterator[Record]:
+    """The records whose line has this word, behind how far each segment has been `read`, which moves on with them: who comes
+    again with the same `read` sees only what is new. Much quicker than reading all of them.
+    """
     for segment in list_segments(folder):
-        offset = delivered.get(segment.name, 0)
-        while lines := read_lines(segment.path, offset, 10_000)[0]:
+        while lines := read_lines(segment.path, read.get(segment.name, 0), 10_000)[0]:
             for line in lines:
+                read[segment.name] = line.end
                 if word in line.text:
                     with suppress(CorruptRecord):
                         yield decode(line.text)
-            offset = lines[-1].end

@@ -24,6 +24,8 @@ from gateway.types import Hold, UsageEvent
 from gateway.verdicts import Feedback, Shadow
 
 SEGMENT_BYTES = 32 * 1024 * 1024
+SEGMENT_SECONDS = 3600.0
+"""A segment that has something in it is not written to for longer, so that what was delivered leaves the disk soon after."""
 SYNC_SECONDS = 0.05
 logger = logging.getLogger(__name__)
 
@@ -31,15 +33,17 @@ logger = logging.getLogger(__name__)
 class Spool:
     """Appends records to this process's own segments. Open it with `Spool.open`; close it to release the lock."""
 
-    def __init__(self, folder: Path, writer: str, lock: int, segment_bytes: int) -> None:
+    def __init__(self, folder: Path, writer: str, lock: int, segment_bytes: int, segment_seconds: float) -> None:
         self.writer = writer
         self._folder = folder
         self._lock_file = lock
         self._segment_bytes = segment_bytes
+        self._segment_seconds = segment_seconds
         self._guard = threading.Lock()
         self._number = 0
         self._file = -1
         self._size = 0
+        self._began = 0.0
         self._dirty = False
         self._broken: str | None = None
         self._backlog: list[bytes] = []
@@ -51,7 +55,9 @@ class Spool:
         self._syncer.start()
 
     @classmethod
-    def open(cls, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> Spool:
+    def open(
+        cls, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, segment_seconds: float = SEGMENT_SECONDS
+    ) -> Spool:
         """Create the folder if needed and a writer of its own. Raises StartupError when that is not possible."""
         writer = f"{time.time_ns() // 1000:017d}-{os.getpid()}-{secrets.token_hex(4)}"
         lock = -1
@@ -62,7 +68,7 @@ class Spool:
             lock = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
             unnamed.rename(folder / f"{writer}.lock")
-            return cls(folder, writer, lock, segment_bytes)
+            return cls(folder, writer, lock, segment_bytes, segment_seconds)
         except OSError as error:
             if lock >= 0:
                 os.close(lock)
@@ -172,8 +178,21 @@ class Spool:
             os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         )  # so that the new name is flushed, too
         self._file, self._size, self._number = file, 0, self._number + 1
+        self._began = time.monotonic()
+
+    def _end_old_segment(self) -> None:
+        with self._guard:
+            if self._broken is not None or not self._size:
+                return
+            try:
+                self._start_segment()
+            except OSError as error:  # the old one goes on for as long again
+                self._began = time.monotonic()
+                logger.warning("cannot start a new segment of the spool: %s", error.strerror)
 
     def _sync_until_stopped(self) -> None:
         while not self._stop.wait(SYNC_SECONDS):
+            if self._size and time.monotonic() - self._began > self._segment_seconds:
+                self._end_old_segment()
             if self._dirty or self._finished or self._broken is not None:
                 self.sync()

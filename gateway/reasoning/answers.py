@@ -2,6 +2,8 @@ r"""The final answer of a reply, in a form that can be compared: number, option 
 
 What is looked for, the first that is found: tool calls; JSON, bare or in a fence; `\boxed{...}`; `#### ...`; "answer: ..." or
 "answer is ..."; a text that is short altogether; a number in the last line. Longer free text has no final answer.
+
+Texts come from models, so everything here takes time in proportion to their length: lines are walked through, not matched.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ Kind = Literal["calls", "json", "number", "letter", "text"]
 
 SHORT_WORDS = 6
 """A text of at most so many words is its own final answer."""
-MAX_TEXT = 200_000
+MAX_TEXT = 65_536
 """Characters that are looked through; of a longer text, the last ones."""
+LONGEST_PIECE = 60
+"""Characters that are brought into normal form at once: that sorts marks upon one letter, in the square of their number."""
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)\n\s*```", re.DOTALL)
+_PIECE = re.compile(rf"\S{{1,{LONGEST_PIECE}}}|\s{{1,{LONGEST_PIECE}}}")
 _BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
 _HASHES = re.compile(r"^#### *(.+)$", re.MULTILINE)
 _SAID = re.compile(r"\banswer\b(?:\s+is)?\s*:?\**\s*:?\s*([^\n]{1,200})", re.IGNORECASE)
@@ -106,9 +110,8 @@ def final_answer(answer: Answer) -> Final | None:
     if answer.calls:
         calls = sorted(f"{name} {_canonical(arguments) or arguments.strip()}" for name, arguments in answer.calls)
         return Final("calls", "\n".join(calls))
-    text = unicodedata.normalize("NFKC", answer.text[-MAX_TEXT:]).strip()
-    fenced = _FENCE.findall(text)
-    for candidate in (text, *reversed(fenced)):
+    text = normal_form(answer.text[-MAX_TEXT:]).strip()
+    for candidate in (text, *reversed(fenced_in(text))):
         if candidate[:1] in ("{", "[") and (value := _canonical(candidate)) is not None:
             return Final("json", value)
     for pattern in (_BOXED, _HASHES, _SAID):
@@ -118,6 +121,32 @@ def final_answer(answer: Answer) -> Final | None:
         return final
     numbers = _NUMBER.findall(text.splitlines()[-1]) if text else []
     return Final("number", value) if numbers and (value := _number(numbers[-1])) is not None else None
+
+
+def fenced_in(text: str) -> list[str]:
+    """What stands between lines of three backticks, the first of which may say `json`. Fences of other languages are left
+    out, as is one that nobody closed.
+    """
+    found: list[str] = []
+    inside: list[str] | None = None
+    wanted = False
+    for line in text.split("\n"):
+        mark = line.strip()
+        if inside is None:
+            if mark.startswith("```") and "`" not in mark[3:]:
+                inside, wanted = [], mark[3:].strip().lower() in ("", "json")
+        elif mark != "```":
+            inside.append(line)
+        else:
+            if wanted:
+                found.append("\n".join(inside).strip())
+            inside = None
+    return found
+
+
+def normal_form(text: str) -> str:
+    """NFKC, word by word."""
+    return text if text.isascii() else _PIECE.sub(lambda piece: unicodedata.normalize("NFKC", piece[0]), text)
 
 
 def _short(text: str) -> Final | None:

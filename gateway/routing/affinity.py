@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from gateway.routing.ask import NOTHING_CACHED
 
 KEPT_SECONDS = 300.0
@@ -68,8 +70,10 @@ class Affinity:
 
 
 def conversation_of(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Conversation:
-    """The chain of one request. Linear in the number of messages, not in their length."""
-    mark = hash(_mark(body.get("tools"), 0))
+    """The chain of one request. Linear in the number of messages and their parts, not in the length of texts; tools are hashed
+    whole, as JSON.
+    """
+    mark = hash(_tools(body.get("tools")))
     characters = 0
     marks, tokens = [], []
     for message in messages:
@@ -79,6 +83,13 @@ def conversation_of(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any
         marks.append(mark)
         tokens.append(characters // CHARACTERS_PER_TOKEN)
     return Conversation(tuple(marks), tuple(tokens))
+
+
+def _tools(tools: Any) -> bytes | None:
+    try:
+        return orjson.dumps(tools) if tools else None
+    except orjson.JSONEncodeError:  # nested too deeply to be written, which no tool is
+        return None
 
 
 def _mark(value: Any, depth: int) -> object:

@@ -3,8 +3,8 @@ so a gateway that starts knows nothing and finds out.
 
 Errors and times are averages that forget: what happened a half-life ago counts half, whether or not it is asked again. A
 deployment whose last calls failed, or most of its recent ones, is *failing*. It is put behind the others, and one request after
-PROBE_SECONDS, doubled for each probe that fails, tries it again: the first answer makes it a candidate like the others. One that
-is too slow for a policy is tried again in the same way, with longer pauses, and measured anew. A single deployment is never
+PROBE_SECONDS, doubled for each probe that fails, tries it again: the first answer makes it a candidate like the others. In the
+same way, with longer pauses, one that is too slow for a policy is tried again and measured anew. A single deployment is never
 left out, whatever it does.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -16,6 +17,7 @@ from tests.backends import PostgresServer, RedisServer
 from tests.running import ADMIN_KEY, KEY, Gateway, Upstream, gateway, model, upstream
 
 Client = Callable[..., openai.OpenAI]
+_numbers = itertools.count()
 
 TOKENS = {"input": 1000, "output": 300, "reasoning": 100, "cached": 400}
 # 600 uncached x 1 + 400 cached x 0.1 + 200 visible x 2 + 100 reasoning x 4 USD per million
@@ -50,9 +52,10 @@ def chat_gateway(
     environment: dict[str, str] = {}
     if request.param == "postgresql and redis":
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        server.execute("CREATE DATABASE chat")
+        name = f"chat_{next(_numbers)}"  # made again when tests are shared out so that another kind comes in between
+        server.execute(f"CREATE DATABASE {name}")
         store: RedisServer = request.getfixturevalue("redis_server")
-        environment = {"DATABASE_URL": server.url("chat"), "REDIS_URL": store.url}
+        environment = {"DATABASE_URL": server.url(name), "REDIS_URL": store.url}
         migrated = connect(environment["DATABASE_URL"])
         migrate(migrated)
         migrated.close()
@@ -113,8 +116,9 @@ def admin_gateway(
     environment = {}
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("postgres_server")
-        server.execute("CREATE DATABASE admin")
-        environment["DATABASE_URL"] = server.url("admin")
+        name = f"admin_{next(_numbers)}"  # made again when tests are shared out so that another kind comes in between
+        server.execute(f"CREATE DATABASE {name}")
+        environment["DATABASE_URL"] = server.url(name)
         database = connect(environment["DATABASE_URL"])
         migrate(database)
         database.close()

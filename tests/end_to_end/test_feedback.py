@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from gateway.chat.feedback import MOST_OF_A_KEY
 from gateway.request_ids import new_request_id
 from tests.backends import PostgresServer
 from tests.running import KEY, Gateway, gateway, model, upstream
@@ -120,6 +121,31 @@ def test_nobody_learns_of_requests_of_others(tmp_path: Path, configuration: dict
         # At most two minutes have a part in these, of five words each.
         assert set(refused) == {404, 429}
         assert refused.count(429) >= 10, "feedback is limited like requests are"
+
+
+def test_a_key_has_only_so_many_words_that_look_for_their_request(
+    tmp_path: Path, configuration: dict[str, Any]
+) -> None:
+    with gateway(tmp_path, configuration) as running:
+        known = ask(running)
+        running.event(known)
+
+        def guess(_: int) -> httpx.Response:
+            return give(running, {"request_id": new_request_id(time.time()), "score": 0})
+
+        with ThreadPoolExecutor(2 * MOST_OF_A_KEY) as threads:
+            waiting = [threads.submit(guess, number) for number in range(2 * MOST_OF_A_KEY)]
+            time.sleep(1)
+            assert give(running, {"request_id": known, "score": 1}).status_code == 200, (
+                "what is known has nothing to wait for"
+            )
+            replies = [each.result() for each in waiting]
+        statuses = [reply.status_code for reply in replies]
+        assert (statuses.count(404), statuses.count(429)) == (MOST_OF_A_KEY, MOST_OF_A_KEY)
+        refused = next(reply for reply in replies if reply.status_code == 429)
+        assert refused.headers["retry-after"] == "1"
+        assert f"{MOST_OF_A_KEY} words of the key 'all' wait" in refused.json()["error"]["message"]
+        assert guess(0).status_code == 404, "who is done makes room"
 
 
 BAD: list[tuple[Any, int, str, str]] = [

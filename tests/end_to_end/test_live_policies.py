@@ -63,6 +63,7 @@ def running(upstreams: tuple[Upstream, Upstream], tmp_path_factory: pytest.TempP
             "default": {"min_quality": 0.5},
             "cheap": {"min_quality": 0},
             "hasty": {"objective": "latency", "min_quality": 0},
+            "housed": {"local_only": True},
         },
     }
     with gateway(tmp_path_factory.mktemp("policies"), config) as started:
@@ -132,17 +133,35 @@ def test_the_command_line_sees_and_changes_the_same_policies(running: Gateway, a
         "default": "shaky",
         "cheap": "shaky",
         "hasty": "shaky",
+        "housed": "large",
     }
 
 
 def test_a_role_decides_who_may_change_policies(admin: Member) -> None:
     viewer, of_tenant = member(admin, "viewer"), member(admin, "admin", "eu")
-    assert {each["name"] for each in viewer.get("policies")} == {"default", "cheap", "hasty"}
+    assert {each["name"] for each in viewer.get("policies")} == {"default", "cheap", "hasty", "housed"}
     assert "These roles may: owner, admin." in viewer.refused(403, "PUT", "policies/default", {"min_quality": 0.1})
     assert "whole installation" in of_tenant.refused(403, "PUT", "policies/default", {"min_quality": 0.1})
     assert "no policy 'x'" in admin.refused(404, "PUT", "policies/x", {"min_quality": 0.1})
     assert "got 7" in admin.refused(400, "PUT", "policies/default", {"min_quality": 7})
     assert "Nothing of the policy" in admin.refused(404, "DELETE", "policies/default")
+
+
+def test_a_confidence_that_nothing_can_be_promised_with_is_refused_and_says_what_to_give(admin: Member) -> None:
+    for wrong in ("0.5", "1", "nan", "0.9999999999999999"):
+        assert "give more than 0.5 and at most 0.9999" in admin.refused(400, "GET", f"router?confidence={wrong}")
+    assert "at most 0.9999" in admin.refused(400, "PUT", "policies/default", {"confidence": 0.5})
+    assert admin.get("router", confidence=0.9999)["promises"]
+
+
+def test_a_place_of_the_configuration_cannot_be_widened_and_one_key_can_be_taken_back(admin: Member) -> None:
+    refused = admin.refused(400, "PUT", "policies/housed", {"local_only": False})
+    assert "local_only: it is true in penstock.yaml" in refused
+    admin.ask("PUT", "policies/housed", {"min_quality": 0.5})
+    assert admin.ask("PUT", "policies/housed", {"objective": "quality"}).json()["policy"]["min_quality"] == 0.5
+    assert admin.ask("PUT", "policies/housed", {"min_quality": None}).status_code == 200
+    housed = admin.get("policies/housed")
+    assert (housed["set"], housed["left_out"]) == ({"objective": "quality"}, {})
 
 
 def test_a_failing_candidate_is_put_behind_and_comes_back_after_a_probe(running: Gateway) -> None:
@@ -178,7 +197,7 @@ def test_latency_is_measured_and_the_faster_one_answers(running: Gateway, admin:
     admin.ask("PUT", "policies/hasty", {"objective": "cost", "sla": {"first_token_seconds": 0.3}})
     until(lambda: "its first token takes" in ask(running, hasty).headers["x-penstock-decision"])
     assert answered_by(ask(running, hasty)) == "swift"
-    admin.ask("PUT", "policies/hasty", {"objective": "cost"})
+    admin.ask("PUT", "policies/hasty", {"sla": None})
     until(lambda: answered_by(ask(running, hasty)) == "sluggish")
 
 

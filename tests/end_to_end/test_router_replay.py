@@ -177,6 +177,20 @@ def test_the_card_shows_promises_and_both_curves(running: Gateway, sent: list[tu
     assert card["curve"]["traffic"]["prompts"] == 213
 
 
+def test_the_card_is_kept_for_a_minute_and_never_of_a_file(running: Gateway, sent: list[tuple[str, str]]) -> None:
+    first, again, other = running.admin("router"), running.admin("router"), running.admin("router?confidence=0.9")
+    assert first == again, "the period it is about is the same to the microsecond"
+    assert other["confidence"] == 0.9
+    for name in ("penstock.yaml", "README.md", running.config.name):
+        headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+        shown = httpx.get(f"{running.url}/admin/api/router?artifact={name}", headers=headers, timeout=60)
+        replayed = httpx.post(
+            f"{running.url}/admin/api/router/replay", json={"artifact": name}, headers=headers, timeout=60
+        )
+        assert [shown.status_code, replayed.status_code] == [400, 400]
+        assert all("there is no artifact" in each.json()["error"]["message"] for each in (shown, replayed))
+
+
 def test_what_replay_predicts_of_a_lower_floor_is_what_happens(running: Gateway, sent: list[tuple[str, str]]) -> None:
     predicted = running.json("router", "replay", "--min-quality", "0.6")
     assert 0 < predicted["moved"]["requests"] < 213

@@ -103,6 +103,33 @@ def test_a_key_is_sampled_only_within_what_it_may_use(tmp_path: Path) -> None:
             assert running.admin("shadow?status=all")["pairs"] == []
 
 
+def test_nothing_is_paid_where_the_judge_may_not_be_asked(tmp_path: Path) -> None:
+    with upstream({**AGREE, "judge": {"reply": "A"}}) as up:
+        config = configuration(up.url, up.url, compare="judge", judge="judge", tier="premium")
+        auto, inside = "sk-auto-0123456789", "sk-in-0123456789"
+        config["models"] = [{**entry, "local": entry["name"] != "judge"} for entry in config["models"]]
+        config["keys"] += [
+            {"key": auto, "name": "auto", "tenant": "acme", "models": ["auto"]},
+            {"key": inside, "name": "in", "tenant": "acme", "routing": {"local_only": True}},
+        ]
+        with gateway(tmp_path, config) as running:
+            for key in (auto, inside, auto):
+                ask(running, key=key)
+            wait_for(running, "not_allowed", 3)
+            assert {name: tally["calls"] for name, tally in up.calls()["models"].items()} == {"small": 3}
+            assert {row["tenant"] for row in running.json("usage", "--group-by", "tenant")["rows"]} <= {"acme"}
+
+
+def test_an_image_is_not_kept_for_a_sample(tmp_path: Path) -> None:
+    with upstream(AGREE) as up, gateway(tmp_path, configuration(up.url)) as running:
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 300_000}}
+        question = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
+        ask(running, messages=question)
+        ask(running)
+        wait_for(running, "agreed", 1)
+        assert up.calls()["models"]["large"]["calls"] == 1
+
+
 def test_requests_with_tools_are_compared_by_their_calls(tmp_path: Path) -> None:
     call = {"name": "pay", "arguments": '{"amount": 5}'}
     scripts = {"small": {"tool_call": call}, "large": {"tool_call": {**call, "arguments": '{ "amount":5 }'}}}
@@ -200,3 +227,5 @@ def test_a_slow_or_broken_other_tier_is_never_felt_by_clients(tmp_path: Path) ->
         assert running.event(request_id)["outcome"] == "completed"
         assert running.admin("shadow?status=all")["pairs"] == []
         assert KEY not in running.log
+        assert "a shadow request failed: provider_failed (502)" in running.log
+        assert "scripted failure" not in running.log, "what an upstream says may quote the prompt"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import psycopg
 import pytest
 import redis
@@ -91,3 +92,25 @@ def test_what_must_stay_in_the_house_is_not_sent_outside(tmp_path: Path) -> None
             ask(running)
             assert outcomes(running) == {"agreed": 1, "not_allowed": 2}, "sampling is ended while the gateway runs"
             assert KEY not in running.log
+
+
+def test_a_sample_uses_up_nothing_of_the_tenant_that_asked(tmp_path: Path) -> None:
+    with upstream(SAME) as up:
+        config = configuration(up.url)
+        del config["policies"]["default"]["shadow"]["bill_to"]
+        config["tenants"] = [{"name": "default", "limits": {"requests_per_minute": 600, "requests_per_day": 8}}]
+        config["keys"] = [{"key": KEY, "name": "app", "tenant": "default"}]
+        with gateway(tmp_path, config) as running:
+            for done in range(1, 9):
+                ask(running)
+                wait_for(running, "agreed", done)
+            with pytest.raises(openai.RateLimitError):
+                ask(running)
+            rows = running.json("usage", "--group-by", "tenant")["rows"]
+            assert {row["tenant"]: row["requests"] for row in rows} == {"default": 9, "penstock-shadow": 8}, (
+                "one was refused"
+            )
+            assert {pair["cost_pico"] for pair in pairs(running, 8)} == {LARGE_CHARGE}
+            (key,) = running.admin("keys?tenant=penstock-shadow")
+            assert (key["name"], key["budgets"][0]["limit_usd"]) == ("shadow default", "100")
+            assert running.json("ledger", "verify")["ok"]

@@ -78,3 +78,20 @@ async def test_a_topic_is_paused_for_a_while_and_others_are_not() -> None:
     assert (aside.paused("shadow a"), aside.paused("shadow b")) == (True, False)
     aside.pause("shadow a", -1)
     assert not aside.paused("shadow a")
+
+
+def test_at_most_so_many_take_part_in_a_topic_at_a_time() -> None:
+    aside = Aside()
+    with aside.one_of("key a", 2) as first, aside.one_of("key a", 2) as second, aside.one_of("key a", 2) as third:
+        assert (first, second, third) == (True, True, False)
+        with aside.one_of("key b", 1) as other:
+            assert other
+
+    def leave_by_an_error() -> None:
+        with aside.one_of("key a", 1) as taken:
+            assert taken
+            raise ValueError("no")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            leave_by_an_error()

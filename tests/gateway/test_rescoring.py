@@ -61,7 +61,7 @@ def test_what_the_artifact_itself_scored_stays_to_the_last_bit(database: Databas
 
 
 def test_another_artifact_scores_by_features_and_counts_what_has_none(database: Database, tmp_path: Path) -> None:
-    router = Shelf(database).open(str(other(tmp_path)))
+    router = Shelf(database).open(other(tmp_path))
     kept, scores, left_out = rescored(past(), router)
     assert kept.ids == past().ids[:3]
     assert left_out == {"features_not_kept": 1, "features_of_another_release": 1}
@@ -89,7 +89,10 @@ def test_an_artifact_that_is_not_there_is_refused_with_the_ones_that_are(databas
     assert shelf.of("no such version") is None
     with pytest.raises(ConfigError, match=r"no artifact 'kernel-0' .*artifacts list"):
         shelf.open("kernel-0")
+    for file in (str(other(tmp_path)), "pyproject.toml", "../../x"):
+        with pytest.raises(ConfigError, match="there is no artifact"):
+            shelf.open(file)  # a text is a version, whatever lies in the working directory
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes(b"not an artifact")
     with pytest.raises(ConfigError, match="cannot be used"):
-        shelf.open(str(damaged))
+        shelf.open(damaged)

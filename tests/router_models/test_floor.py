@@ -14,11 +14,11 @@ from router_models.errors import TrainingDataError
 from router_models.floor import (
     FLOORS,
     CalibrationSample,
+    Promise,
     TierPrice,
     choose,
     expected_costs,
     promise_table,
-    promise_worth,
 )
 from router_models.tiers import TIERS, Tier
 
@@ -39,6 +39,13 @@ def traffic(rng: np.random.Generator, count: int, blur: float = 0.7, slope: floa
     quality = 1.0 / (1.0 + np.exp(-(guess[:, None] + LEVELS)))
     tokens = np.exp(5.0 - 0.5 * ease)[:, None] * np.array([1.0, 1.1, 1.3])
     return CalibrationSample(quality, tokens, np.full(count, 200.0), right.astype(float))
+
+
+def promise_worth(
+    sample: CalibrationSample, prices: dict[Tier, TierPrice], floor: float, confidence: float = 0.95
+) -> Promise:
+    """The lowest worth that keeps one floor."""
+    return promise_table(sample, prices, (floor,), confidence).promises[0]
 
 
 def mean_kept(sample: CalibrationSample, worth: float, tiers: tuple[Tier, ...] = TIERS) -> tuple[float, float]:

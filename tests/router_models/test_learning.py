@@ -8,6 +8,7 @@ import pytest
 from router_models import Router, ability_from_benchmarks, learn_ability
 from router_models.abilities import map_ability
 from router_models.errors import TrainingDataError
+from router_models.floor import CalibrationSample, TierPrice, promise_table
 from router_models.local import learn_local, local_points
 from router_models.threshold import promise_floor
 
@@ -123,6 +124,24 @@ def test_nothing_is_promised_when_the_weak_model_never_helps() -> None:
     promise = promise_floor(rng.random(300), np.zeros(300), np.ones(300))
     assert not promise.possible or promise.share_up >= 0.95
     assert promise.kept_low >= 0.95
+
+
+def test_two_tiers_chosen_by_rank_are_promised_what_the_same_choices_by_worth_are() -> None:
+    """One test for both: where worth times quality orders prompts as the rank does, they end at the same prompts."""
+    rank, weak, strong = made_up_traffic(np.random.default_rng(3), 2000)
+    by_rank = promise_floor(rank, weak, strong, floor=0.9)
+    columns = (
+        np.stack((0.1 * np.ones(2000), np.zeros(2000), 0.1 + 0.5 * rank), axis=1),
+        np.ones((2000, 3)),
+        np.ones(2000),
+    )
+    sample = CalibrationSample(*columns, np.stack((weak, np.full(2000, np.nan), strong), axis=1))
+    by_worth = promise_table(
+        sample, {"economy": TierPrice(0, 0), "premium": TierPrice(0, 0, flat=1.0)}, (0.9,)
+    ).promises[0]
+    assert by_rank.share_up == pytest.approx(by_worth.share["premium"], abs=0.025), "in steps of 2 % and of 1 %"
+    assert by_rank.kept_low >= 0.9
+    assert by_worth.kept_low >= 0.9
 
 
 def test_promises_without_enough_labels_or_sense_are_refused() -> None:

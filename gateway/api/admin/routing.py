@@ -12,16 +12,16 @@ from pydantic import Field
 from gateway.api.admin.access import TenantName, may, services_of, tenant_for
 from gateway.api.admin.shapes import Body
 from gateway.catalog import Catalog, build_catalog
-from gateway.chat.apart import replay_apart
+from gateway.chat.apart import Cards, replay_apart
 from gateway.chat.replaying import Wish
-from gateway.chat.router_card import router_card
 from gateway.config import check_config
 from gateway.config_policies import Confidence, Policy, Share
 from gateway.errors import ConfigError, InvalidValue
 from gateway.keys.roles import Actor
 
 routes = APIRouter()
-Reader = Annotated[Actor, may("policies.read")]
+Reader = Annotated[Actor, may("artifacts.read")]
+Replayer = Annotated[Actor, may("requests.replay")]
 DAYS = 7
 SAMPLE, MOST_SAMPLE = 20_000, 200_000
 LONGEST = timedelta(days=366)
@@ -50,19 +50,18 @@ async def router(
     confidence: Annotated[Confidence, Query()] = 0.95,
     tenant: TenantName = None,
 ) -> dict[str, Any]:
-    """The artifact's card, what it promises by floor, and quality against cost on its sample and on last week's requests."""
-    services = services_of(request)
-    costs = services.prices.current().costs
+    """The artifact's card, what it promises by floor, and quality against cost on its sample and on last week's requests.
+
+    It is made in a process of its own and kept for a minute.
+    """
     try:
-        return await run_in_threadpool(
-            router_card, services.database, services.catalog, costs, artifact, confidence, tenant_for(actor, tenant)
-        )
-    except ConfigError as error:
-        raise InvalidValue(f"{error}", param="artifact") from None
+        return await _cards(request).card(artifact, confidence, tenant_for(actor, tenant))
+    except InvalidValue as error:
+        raise InvalidValue(error.message, param=error.param or "artifact") from None
 
 
 @routes.post("/router/replay")
-async def replay(request: Request, actor: Reader, body: NewReplay) -> dict[str, Any]:
+async def replay(request: Request, actor: Replayer, body: NewReplay) -> dict[str, Any]:
     """Decide past requests again under another policy, artifact, floor, or models and prices. Changes nothing."""
     services = services_of(request)
     until = _utc(body.until) or datetime.now(UTC)
@@ -86,6 +85,15 @@ async def replay(request: Request, actor: Reader, body: NewReplay) -> dict[str, 
         raise InvalidValue(f"{error}") from None
     url = services.settings.database(services.catalog.database)
     return await run_in_threadpool(replay_apart, url, catalog, wish)
+
+
+def _cards(request: Request) -> Cards:
+    """Those of this process, from its first use on."""
+    state, services = request.app.state, services_of(request)
+    if getattr(state, "cards", None) is None:
+        state.cards = Cards(services.settings.database(services.catalog.database), services.catalog)
+    cards: Cards = state.cards
+    return cards
 
 
 def _policy(wanted: str | dict[str, Any] | None) -> Policy | str | None:

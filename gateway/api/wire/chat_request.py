@@ -63,6 +63,7 @@ def parse_chat_request(
         end_user=options.user or _end_user(body),
         received_at=received_at,
         started=started,
+        size=len(raw),
     )
 
 

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gateway.catalog import Catalog
+from gateway.catalog_shadow import check_shadow
 from gateway.config_policies import Policy
 from gateway.config_section import Section
 from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
-from gateway.errors import InvalidValue, NotFound
+from gateway.errors import ConfigError, InvalidValue, NotFound
 from gateway.mistakes import foremost, given, unknown_key, words
 from gateway.routing.policies.queries import (
     Override,
@@ -55,12 +56,14 @@ def set_policy(
         given = {key: value for key, value in settings.items() if value is not None or key not in resettable}
         stored = {key: value for key, value in old.items() if key not in settings}
         stored |= merged(configured, given).model_dump(mode="json", include=set(given))
+        policy = fitted(configured, stored).policy
+        check_sample(policy, catalog)
         if stored or before is not None:
             end_override(connection, name, now)
             write_audit(connection, actor, now, Change("policies.set", name, before=old or None, after=stored or None))
         if stored:
             insert_override(connection, Override(name, stored, now, actor))
-    return fitted(configured, stored).policy
+    return policy
 
 
 def reset_policy(database: Database, catalog: Catalog, name: str, *, actor: str, now: float) -> Policy:
@@ -90,7 +93,7 @@ def merged(configured: Policy, settings: Mapping[str, Any]) -> Policy:
     if policy.shadow is not None and _paid(policy) != _paid(configured):
         raise InvalidValue(
             "shadow.budget_usd, .period and .bill_to make a key when the gateway starts: set them in penstock.yaml; the budget "
-            "in force is then set like that of any key. The other keys of `shadow` can be set here; `share: 0` samples nothing.",
+            "in force is then set like that of any key. Other keys of `shadow` can be set here; `share: 0` samples nothing.",
             param="shadow",
         )
     if configured.local_only and not policy.local_only:
@@ -129,6 +132,17 @@ def fitted(configured: Policy, settings: Mapping[str, Any]) -> Fitted:
         places["regions"] = tuple([region for region in configured.regions or () if region in set_here])
         left_out["regions"] += f" In force: {', '.join(places['regions']) or 'no region'}."
     return Fitted(merged(configured, kept).model_copy(update=places), left_out)
+
+
+def check_sample(policy: Policy, catalog: Catalog) -> None:
+    """Raises InvalidValue when shadow sampling names a judge or a tier that the configuration does not have."""
+    if policy.shadow is None:
+        return
+    try:
+        tiers = {name: group[0].tier for name, group in catalog.groups.items()}
+        check_shadow(policy.shadow, catalog.tenants, tiers, "shadow")
+    except ConfigError as error:
+        raise InvalidValue(str(error), param="shadow") from None
 
 
 _STRICTER = "Places can only be made stricter while the gateway runs; change penstock.yaml to allow more."

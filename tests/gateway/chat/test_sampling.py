@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from gateway.api.wire.chat_request import parse_chat_request
+from gateway.callers import Allowance
 from gateway.chat.request import ChatRequest, Options
 from gateway.chat.sampling import MOST_BYTES, Heard, kind_of, other_tier, place_of, sampled
 from gateway.chat.shadow import shadow_request
@@ -42,10 +45,10 @@ def request(name: str = "auto", **changes: Any) -> ChatRequest:
 
 def test_about_the_share_is_sampled_and_always_the_same_requests() -> None:
     requests = [request() for _ in range(4000)]
-    chosen = [each for each in requests if sampled(each, 10, rule(share=0.1)) is not None]
+    chosen = [each for each in requests if sampled(each, rule(share=0.1)) is not None]
     assert 300 < len(chosen) < 500
     assert chosen == [each for each in requests if place_of(each.request_id) < 0.1]
-    more = {each.request_id for each in requests if sampled(each, 10, rule(share=0.2)) is not None}
+    more = {each.request_id for each in requests if sampled(each, rule(share=0.2)) is not None}
     assert {each.request_id for each in chosen} <= more, "a larger share has the smaller one in it"
 
 
@@ -55,14 +58,14 @@ def test_about_the_share_is_sampled_and_always_the_same_requests() -> None:
 def test_only_the_kinds_that_the_rule_names_are_sampled(name: str, kind: str) -> None:
     assert kind_of(name) == kind
     for only in ("auto", "tier", "model"):
-        assert (sampled(request(name), 10, rule(share=1, only=(only,))) is not None) == (only == kind)
+        assert (sampled(request(name), rule(share=1, only=(only,))) is not None) == (only == kind)
 
 
 def test_nothing_is_sampled_without_a_rule_nor_a_sample_itself_nor_what_is_too_large() -> None:
-    assert sampled(request(), 10, None) is None
-    assert sampled(request(beside=True), 10, rule(share=1)) is None
-    assert sampled(request(), MOST_BYTES + 1, rule(share=1)) is None
-    assert sampled(request(), MOST_BYTES, rule(share=1)) is not None
+    assert sampled(request(), None) is None
+    assert sampled(request(beside=True), rule(share=1)) is None
+    assert sampled(request(size=MOST_BYTES + 1), rule(share=1)) is None
+    assert sampled(request(size=MOST_BYTES), rule(share=1)) is not None
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,18 @@ def test_the_other_tier_is_not_told_who_asked_and_is_bound_to_the_same_places() 
     assert (options.session_id, options.tags, options.min_quality) == (None, ("shadow",), None)
     assert (options.local_only, options.regions) == (True, frozenset({"eu"}))
     assert original.body["stream"], "the client's request is left alone"
+
+
+def test_the_size_of_a_request_is_that_of_its_body_and_not_of_its_text() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * MOST_BYTES}}
+    body = {
+        "model": "auto",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}],
+    }
+    raw = json.dumps(body).encode()
+    made = parse_chat_request(raw, {}, request_id=new_request_id(time.time()), received_at=0.0, started=0.0)
+    assert made.size == len(raw)
+    assert sampled(made, rule(share=1)) is None
 
 
 def test_an_answer_that_is_too_long_is_not_kept() -> None:
@@ -121,7 +136,7 @@ def test_request_ids_say_when_they_were_made() -> None:
         ({"compare": "judge"}, "`judge` names the model"),
         ({"judge": "large"}, "`judge` names the model"),
         ({"compare": "judge", "judge": "gpt"}, "judge: model 'gpt' is not configured. Known: large, small"),
-        ({"bill_to": "nobody"}, "bill_to: tenant 'nobody' is not declared. Known: default"),
+        ({"bill_to": "nobody"}, "bill_to: tenant 'nobody' is not declared. Known: default."),
         ({"only": []}, "shadow.only"),
         ({"shares": 1}, "did you mean 'share'"),
     ],
@@ -137,12 +152,24 @@ def test_each_policy_that_samples_has_a_key_that_nobody_can_use() -> None:
     policies = {"default": {"shadow": {"share": 0.1, "budget_usd": 5, "period": "week"}}, "other": {}}
     built = catalog(model("small"), model("large", "premium"), policies=policies)
     (key,) = built.keys
-    assert (key.name, key.tenant, key.hash) == ("shadow default", "default", key.id)
+    assert (key.name, key.tenant, key.hash) == ("shadow default", "penstock-shadow", key.id)
     (budget,) = key.allowance.budgets
     assert (budget.scope, budget.limit, budget.period, budget.hard) == (f"key:{key.id}", 5 * 10**12, "week", True)
     with pytest.raises(ConfigError, match="reserved for shadow requests"):
         catalog(
             model("small"),
             policies=policies,
-            keys=[{"key": "sk-0123456789", "name": "shadow default", "tenant": "default"}],
+            tenants=[{"name": "penstock-shadow"}],
+            keys=[{"key": "sk-0123456789", "name": "shadow default", "tenant": "penstock-shadow"}],
         )
+
+
+def test_the_payer_is_a_tenant_without_limits_that_is_there_only_for_samples() -> None:
+    assert "penstock-shadow" not in catalog(model("small")).tenants
+    policies: dict[str, Any] = {"default": {"shadow": {"share": 0.1, "budget_usd": 5}}}
+    tenants = [{"name": "default", "limits": {"requests_per_minute": 1}}, {"name": "house"}]
+    built = catalog(model("small"), model("large", "premium"), policies=policies, tenants=tenants)
+    payer = built.tenants["penstock-shadow"]
+    assert (payer.allowance, payer.markup_percent) == (Allowance(), Decimal(0))
+    policies = {"default": {"shadow": {"share": 0.1, "budget_usd": 5, "bill_to": "house"}}}
+    assert "penstock-shadow" not in catalog(model("small"), policies=policies, tenants=tenants).tenants

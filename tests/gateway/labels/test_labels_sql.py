@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from gateway.billing.retention.queries import clear_explanations, delete_labels
 from gateway.catalog import Catalog
@@ -22,6 +23,7 @@ from gateway.jobs.labels import WAIT_SECONDS, tend_labels
 from gateway.jobs.runner import Context
 from gateway.labels.queries import find_owner, labelled_traffic
 from gateway.labels.shadows.desk import judge, list_pairs
+from gateway.metering.dead import reason_of, without_texts
 from gateway.metering.deliver import Deliverer
 from gateway.metering.records import decode, encode
 from gateway.metering.spool import Spool
@@ -231,3 +233,60 @@ def test_labels_go_with_the_requests_of_their_month_and_comments_with_the_explan
     assert {row.request_id for row in rows(database, quality_labels)} == {new.request_id}
     assert {row.request_id for row in rows(database, shadow_answers)} == {new.request_id}
     assert rows(database, dead_letters) == []
+
+
+SECRET = "the patient is Kowalski"
+
+
+def test_dead_letters_hold_no_texts(tmp_path: Path, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    prompted, plain, far = request(), request(), 2**63
+    assert prompted.routing is not None
+    routing = dataclasses.replace(prompted.routing, prompt=SECRET)
+    dear = dataclasses.replace(prompted, hold=far, routing=routing)
+    texts = Texts(SECRET, SECRET, SECRET, NOW + 60)
+    pair = compared(plain, compare="human", status="waiting", verdict=None, labels=(), texts=texts, input_tokens=far)
+    word = said(plain, comment=SECRET, given_at=1e15)
+    damaged = [encode(each).replace(b"Kowalski", b"kowalski") for each in (pair, word)]
+    damaged.append(b"X" + damaged[0][1:])
+    spool = Spool.open(tmp_path)
+    for record in (dear, plain):
+        spool.settle(record)
+    spool.say(pair)
+    spool.say(word)
+    spool.close()
+    (segment,) = tmp_path.glob("*.spool")
+    with segment.open("ab") as file:
+        file.write(b"".join(damaged))
+    deliverer = Deliverer(tmp_path, database)
+    done = deliverer.deliver_once()
+    deliverer.close()
+    letters = rows(database, dead_letters)
+    assert (done.events, len(letters)) == (1, 6)
+    for letter in letters:
+        assert b"kowalski" not in letter.line.lower(), letter.line
+        assert "Kowalski" not in letter.reason
+    assert "Kowalski" not in caplog.text
+    again = {type(record): record for letter in letters[:3] for record in [decode(letter.line)]}
+    assert again[Shadow] == dataclasses.replace(pair, texts=None, status="expired")
+    assert again[Feedback] == dataclasses.replace(word, comment=None)
+    assert letters[3].line.startswith(damaged[0][:11])
+    assert b"may hold texts" in letters[3].line
+
+
+def test_a_line_without_texts_is_kept_byte_for_byte() -> None:
+    finished = request()
+    whole = [encode(record) for record in (finished, hold_of(finished), said(finished), compared(finished))]
+    for line in (*whole, *(each.replace(b"acme", b"evil") for each in whole[:2]), b"nothing\n"):
+        assert without_texts(line) == line
+
+
+def test_why_a_database_refused_something_is_said_without_the_row() -> None:
+    class Diagnosis:
+        message_primary = "new row violates a check"
+
+    class Origin(Exception):
+        diag = Diagnosis()
+
+    refused = IntegrityError("INSERT", {}, Origin(f"new row violates a check DETAIL: Failing row contains ({SECRET})"))
+    assert reason_of(refused) == "IntegrityError: new row violates a check"
+    assert reason_of(ValueError("too large")) == "ValueError: too large"

@@ -7,13 +7,15 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from gateway.errors import StartupError, Unavailable
-from gateway.metering.segments import list_segments, read_lines, undelivered_records, writer_lives
-from gateway.metering.spool import Spool
+from gateway.metering.records import encode as spool_line
+from gateway.metering.segments import list_segments, read_lines, records_about, undelivered_records, writer_lives
+from gateway.metering.spool import SYNC_SECONDS, Spool
 from gateway.types import Hold
 from tests.usage import event, hold_of
 
@@ -129,3 +131,42 @@ def test_closing_twice_is_harmless(tmp_path: Path) -> None:
     spool.close()
     spool.close()
     assert os.listdir(tmp_path)
+
+
+def test_a_segment_with_something_in_it_is_ended_after_a_while_and_an_empty_one_is_not(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, segment_seconds=0.0)
+    first, second = event(), event()
+    deadline = time.monotonic() + 20
+    for number, finished in enumerate((first, second), 1):
+        spool.settle(finished)
+        while len(segments := list_segments(tmp_path)) <= number:
+            assert time.monotonic() < deadline, segments
+            time.sleep(0.01)
+    time.sleep(4 * SYNC_SECONDS)
+    assert [segment.sealed for segment in list_segments(tmp_path)] == [True, True, False]
+    assert list(undelivered_records(tmp_path, {})) == [first, second]
+    spool.close()
+
+
+def test_who_looks_again_for_a_word_reads_only_what_is_new(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path, segment_bytes=2_000)
+    wanted = event(request_id="req_wanted")
+    read: dict[str, int] = {}
+
+    def look() -> list[str]:
+        return [record.request_id for record in records_about(tmp_path, read, b"req_wanted")]
+
+    for _ in range(5):
+        spool.settle(event())
+    assert look() == []
+    sizes = {segment.name: segment.path.stat().st_size for segment in list_segments(tmp_path)}
+    assert (read, len(sizes) > 1) == (sizes, True)
+    for segment in list_segments(tmp_path):  # whoever read this part again would find it
+        content = segment.path.read_bytes()
+        segment.path.write_bytes(spool_line(wanted) + content[len(spool_line(wanted)) :])
+    assert look() == []
+    spool.hold(hold_of(wanted))
+    spool.settle(wanted)
+    assert look() == ["req_wanted", "req_wanted"]
+    assert look() == []
+    spool.close()

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 import pytest
 
-from gateway.reasoning.answers import Answer, answer_of, answer_of_stream, final_answer, same_answer
+from gateway.reasoning.answers import (
+    Answer,
+    answer_of,
+    answer_of_stream,
+    fenced_in,
+    final_answer,
+    normal_form,
+    same_answer,
+)
 
 SAME = [
     ("42", "The answer is 42."),
@@ -96,13 +105,58 @@ def test_a_reply_without_text_is_an_empty_answer(payload: dict[str, Any]) -> Non
     assert answer_of(payload) == Answer("")
 
 
-def test_long_and_hostile_texts_end_soon() -> None:
-    for text in (
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ('```json\n{"a": 1}\n```', ['{"a": 1}']),
+        ("So:\n  ```\n\n[1,\n2]\n\n  ```\nand\n``` JSON\n3\n```", ["[1,\n2]", "3"]),
+        ("```python\n{}\n```\n```json\n[]\n```", ["[]"]),
+        ("```json\n{}", []),
+        ("```x```\n```\n4\n```", ["4"]),
+        ("", []),
+    ],
+)
+def test_what_a_fence_holds_is_found_line_by_line(text: str, inside: list[str]) -> None:
+    assert fenced_in(text) == inside
+
+
+LINE = "x y z a b c d e f g"
+"""Words enough not to be a short text."""
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "text",
+    [
         "{" * 100_000,
         r"\boxed{" * 20_000,
+        r"\boxed{" + r"{a}" * 50_000,
         "1," * 100_000,
+        "1" * 200_000,
         "answer " * 50_000,
+        "answer" + "\n" * 200_000 + LINE,
+        "answer is" + " \n:" * 50_000 + LINE,
+        "####" + " " * 200_000 + LINE,
         "```json\n" * 30_000,
+        "```\n" * 30_000,
+        "```\n" + "\n" * 200_000 + LINE,
+        "```python\n" + "    \n" * 50_000 + LINE,
+        "```json\n" + "  " * 100_000 + "\n" + LINE,
+        ("```\n" + "\n" * 100) * 2_000 + LINE,
         "(" * 100_000,
-    ):
-        final_answer(Answer(text))
+        "*" * 200_000,
+        "a" + "\u0301\u0323" * 100_000,
+        ("a" + "\u0301\u0323" * 20 + " ") * 5_000,
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_long_and_hostile_texts_end_soon(text: str) -> None:
+    """Milliseconds; what is quadratic or worse in such a text takes minutes, and stops everything else meanwhile."""
+    assert same_answer(Answer(text), Answer("42")) in (None, False)
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufb01ne", "e\u0301t\u00e9 \uff21", "\u00a042\u2003", "\u1100\u1161\u11a8", "9\u00b2"]
+)
+def test_texts_are_brought_into_normal_form_as_a_whole_would_be(text: str) -> None:
+    assert normal_form(text) == unicodedata.normalize("NFKC", text)

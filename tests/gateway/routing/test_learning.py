@@ -243,3 +243,10 @@ def test_a_spent_share_fades_with_the_window_and_keys_are_bounded(clock: Clock) 
     assert not shares.spent("one", 0.1, 60.0), "it was forgotten"
     clock.now += 600
     assert not shares.spent("three", 0.1, 60.0)
+
+
+def test_tools_nested_too_deeply_to_be_written_do_no_harm() -> None:
+    tools: list[Any] = []
+    for _ in range(1000):
+        tools = [tools]
+    assert len(conversation_of({"tools": tools}, turns("hello ")).marks) == 1

@@ -89,6 +89,25 @@ def test_what_cannot_be_is_refused_with_the_key_and_changes_nothing(database: Da
     assert audit_page(database).entries == ()
 
 
+def test_a_sample_with_a_judge_or_tier_that_does_not_exist_is_refused(database: Database) -> None:
+    rule = {"share": 0.1, "budget_usd": "5"}
+    sampling = catalog(model("m"), model("large", "premium"), policies={"default": {"shadow": rule}})
+
+    def put(**settings: Any) -> Any:
+        return set_policy(database, sampling, "default", {"shadow": {**rule, **settings}}, actor="test", now=1.0)
+
+    with pytest.raises(InvalidValue, match=r"shadow\.judge: model 'no-such-model' is not configured\. Known: large, m"):
+        put(compare="judge", judge="no-such-model")
+    with pytest.raises(InvalidValue, match=r"no model is configured in the tier 'deep'\. There is: economy, premium"):
+        put(tier="deep")
+    with snapshot(database) as connection:
+        assert read_overrides(connection) == []
+    assert put(compare="judge", judge="large").shadow.judge == "large"
+    assert put(share=0).shadow.share == 0, "which samples nothing"
+    again = set_policy(database, sampling, "default", {"shadow": None}, actor="test", now=2.0)
+    assert again.shadow == sampling.policies["default"].shadow
+
+
 def test_every_change_is_in_the_audit_log_and_ended_rows_stay(database: Database) -> None:
     change(database, "default", min_quality=0.7)
     change(database, "default", at=200.0, min_quality=0.9)
