@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.results_file import machine_facts, write
 from gateway.config_routing import Rollback
-from gateway.routing.judge import COMPARISONS
+from gateway.routing.compare import COMPARISONS
 from gateway.routing.sequential import Seen, bounded, paired
 
 SHARES = (0.1, 0.5)

@@ -12,7 +12,7 @@ from gateway.routing.ask import Ability, PromiseTable
 from gateway.routing.promises import Make, NotLoaded, TierPrices
 from router_models.abilities import ability_from_benchmarks
 from router_models.bounds import WANTED_LABELS
-from router_models.errors import TrainingDataError
+from router_models.errors import ArtifactError, TrainingDataError
 from router_models.floor import PromiseTable as Table
 from router_models.floor import TierPrice, promise_table
 from router_models.router import Router
@@ -29,8 +29,15 @@ def abilities_of(catalog: Catalog, router: Router) -> Mapping[int, Ability]:
     return {model.index: _ability(model, router) for model in catalog.models if model.quality is not None}
 
 
-def ability_problems(catalog: Catalog, router: Router) -> list[str]:
-    """What the artifact does not know of the models' `quality`, one line for each model that is wrong."""
+def ability_problems(catalog: Catalog) -> list[str]:
+    """What the bundled artifact does not know of the models' `quality`, one line for each model that is wrong.
+
+    Raises ConfigError for an artifact that cannot be used.
+    """
+    try:
+        router = Router.load()
+    except ArtifactError as error:
+        raise ConfigError(f"the bundled artifact cannot be used: {error}") from error
     problems = []
     for model in catalog.models:
         try:

@@ -279,7 +279,7 @@ def _moments(reached: Doubles, best: Doubles) -> list[float]:
 def kept_share(
     labels: Doubles, choice: NDArray[np.int8], floor: float, confidence: float, traffic: int | None
 ) -> tuple[float, float]:
-    """Which share of the best tier (last column of `labels` (N, T)) a choice (N,) keeps, and its lower bound."""
+    """The share of the best tier's quality (last column of `labels`, N x T) that a choice (N,) keeps, and its lower bound."""
     best = labels[:, -1]
     base = float(best.mean()) if best.size else 0.0
     if base <= 0.0 or np.all(choice == labels.shape[1] - 1):

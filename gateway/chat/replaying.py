@@ -55,8 +55,8 @@ class Wish:
 def run_replay(database: Database, catalog: Catalog, wish: Wish) -> dict[str, Any]:
     """What replaying a period says, JSON-ready. `catalog` may be another one than the gateway's: other models or prices.
 
-    Raises InvalidValue for an impossible wish or a period that is too large, NotFound when there is nothing to replay, ConfigError for an artifact that cannot be used,
-    Unavailable when the database does not answer.
+    Raises InvalidValue for an impossible wish or a period that is too large, NotFound when there is nothing to replay,
+    ConfigError for an artifact that cannot be used, Unavailable when the database does not answer.
     """
     if not catalog.models:
         raise InvalidValue("The configuration to replay under has no models, so nobody could answer.", param="config")

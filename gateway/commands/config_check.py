@@ -69,13 +69,8 @@ def _unknown_to_the_router(file: Path, catalog: Catalog) -> list[str]:
     if not any(model.quality is not None for model in catalog.models):
         return []
     from gateway.promising import ability_problems
-    from router_models.errors import ArtifactError
-    from router_models.router import Router
 
-    try:
-        return [f"{file}: {problem}" for problem in ability_problems(catalog, Router.load())]
-    except ArtifactError as error:
-        raise ConfigError(f"the router's trained artifact cannot be used: {error}") from None
+    return [f"{file}: {problem}" for problem in ability_problems(catalog)]
 
 
 def _unset(file: Path, name: str) -> str:

@@ -70,12 +70,13 @@ def utc_moment(moment: datetime | None) -> datetime | None:
 
 
 def _answer(labelled: Labelled, length: int | None) -> LabelledAnswer:
+    from router_models.batch import LASTING
     from router_models.labelled import KeptRequest, LabelledAnswer
 
     record = labelled.record
     kept = None
     if record.features is not None:
-        odd = bool({"no_text", "images"} & set(record.unfamiliar.split(",")))
+        odd = bool(set(LASTING) & set(record.unfamiliar.split(",")))
         kept = KeptRequest(bytes(record.features), str(record.fingerprint), odd, float(record.input_tokens))
     return LabelledAnswer(
         prompt=record.prompt,

@@ -108,8 +108,8 @@ def _print(result: dict[str, Any]) -> None:
     for name, count in requests["model_not_configured"].items():
         click.echo(f"  not replayed: {count} (asked for {name!r}, which is not configured)")
     click.echo(
-        f"cost      {_usd(cost['as_routed'])} USD as routed, {_usd(cost['replayed'])} USD replayed, both expected at the prices "
-        f"of the replay (booked: {_usd(cost['booked'])} USD)"
+        f"cost      {_usd(cost['as_routed'])} USD as routed, {_usd(cost['replayed'])} USD replayed, "
+        f"both expected at the prices of the replay (booked: {_usd(cost['booked'])} USD)"
     )
     if quality["requests"]:
         sides = (quality["as_routed"], quality["replayed"], quality["kept"])

@@ -20,6 +20,7 @@ from gateway.errors import ConfigError, StartupError
 
 if TYPE_CHECKING:
     from router_models.labelled import LabelledAnswer
+    from router_models.tiers import Tier
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -84,6 +85,13 @@ def train(
 @click.option(
     "--seed", default=0, show_default=True, metavar="N", help="Draws what is fitted on and what tests promises."
 )
+@click.option(
+    "--tier",
+    "tiers",
+    multiple=True,
+    type=click.Choice(("economy", "standard", "premium")),
+    help="A tier that promises are made for; may be repeated. [default: all three]",
+)
 @json_option
 def calibrate(
     artifact: Path | None,
@@ -96,11 +104,12 @@ def calibrate(
     data_dir: Path | None,
     out: Path,
     seed: int,
+    tiers: tuple[Tier, ...],
     as_json: bool,
 ) -> None:
     """Write an artifact whose curves and calibration sample are those of labels of one's own.
 
-    50 labelled prompts correct the level of the predictions; 100 that are labelled in two tiers or more also give promises of
+    50 labelled prompts correct the level of the predictions; 100 that are labelled in every tier also give promises of
     one's own.
     """
     if labels is None and not from_log:
@@ -109,10 +118,11 @@ def calibrate(
         from router_models.labelled import gather
         from router_models.recalibrate import recalibrate
         from router_models.router import Router
+        from router_models.tiers import TIERS
 
         start = Router.load(artifact)
         answers = _answers(labels, from_log, policy, since, until, config, data_dir)
-        made = recalibrate(start.artifact, gather(start, answers), seed)
+        made = recalibrate(start.artifact, gather(start, answers), seed, tiers or TIERS)
         version = made.save(out)
     if as_json:
         print_json({"artifact": version, "file": str(out), **made.report})

@@ -1,6 +1,6 @@
 """Judges every challenger against its champion, and every new champion against the one before it; acts on what is proved.
 
-The decision is `routing/judge`'s, made again from all that SQL knows at each run. An assignment that somebody has changed
+The decision is `routing/compare`'s, made again from all that SQL knows at each run. An assignment that somebody has changed
 meanwhile is left alone.
 """
 
@@ -15,8 +15,8 @@ from gateway.jobs.router.tell import tell_change, tell_state
 from gateway.jobs.runner import Context
 from gateway.routing.artifacts.change import promote, roll_back
 from gateway.routing.artifacts.queries import BUNDLED, Assignment, assignment_rows
+from gateway.routing.compare import Evidence, Judgement, judge
 from gateway.routing.evidence.queries import grades_of, requests_of
-from gateway.routing.judge import Evidence, Judgement, judge
 from gateway.scorers import bundled_version
 
 ACTOR = "job challengers"

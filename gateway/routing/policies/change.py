@@ -57,7 +57,8 @@ def set_policy(
         stored = {key: value for key, value in old.items() if key not in settings}
         stored |= merged(configured, given).model_dump(mode="json", include=set(given))
         policy = fitted(configured, stored).policy
-        check_sample(policy, catalog)
+        if "shadow" in given:
+            check_sample(policy, catalog)
         if stored or before is not None:
             end_override(connection, name, now)
             write_audit(connection, actor, now, Change("policies.set", name, before=old or None, after=stored or None))

@@ -18,7 +18,7 @@ from gateway.jobs.alerts.listing import list_alerts
 from gateway.jobs.outbox.send import send_outbox
 from gateway.jobs.router.challengers import judge_artifacts
 from gateway.jobs.runner import Context
-from gateway.routing.artifacts.change import assign
+from gateway.routing.artifacts.change import Room, assign
 from gateway.routing.artifacts.queries import BUNDLED, Assignment, assignment_rows, change_rows
 from gateway.scorers import bundled_version
 from gateway.settings import read_settings
@@ -78,7 +78,7 @@ def given(
     database: Database, champion: str, challenger: str | None = None, share: float = 0.1, at: float = START
 ) -> None:
     with transaction(database) as connection:
-        assign(connection, "default", champion, challenger, share, "tester", at, "a test", 9)
+        assign(connection, "default", champion, challenger, share, "tester", at, "a test", Room(9, ["default"]))
 
 
 def assigned(database: Database) -> Assignment:
@@ -147,6 +147,32 @@ def test_a_challenger_that_is_as_good_stays_however_often_it_is_looked_at(
     assert said is not None
     assert said.startswith("default: not decided: difference of quality")
     assert list_alerts(context.database)["alerts"] == []
+
+
+def test_feedback_takes_nothing_back_unless_the_operator_says_so(
+    context: Context, clock: Clock, versions: tuple[str, str]
+) -> None:
+    """Whoever has a key of the policy could otherwise have its artifact taken back for every tenant."""
+    old, new = versions
+    given(context.database, old, new, 0.2)
+    zeros = split(1, REQUESTS, START, answers(old, 0.8), answers(new, 0.0), 0.2, EVERY)
+    written(context.database, zeros, "feedback")
+    clock.now = START + HOURS * HOUR
+    assert "0 labels against 0" in str(judge_artifacts(context))
+    assert assigned(context.database).challenger == new
+    judge_artifacts(with_rules(context, sources=["feedback"]))
+    assert assigned(context.database).challenger is None
+
+
+def test_a_policy_that_left_the_configuration_is_not_judged(
+    context: Context, clock: Clock, versions: tuple[str, str]
+) -> None:
+    old, new = versions
+    given(context.database, old, new, 0.2)
+    written(context.database, split(1, REQUESTS, START, answers(old, 0.8), answers(new, 0.0), 0.2, EVERY))
+    clock.now = START + HOURS * HOUR
+    assert judge_artifacts(replace(context, catalog=replace(context.catalog, policies={}))) is None
+    assert assigned(context.database).challenger == new
 
 
 def test_a_challenger_whose_requests_fail_goes_without_any_label(
@@ -255,5 +281,5 @@ def test_what_an_artifact_had_no_say_in_does_not_count(
     feedback = split(10, 1500, START, answers(old, 0.9), answers(new, 0.1), 0.3, EVERY)
     written(context.database, feedback, "feedback")
     assert "0 labels against 0" in str(judge_artifacts(with_rules(context, sources=("judge",))))
-    judge_artifacts(context)
+    judge_artifacts(with_rules(context, sources=("feedback",)))
     assert assigned(context.database).challenger is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -30,38 +29,12 @@ from gateway.routing.artifacts.queries import StoredArtifact, artifact_rows, ass
 from gateway.scorers import bundled_version
 from gateway.settings import read_settings
 from gateway.verdicts import Label
-from router_models import kept
-from router_models.features import extract
-from router_models.request import RequestText
 from router_models.router import Router
-from router_models.tiers import TIERS
 from tests.builders import catalog, model
 from tests.routed_traffic import Request, variant, written
+from tests.scored_prompts import DAY, START, TIER, Truth, as_predicted, labelled, much_worse, never
 
-START = 1_790_000_000.0
-DAY = 86_400.0
 ROOM = Room(4, ["default"])
-TIER = ("economy", "standard", "premium")
-TASKS = (
-    "Add",
-    "Explain",
-    "Translate into French",
-    "Prove",
-    "Summarise",
-    "Write a function for",
-    "Name the capital of",
-    "Integrate",
-)
-THINGS = (
-    "seven and nine",
-    "photosynthesis",
-    "the sum of odd numbers",
-    "a sorted list",
-    "Peru",
-    "x squared",
-    "a letter to a bank",
-)
-Truth = Callable[[float], float]
 
 
 class Clock:
@@ -100,47 +73,6 @@ def priced(context: Context, min_quality: float) -> Context:
         model(f"{tier}-model", tier, price={"input": into, "output": out}) for tier, (into, out) in prices.items()
     ]
     return replace(context, catalog=catalog(*models, policies={"default": {"min_quality": min_quality}}))
-
-
-def labelled(
-    router: Router, truth: Truth, count: int = 900, seed: int = 0, start: float = START - 10 * DAY
-) -> list[Request]:
-    """Requests that an artifact scored, with labels that are good as often as `truth` makes of its probability."""
-    drawn, made = random.Random(seed), []
-    for number in range(count):
-        words = [drawn.choice(THINGS) for _ in range(drawn.randrange(1, 12))]
-        prompt = f"{drawn.choice(TASKS)} {', then '.join(words)} ({drawn.randrange(1000)})"
-        request = RequestText.from_prompt(prompt)
-        features = extract(request, router.artifact.embedder)
-        score = router.score(request)
-        chances = tuple(score.quality[tier].p for tier in TIERS)
-        place = drawn.randrange(3)
-        made.append(
-            Request(
-                router.version,
-                start + number,
-                score=float(drawn.random() < truth(chances[place])),
-                rank=score.rank,
-                predicted=(chances[0], chances[1], chances[2]),
-                unfamiliar=score.unfamiliar,
-                tier=TIER[place],
-                fingerprint=kept.fingerprint(),
-                features=kept.pack(features),
-            )
-        )
-    return made
-
-
-def as_predicted(chance: float) -> float:
-    return chance
-
-
-def much_worse(chance: float) -> float:
-    return 0.35 * chance
-
-
-def never(chance: float) -> float:
-    return 0.0
 
 
 def made_by_the_job(database: Database) -> list[StoredArtifact]:

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 
 from gateway.config_routing import Rollback
+from gateway.routing.compare import Evidence, Judgement, judge
 from gateway.routing.evidence.queries import Graded, Routed
-from gateway.routing.judge import Evidence, Judgement, judge
 
 RULES = Rollback()
 
