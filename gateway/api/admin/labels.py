@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -13,8 +14,10 @@ from gateway.db.transaction import snapshot
 from gateway.errors import NotFound
 from gateway.keys.roles import Actor
 from gateway.labels.queries import find_owner, labels_of
+from gateway.request_ids import received_at_of
 
 routes = APIRouter()
+YOUNG = timedelta(minutes=1)
 
 
 @routes.get("/requests/{request_id}/labels")
@@ -29,8 +32,12 @@ def _labels(database: Database, request_id: str, tenant: str | None) -> list[dic
     with snapshot(database) as connection:
         found = labels_of(connection, request_id, tenant)
         owner = None if found else find_owner(connection, request_id)
-    if not found and (owner is None or tenant not in (None, owner.tenant)):
-        raise NotFound(
-            f"There is no request {request_id!r}; one that has just been answered is known after some seconds."
-        )
+    if not found and (owner is None or tenant not in (None, owner.tenant)) and not _on_its_way(request_id):
+        raise NotFound(f"There is no request {request_id!r}.")
     return found
+
+
+def _on_its_way(request_id: str) -> bool:
+    """Whether this may be a request that has just been made and is not metered yet."""
+    received_at = received_at_of(request_id)
+    return received_at is not None and datetime.now(UTC) - received_at < YOUNG
