@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from gateway import __version__
 from gateway.api import admin, health, models
+from gateway.api.asgi import JsonBodies
 from gateway.api.chat import chat_completions
 from gateway.api.errors import install_error_handlers
 from gateway.api.feedback import feedback
@@ -52,6 +53,7 @@ def create_app(settings: Settings, catalog: Catalog, engine_url: str | None = No
         redoc_url=None,
     )
     install_error_handlers(rest)
+    rest.add_middleware(JsonBodies, under="/admin/api/")
     rest.include_router(health.router)
     rest.include_router(models.router)
     rest.include_router(admin.router)

@@ -68,6 +68,11 @@ class DeclaredKey:
     tiers: frozenset[str] | None
     terms: Terms = NO_TERMS
 
+    @property
+    def pays_for_shadows(self) -> bool:
+        """Whether it is made for shadow requests instead of declared: its id stands in the place of its hash."""
+        return self.hash == self.id
+
 
 def hash_key(secret: str) -> str:
     """How keys are stored and looked up: SHA-256 of the secret, hex. Keys are random, so no salt or stretching is needed."""

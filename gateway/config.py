@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from gateway.config_exports import ScheduledExport
 from gateway.config_outlets import Alerts, Events, Mail
@@ -22,6 +21,7 @@ from gateway.config_section import PRINTABLE, Section, Usd
 from gateway.config_yaml import load_yaml
 from gateway.conventions import Convention
 from gateway.errors import ConfigError
+from gateway.mistakes import given, unknown_key, words
 from gateway.types import Tier
 
 
@@ -211,35 +211,12 @@ def check_config(document: object, where: str) -> Config:
 def _explain(problem: dict[str, Any], document: object) -> str:
     location: tuple[str | int, ...] = problem["loc"]
     if problem["type"] == "extra_forbidden":
-        known = _keys_at(location)
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
-        return f"unknown key {_dotted(location)!r}; {hint}"
+        return unknown_key(_dotted(location), location, Config)
     # Whole sections are not shown either: there may be secrets in them.
     secret = isinstance(problem["input"], dict) or SECRETS.intersection(location[-1:])
     hidden = secret or problem["type"] == "missing"
-    given = str(problem["input"]) if isinstance(problem["input"], Decimal) else repr(problem["input"])
-    shown = "" if hidden else f", got {given}"
-    message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
-    return f"{_dotted(location)}: {message}{shown}"
-
-
-def _keys_at(location: tuple[str | int, ...]) -> list[str]:
-    """The known keys of the section that holds `location`."""
-    section: type[BaseModel] = Config
-    for part in location[:-1]:
-        if isinstance(part, str) and part in section.model_fields:
-            section = _section_of(section.model_fields[part].annotation) or section
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if found := _section_of(argument):
-            return found
-    return None
+    shown = "" if hidden else f", got {given(problem)}"
+    return f"{_dotted(location)}: {words(problem)}{shown}"
 
 
 def _dotted(location: tuple[str | int, ...]) -> str:

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from gateway.config_section import Section, Usd
+from gateway.config_section import Number, Section, Usd
 from gateway.config_shadow import ShadowSampling
 
 Objective = Literal["cost", "quality", "latency"]
 Region = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Where a deployment runs, by a name of the operator's choice: small letters, digits, - and _."""
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 SUREST = 0.9999
@@ -32,8 +32,8 @@ Confidence = Annotated[float, AfterValidator(_promisable)]
 class Sla(Section):
     """How fast answers are to be; how fast deployments are is measured."""
 
-    first_token_seconds: float | None = Field(None, gt=0, le=600, description="Until the first token of a stream.")
-    total_seconds: float | None = Field(None, gt=0, le=3600, description="Until the whole answer.")
+    first_token_seconds: Number | None = Field(None, gt=0, le=600, description="Until the first token of a stream.")
+    total_seconds: Number | None = Field(None, gt=0, le=3600, description="Until the whole answer.")
     otherwise: Literal["behind", "reject"] = Field(
         "behind",
         description="What becomes of deployments that are expected to be slower: asked last, or not while others are left.",
@@ -67,9 +67,7 @@ NO_ROUTING = Routing()
 class Policy(Placement):
     """How `auto` chooses."""
 
-    min_quality: float = Field(
-        0.95, ge=0, le=1, description="Share of the best tier's quality that must be kept; see `floor`."
-    )
+    min_quality: Share = Field(0.95, description="Share of the best tier's quality that must be kept; see `floor`.")
     confidence: Confidence = Field(
         0.95, description="How sure it is to be that `min_quality` is kept on average: above 0.5, at most 0.9999."
     )
@@ -80,7 +78,8 @@ class Policy(Placement):
         "cost", description="Cheapest that keeps the quality, best there is, or fastest that keeps the quality."
     )
     unfamiliar: Literal["best", "choose"] = Field(
-        "best", description="Prompts unlike the training data: to the best model, or chosen for as all others."
+        "best",
+        description="Prompts unlike the training data go to the best model; with `choose` they are chosen for as all others.",
     )
     max_cost_usd: Usd | None = Field(
         None, ge=0, decimal_places=12, description="Most that one request may cost at worst, USD."
@@ -88,7 +87,7 @@ class Policy(Placement):
     max_premium_share: Share | None = Field(
         None, description="Largest share of `auto` requests of each key that premium and deep models should answer."
     )
-    premium_window_seconds: float = Field(
+    premium_window_seconds: Number = Field(
         3600.0, ge=1, le=31 * 86_400, description="Over which time `max_premium_share` is counted; older requests fade."
     )
     sla: Sla | None = Field(None, description="How fast answers are to be.")

@@ -10,6 +10,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 Usd = Annotated[Decimal, BeforeValidator(lambda value: repr(value) if isinstance(value, float) else value)]
 """A decimal amount. YAML floats are read by their shortest text, which is what was typed."""
 
+
+def _number(value: object) -> object:
+    """A number as it is. Raises ValueError for true, false and texts, which would otherwise be taken for numbers."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number, not a text or true or false")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+
 PRINTABLE = r"^[\x21-\x7e]+$"
 """Names that appear in headers and addresses: visible ASCII, no spaces."""
 

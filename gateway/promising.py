@@ -12,7 +12,7 @@ from gateway.routing.ask import Ability, PromiseTable
 from gateway.routing.promises import Make, NotLoaded, TierPrices
 from router_models.abilities import ability_from_benchmarks
 from router_models.bounds import WANTED_LABELS
-from router_models.errors import TrainingDataError
+from router_models.errors import ArtifactError, TrainingDataError
 from router_models.floor import PromiseTable as Table
 from router_models.floor import TierPrice, promise_table
 from router_models.router import Router
@@ -27,6 +27,25 @@ _NOTHING: Mapping[int, Ability] = {}
 def abilities_of(catalog: Catalog, router: Router) -> Mapping[int, Ability]:
     """Models with a `quality` of their own, by index. Raises ConfigError for domains and names the artifact does not know."""
     return {model.index: _ability(model, router) for model in catalog.models if model.quality is not None}
+
+
+def ability_problems(catalog: Catalog) -> list[str]:
+    """What the bundled artifact does not know of the models' `quality`, one line for each model that is wrong.
+
+    Raises ConfigError for an artifact that cannot be used.
+    """
+    try:
+        router = Router.load()
+    except ArtifactError as error:
+        raise ConfigError(f"the bundled artifact cannot be used: {error}") from error
+    problems = []
+    for model in catalog.models:
+        try:
+            if model.quality is not None:
+                _ability(model, router)
+        except ConfigError as error:
+            problems.append(f"{error}")
+    return problems
 
 
 class Abilities:

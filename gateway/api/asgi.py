@@ -108,3 +108,18 @@ def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(
         f"The request body is larger than {limit} bytes. Send less, or raise max_body_bytes in penstock.yaml."
     )
+
+
+class JsonBodies:
+    """Reads bodies as the JSON they have to be, whatever the client calls them: `curl -d` calls everything a form."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], under: str) -> None:
+        self._app = app
+        self._under = under
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request on; its headers say JSON when its path begins with `under`."""
+        if scope["type"] == "http" and scope["path"].startswith(self._under):
+            others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+            scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+        await self._app(scope, receive, send)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from gateway.errors import InvalidJson, InvalidValue, MethodNotAllowed, PenstockError, UnknownRoute
+from gateway.mistakes import foremost, given, unknown_key, words
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +38,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        problem = error.errors()[0]
+        problem = foremost(error.errors())
         if problem["type"] == "json_invalid":
             why, place = problem["ctx"]["error"], problem["loc"][-1]
             return await render(request, InvalidJson(f"The body is not valid JSON: {why}, at character {place}."))
-        name = ".".join(str(part) for part in problem["loc"][1:])
-        message = problem["msg"].removeprefix("Value error, ")
-        return await render(request, InvalidValue(f"{name}: {message}, got {problem.get('input')!r}.", param=name))
+        return await render(request, _in_our_words(request, problem))
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         logger.error("a request failed: %s %s", request.method, request.url.path, exc_info=error)
@@ -52,3 +52,21 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _in_our_words(request: Request, problem: dict[str, Any]) -> InvalidValue:
+    """What the framework refused: the place in the body or the address, what is wrong there, and what was given."""
+    location = problem["loc"][1:]
+    name = ".".join(str(part) for part in location)
+    if not name:
+        empty = problem.get("input") is None
+        said = "The body is empty" if empty else f"The body is {given(problem):.200}"
+        return InvalidValue(f'{said}; it must be a JSON object, such as {{"key": "value"}}.', param="body")
+    if problem["type"] == "extra_forbidden":
+        body = getattr(request.scope.get("route"), "body_field", None)
+        return InvalidValue(
+            unknown_key(name, location, body.field_info.annotation if body is not None else None), param=name
+        )
+    if problem["type"] == "missing":
+        return InvalidValue(f"{name}: {words(problem)}.", param=name)
+    return InvalidValue(f"{name}: {words(problem)}, got {given(problem)}.", param=name)

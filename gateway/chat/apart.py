@@ -20,7 +20,7 @@ from gateway.catalog import Catalog
 from gateway.chat.replaying import Wish, run_replay
 from gateway.chat.router_card import router_card
 from gateway.db.connect import Database, connect
-from gateway.errors import ConfigError, Conflict, InvalidValue, PenstockError, Unavailable
+from gateway.errors import ConfigError, Conflict, InvalidValue, NotFound, PenstockError, Unavailable
 
 SECONDS = 120.0
 NICER = 10
@@ -108,6 +108,8 @@ def _run(url: str, work: Work) -> Document:
         found: Document = document
         return found
     message, param = document
+    if kind == "nothing":
+        raise NotFound(message)
     raise InvalidValue(message, param=param) if kind == "wrong" else Unavailable(message)
 
 
@@ -116,6 +118,8 @@ def _work(answer: Connection, url: str, work: Work) -> None:
     database = connect(url, deadline_seconds=SECONDS)
     try:
         answer.send(("done", work(database)))
+    except NotFound as error:
+        answer.send(("nothing", (error.message, None)))
     except InvalidValue as error:
         answer.send(("wrong", (error.message, error.param)))
     except ConfigError as error:

@@ -17,7 +17,7 @@ from gateway.chat.what_if import Asks, Situation
 from gateway.config_policies import Policy
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
-from gateway.errors import InvalidValue
+from gateway.errors import InvalidValue, NotFound
 from gateway.promising import Abilities, promise_maker_of
 from gateway.rescoring import Shelf, recorded, rescored
 from gateway.routing.past.columns import Past
@@ -31,6 +31,7 @@ from gateway.routing.replay_report import example, example_places, report
 
 MOST = 500_000
 """Requests that are replayed without being asked for a sample: about a gigabyte of memory."""
+WITHOUT_RECORD = "shadow requests, and requests under `remember: nothing`"
 NOT_REPLAYED = "budgets, failing or slow deployments, prompt caches and the share of premium answers at the time"
 
 
@@ -54,9 +55,11 @@ class Wish:
 def run_replay(database: Database, catalog: Catalog, wish: Wish) -> dict[str, Any]:
     """What replaying a period says, JSON-ready. `catalog` may be another one than the gateway's: other models or prices.
 
-    Raises InvalidValue for an impossible wish or a period that is too large, ConfigError for an artifact that cannot be used,
-    Unavailable when the database does not answer.
+    Raises InvalidValue for an impossible wish or a period that is too large, NotFound when there is nothing to replay,
+    ConfigError for an artifact that cannot be used, Unavailable when the database does not answer.
     """
+    if not catalog.models:
+        raise InvalidValue("The configuration to replay under has no models, so nobody could answer.", param="config")
     shelf = Shelf(database)
     router, named = shelf.open(wish.artifact), wish.artifact is not None
     shown = any(model.quality is not None for model in catalog.models)
@@ -66,6 +69,8 @@ def run_replay(database: Database, catalog: Catalog, wish: Wish) -> dict[str, An
         past, scores, requests["left_out"] = rescored(past, router, all_by_it=named, shown=shown)
     else:
         scores = recorded(past)
+    if not len(past):
+        raise NotFound(_nothing(catalog, wish, requests))
     situation = _situation(database, catalog, wish, policies, shelf, set(scores.artifact))
     asks = Asks(past, situation, states)
     with without_cycles():
@@ -109,6 +114,21 @@ def _read(
         "left_out": {},
     }
     return past, policies, counts
+
+
+def _nothing(catalog: Catalog, wish: Wish, requests: dict[str, Any]) -> str:
+    """Why there is nothing to replay."""
+    said = f"There is nothing to replay: no request from {wish.since:%Y-%m-%d %H:%M} to {wish.until:%Y-%m-%d %H:%M} UTC"
+    if wish.tenant is not None:
+        said += f" of the tenant {wish.tenant!r}"
+        if wish.tenant not in catalog.tenants:
+            said += ", which the configuration does not have,"
+    said += " has a routing record that can be used."
+    if without := requests["without_record"]:
+        said += f" {without} were routed without one: {WITHOUT_RECORD}."
+    for reason, count in requests["left_out"].items():
+        said += f" {count} are left out: {reason.replace('_', ' ')}."
+    return said
 
 
 def _situation(

@@ -11,6 +11,7 @@ from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
+from gateway.errors import NotFound
 from gateway.promising import promise_maker
 from gateway.rescoring import Shelf, rescored
 from gateway.routing.curve import points
@@ -35,7 +36,8 @@ def router_card(
 ) -> dict[str, Any]:
     """Card, promises and curves at the prices of now, JSON-ready; `artifact` is a version, None the bundled one.
 
-    Takes about a second of a processor. Raises ConfigError for an artifact that cannot be used, Unavailable.
+    Takes about a second of a processor. Raises ConfigError for an artifact that cannot be used, NotFound for an unknown tenant,
+    Unavailable.
     """
     router = Shelf(database).open(artifact)
     book = PriceBook(catalog, database)
@@ -51,6 +53,10 @@ def router_card(
         _, kept = count_requests(connection, since, until, tenant)
         share = min(1.0, SAMPLE / kept) if kept else 1.0
         past = read_past(connection, since, until, tenant, share=share, features=True)
+    if tenant is not None and tenant not in catalog.tenants and not len(past):
+        raise NotFound(
+            f"There is no tenant {tenant!r}: it is not configured and asked nothing in the last {DAYS} days."
+        )
     past, scores, left_out = rescored(past, router)
     asked = np.array(past.input_tokens, dtype=np.float64)
     return {
@@ -58,7 +64,7 @@ def router_card(
         "card": router.card,
         "prices_usd_per_million": {tier: {"input": into / 1e6, "output": out / 1e6} for tier, into, out in prices},
         "confidence": confidence,
-        "promises": [promise.as_dict() for promise in table.promises] if table is not None else [],
+        "promises": [_recorded(promise.as_dict()) for promise in table.promises] if table is not None else [],
         "curve": {
             "calibration_sample": {
                 "prompts": len(sample),
@@ -74,3 +80,8 @@ def router_card(
             },
         },
     }
+
+
+def _recorded(promise: dict[str, Any]) -> dict[str, Any]:
+    """A promise that says what its shares are of: recorded labels, where the curves have predictions."""
+    return {f"recorded_{name}" if name.startswith("kept") else name: value for name, value in promise.items()}

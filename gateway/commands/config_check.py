@@ -57,9 +57,20 @@ def _examine(file: Path) -> tuple[Catalog | None, list[str]]:
     try:
         catalog = build_catalog(read_config(file), str(file), secret)
         build_providers(catalog, engine_url=None)  # reads the scripts of scripted models
+        if wrong := _unknown_to_the_router(file, catalog):
+            return None, [*wrong, *(_unset(file, name) for name in missing)]
     except ConfigError as error:
         return None, [*str(error).splitlines(), *(_unset(file, name) for name in missing)]
     return (None, [_unset(file, name) for name in missing]) if missing else (catalog, [])
+
+
+def _unknown_to_the_router(file: Path, catalog: Catalog) -> list[str]:
+    """Names and domains in `quality` of models that the router's bundled artifact does not know. Raises ConfigError."""
+    if not any(model.quality is not None for model in catalog.models):
+        return []
+    from gateway.promising import ability_problems
+
+    return [f"{file}: {problem}" for problem in ability_problems(catalog)]
 
 
 def _unset(file: Path, name: str) -> str:
@@ -88,7 +99,12 @@ def _describe(catalog: Catalog) -> dict[str, Any]:
         "models": models,
         "tiers": tiers,
         "tenants": list(catalog.tenants),
-        "keys": [{"id": key.id, "name": key.name, "tenant": key.tenant} for key in catalog.keys],
+        "keys": [
+            {"id": key.id, "name": key.name, "tenant": key.tenant} for key in catalog.keys if not key.pays_for_shadows
+        ],
+        "policies": {
+            name: policy.model_dump(mode="json", exclude_unset=True) for name, policy in catalog.policies.items()
+        },
     }
 
 
@@ -110,5 +126,15 @@ def _print(file: Path, catalog: Catalog) -> None:
     )
     rows = [[str(model[column] or "-") for column in columns] for model in document["models"]]
     print_table(columns, rows, right=columns[4:6])
+    for name, policy in document["policies"].items():
+        said = ", ".join(f"{key}: {_short(value)}" for key, value in policy.items())
+        click.echo(f"policy {name}: {said or 'as built in'}")
     tenants, keys = document["tenants"], document["keys"]
     click.echo(f"tenants: {', '.join(tenants)}; declared keys: {', '.join(key['name'] for key in keys) or 'none'}")
+
+
+def _short(value: Any) -> str:
+    """A value as it could be written in penstock.yaml, on one line."""
+    import orjson
+
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

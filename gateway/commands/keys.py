@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from gateway.callers import Period
-from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.options import Between, config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.commands.owners import Duration, actor, moment_text, open_owners
 from gateway.errors import ConfigError
 from gateway.types import TIERS
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.keys.rules.effective import Rung
 
 LIMIT_OPTIONS = ("requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "parallel")
-SHARE = click.FloatRange(0, 1)
+SHARE = Between(0, 1)
 COUNT = click.IntRange(1, 2**62 - 1)
 
 

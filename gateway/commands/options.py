@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,17 @@ import click
 from gateway.settings import Settings, read_settings
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class Between(click.FloatRange):
+    """A number of a range; what is none (`nan`, `inf`) is refused, which click's own range lets through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Fails with the value named."""
+        number = super().convert(value, param, ctx)
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 def config_option(command: Decorated) -> Decorated:

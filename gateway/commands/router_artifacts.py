@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.options import Between, config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.commands.owners import actor, open_owners
 from gateway.errors import ConfigError, NotFound, StartupError
 
@@ -135,7 +135,9 @@ def remove(version: str, config: Path | None, data_dir: Path | None, as_json: bo
     "--champion", required=True, metavar="VERSION", help="Scores the requests; `bundled` is the package's own."
 )
 @click.option("--challenger", metavar="VERSION", help="Scores a share of them, and is judged against the champion.")
-@click.option("--share", type=float, help="The challenger's share, at most 0.5. [default: 0.1]")
+@click.option(
+    "--share", type=Between(0, 0.5, min_open=True), help="The challenger's share, at most 0.5. [default: 0.1]"
+)
 @click.option("--reason", default="assigned by hand", show_default=True, help="Kept with the change.")
 @config_option
 @data_dir_option

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.errors import StartupError
+
 if TYPE_CHECKING:
     from gateway.billing.prices.book import Prices
     from gateway.catalog import Catalog
@@ -39,6 +41,8 @@ def decide_by_policies(
     from gateway.commands.owners import open_owners
 
     with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+        if not catalog.models:
+            raise StartupError("the configuration has no models, so no policy has a choice. Add some under `models`")
         routers, known, prices = _prepared(catalog, database, artifact)
         scores = {router.version: router.score_prompt(prompt) for router in routers.values()}
         decide = _decider(prompt, catalog, known, prices)
@@ -133,12 +137,12 @@ def describe(judged: Mapping[str, Judged]) -> list[dict[str, Any]]:
 
 def show(judged: Mapping[str, Judged]) -> None:
     """The decisions as text."""
-    from gateway.money import format_usd
+    from gateway.money import PICO_PER_USD, format_usd
 
     artifacts = {each.router.version for each in judged.values()}
     for row in describe(judged):
         worth = row.get("worth_pico")
-        shown = f" (a unit of quality is worth {format_usd(worth)} USD)" if isinstance(worth, int) else ""
+        shown = f" (a unit of quality is worth about {worth / PICO_PER_USD:.3g} USD)" if isinstance(worth, int) else ""
         by = f" [{row['artifact']}, difficulty {row['difficulty']:.3f}]" if len(artifacts) > 1 else ""
         click.echo(f"policy {row['policy']}{by}: {row['decision']}{shown}")
         for candidate in (*row["candidates"], *row.get("not_asked", ())):

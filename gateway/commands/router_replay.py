@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from math import floor, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands.options import config_option, data_dir_option, json_option, print_json, settings_with
+from gateway.commands.options import Between, config_option, data_dir_option, json_option, print_json, settings_with
 from gateway.errors import ConfigError, InvalidValue
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ DAYS = 7
     "--policy", metavar="NAME_OR_FILE", help="For all requests: a policy's name, or a YAML file with its keys."
 )
 @click.option("--artifact", metavar="VERSION_OR_FILE", help="Score the requests again with this artifact.")
-@click.option(
-    "--min-quality", type=click.FloatRange(0, 1), metavar="X", help="In place of every policy's `min_quality`."
-)
+@click.option("--min-quality", type=Between(0, 1), metavar="X", help="In place of every policy's `min_quality`.")
 @click.option(
     "--sample", type=click.IntRange(min=1), metavar="N", help="At most about N requests, always the same ones."
 )
@@ -96,24 +95,28 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _print(result: dict[str, Any]) -> None:
+    from gateway.chat.replaying import WITHOUT_RECORD
     from gateway.commands.table import print_table
 
     requests, cost, quality = result["requests"], result["cost_usd"], result["quality"]
     of = f", a sample of {requests['sample_of']}" if requests["sample_of"] else ""
-    click.echo(f"{requests['replayed']} requests{of}, {result['since']} to {result['until']}")
-    for reason, count in {"without_record": requests["without_record"], **requests["left_out"]}.items():
-        if count:
-            click.echo(f"  not replayed: {count} ({reason.replace('_', ' ')})")
+    click.echo(f"{requests['replayed']} requests{of}, {result['since'][:19]} to {result['until'][:19]} UTC")
+    if requests["without_record"]:
+        click.echo(f"  not replayed: {requests['without_record']} (without a routing record: {WITHOUT_RECORD})")
+    for reason, count in requests["left_out"].items():
+        click.echo(f"  not replayed: {count} ({reason.replace('_', ' ')})")
     for name, count in requests["model_not_configured"].items():
         click.echo(f"  not replayed: {count} (asked for {name!r}, which is not configured)")
     click.echo(
-        f"cost      {cost['as_routed']} USD as routed, {cost['replayed']} USD replayed (booked: {cost['booked']} USD)"
+        f"cost      {_usd(cost['as_routed'])} USD as routed, {_usd(cost['replayed'])} USD replayed, "
+        f"both expected at the prices of the replay (booked: {_usd(cost['booked'])} USD)"
     )
     if quality["requests"]:
         sides = (quality["as_routed"], quality["replayed"], quality["kept"])
         before, after, kept = (f"{each['p']:.3f} ({each['low']:.3f} to {each['high']:.3f})" for each in sides)
         click.echo(f"quality   {before} as routed, {after} replayed; {kept} of the best to be had")
-    seconds = {name: each.get("mean") for name, each in result["seconds"].items()}
+    means = {name: each.get("mean") for name, each in result["seconds"].items()}
+    seconds = {name: "unknown" if mean is None else f"{mean:.3g}" for name, mean in means.items()}
     click.echo(
         f"seconds   {seconds['as_routed']} as routed, {seconds['replayed']} replayed (measured: {seconds['measured']})"
     )
@@ -122,8 +125,16 @@ def _print(result: dict[str, Any]) -> None:
     rows = [[each["model"], *(f"{each[name]:.1%}" for name in columns)] for each in result["models"]]
     print_table(("model", *columns), rows, right=columns)
     if result["moves"]:
-        rows = [[each["from"], each["to"], str(each["requests"]), str(each["change_usd"])] for each in result["moves"]]
+        rows = [[each["from"], each["to"], str(each["requests"]), _usd(each["change_usd"])] for each in result["moves"]]
         print_table(("from", "to", "requests", "change_usd"), rows, right=("requests", "change_usd"))
     for each in result["examples"]:
         click.echo(f"{each['request_id']}  {each['from']} -> {each['to']}  {each['why']}")
     click.echo(f"Not replayed: {result['not_replayed']}.")
+
+
+def _usd(amount: float | None) -> str:
+    """Expected money to four digits that count; whole cents where that is less."""
+    if amount is None:
+        return "unknown"
+    digits = max(2, 3 - floor(log10(abs(amount)))) if amount else 2
+    return f"{amount:,.{digits}f}"

@@ -82,6 +82,14 @@ def check_order(order: KeyOrder, catalog: Catalog, *, any_model: bool = False) -
     for tier in order.tiers or ():
         if tier not in TIERS:
             raise InvalidValue(f"tier {tier!r} does not exist. Known: {', '.join(TIERS)}.", param="tiers")
+    regions = order.routing.regions
+    if regions and not any_model and not any(each.regions and each.regions <= set(regions) for each in catalog.models):
+        known = ", ".join(sorted({region for each in catalog.models for region in each.regions})) or "none"
+        raise InvalidValue(
+            f"no model runs in {', '.join(regions)} and nowhere else, so every request of the key would be refused. "
+            f"Regions of the models: {known}.",
+            param="routing.regions",
+        )
     if order.expires_at is not None and order.expires_at <= time.time():
         raise InvalidValue("a key must not expire in the past.", param="expires_at")
     if any((key.tenant, key.name) == (order.tenant, order.name) for key in catalog.keys):

@@ -153,7 +153,12 @@ def _burden(model: Model, state: State, seconds: float | None, ask: Ask) -> tupl
 def _late(state: State, seconds: float | None, sla: Sla) -> str | None:
     first, most = state.first_token, sla.first_token_seconds
     if most is not None and first is not None and first > most:
-        return f"its first token takes {first:.1f} s, and the policy allows {most:g} s"
+        return f"its first token takes {_seconds(first)} s, and the policy allows {most:g} s"
     if sla.total_seconds is not None and seconds is not None and seconds > sla.total_seconds:
-        return f"the answer would take {seconds:.1f} s, and the policy allows {sla.total_seconds:g} s"
+        return f"the answer would take {_seconds(seconds)} s, and the policy allows {sla.total_seconds:g} s"
     return None
+
+
+def _seconds(value: float) -> str:
+    """To a tenth, or as many digits as a shorter time needs."""
+    return f"{value:.1f}" if value >= 1.0 else f"{value:.2g}"

@@ -20,7 +20,7 @@ PriceOf = Mapping[str, tuple[float, float]]
 def points(
     quality: Doubles, tokens: Doubles, input_tokens: Doubles, prices: PriceOf, worths: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """A point per worth, for N prompts (columns (N, 3) follow the tiers): predicted quality, cost, and who would answer.
+    """A point per worth, for N prompts (columns (N, 3) follow the tiers): quality as predicted, cost, and who would answer.
 
     Every prompt goes to the tier with the largest worth x quality - cost. Nothing without prompts or prices.
     """
@@ -38,8 +38,8 @@ def points(
         mean, price = float(p[rows, choice].mean()), float(cost[rows, choice].mean())
         made.append({
             "worth_pico_usd": worth if isfinite(worth) else None,
-            "quality": round(mean, 4),
-            "kept": round(mean / best, 4) if best else None,
+            "predicted_quality": round(mean, 4),
+            "predicted_kept": round(mean / best, 4) if best else None,
             "cost_usd_per_1000": round(price * PER_REQUESTS / PICO_PER_USD, 6),
             "saved": round(1.0 - price / dearest, 4) if dearest else 0.0,
             "share": {tier: round(float((choice == place).mean()), 4) for place, tier in enumerate(tiers)},

@@ -54,7 +54,7 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     elif ask.objective == "quality":
         worth, reason = inf, "objective quality: best"
     elif score is not None and score.out_of_distribution and ask.unfamiliar == "best":
-        worth, reason = inf, f"unfamiliar prompt ({', '.join(score.unfamiliar)}): best"
+        worth, reason = inf, f"unfamiliar prompt ({', '.join(score.unfamiliar)}): {_only(possible) or 'best'}"
     elif ask.worth is not None and ask.objective == "cost":
         worth, reason = ask.worth, ""
     else:
@@ -72,20 +72,31 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
         order = partial(by_worth, worth=worth or 0.0, spread=ask.spread, upper_first=upper_first)
     ordered = order(kept)
     chosen = _limited(ordered, ask)
-    reason = (reason or _reason(ordered[0], best, floor, ask)) + _passed_over(ordered, order)
+    reason = (reason or _reason(possible, ordered[0], best, floor, ask)) + _passed_over(ordered, order)
     return Decision(chosen, tuple(rejected), reason, floor, score, _others(possible, chosen), worth=worth)
 
 
-def _reason(first: Candidate, best: float, floor: float | None, ask: Ask) -> str:
+def _reason(possible: list[Candidate], first: Candidate, best: float, floor: float | None, ask: Ask) -> str:
+    if only := _only(possible):
+        return f"{first.model.tier}: {only}, quality {first.quality or 0.0:.2f}"
     kept = f"floor {floor:.2f}" if floor is not None else f"{ask.min_quality:g} kept on average"
     what = "fastest, " if ask.objective == "latency" else ""
     return f"{first.model.tier}: {what}quality {first.quality or 0.0:.2f} of best {best:.2f}, {kept}"
 
 
+def _only(possible: list[Candidate]) -> str | None:
+    """Says that there was nothing to choose from, when one model alone may answer: it keeps no promise of quality by that."""
+    names = {candidate.model.name for candidate in possible}
+    return f"only {names.pop()} may answer" if len(names) == 1 else None
+
+
 def _passed_over(ordered: list[Candidate], order: Callable[[list[Candidate]], list[Candidate]]) -> str:
-    """Who would be asked first if nothing spoke against it, when that is somebody else."""
+    """Who would be asked first if nothing spoke against it, when that is somebody else; else what speaks against the first."""
     if all(candidate.burden == 0 for candidate in ordered):
         return ""
+    if against := ordered[0].behind:
+        late = all(candidate.burden & LATE for candidate in ordered)
+        return f"; none is in time: {against}" if late else f"; although {against}"
     wanted = order([dataclasses.replace(candidate, burden=0) for candidate in ordered])[0]
     if wanted.model is ordered[0].model or wanted.behind is None:
         return ""

@@ -51,6 +51,7 @@ def _candidate(candidate: Candidate, first: Candidate | None, decision: Decision
     if candidate.cached:
         shown["cached_tokens"] = candidate.cached
     first_words = "tried again: it was too slow" if candidate.retried else "asked first"
+    first_words += f" although {candidate.behind}" if candidate.behind else ""
     shown["why"] = first_words if candidate is first or first is None else _why_not(candidate, first, decision)
     return shown
 

@@ -2,8 +2,8 @@
 bounds what that costs.
 
 The counts are this process's own: a share that holds in every process holds for all of them together, other than a sum, so
-nothing has to be asked of the store. What is older than the window fades. One request's worth is granted in advance, as
-otherwise the first could never go up.
+nothing has to be asked of the store. What is older than the window fades. The first request may go up whatever the share, as
+otherwise a key that seldom asks never could; the next one waits until both are within the share.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from math import exp
 from gateway.routing.conditions import UPPER_TIERS
 
 MOST_KEYS = 50_000
-IN_ADVANCE = 1.0
+FORGOTTEN = 0.05
+"""Upper answers that have faded to this, which takes three windows, do not keep the next one back."""
 
 
 class Shares:
@@ -32,7 +33,9 @@ class Shares:
         if share is None or share >= 1.0:
             return False
         requests, upper = self._faded(key_id, window)
-        return upper + 1.0 > share * (requests + 1.0) + IN_ADVANCE * (share > 0.0) + 1e-9
+        if upper <= FORGOTTEN and share > 0.0:
+            return False
+        return upper + 1.0 > share * (requests + 1.0) + 1e-9
 
     def note(self, key_id: str, tier: str, window: float) -> None:
         """An `auto` request was answered by this tier."""

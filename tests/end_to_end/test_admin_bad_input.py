@@ -26,7 +26,7 @@ from tests.running import ADMIN_KEY
         ("PUT", "budgets", {"scope": "project:acme/x", "limit_usd": 1}, "project 'x' is not configured. Known: web."),
         ("PUT", "budgets", {"scope": "user:acme/a\u0000b", "limit_usd": 1}, "all of which can be shown"),
         ("PUT", "budgets", {"scope": "x" * 301, "limit_usd": 1}, "at most 300"),
-        ("PUT", "budgets", ["x"], "valid"),
+        ("PUT", "budgets", ["x"], "The body is ['x']; it must be a JSON object"),
         ("PUT", "limits", {"scope": "tenant:acme", "limit": "rpm", "value": 1}, "'rpm' is not a limit"),
         ("PUT", "limits", {"scope": "tenant:acme", "limit": "parallel", "value": 1.5}, "value"),
         ("PUT", "limits", {"scope": "tenant:acme", "limit": "parallel", "value": 2**63}, "value"),
@@ -41,6 +41,14 @@ from tests.running import ADMIN_KEY
         ("POST", "keys", {"name": "x", "models": []}, "models"),
         ("POST", "keys", {"name": "x", "expires_at": "9999-99-99"}, "expires_at"),
         ("POST", "members", {"name": "x", "role": "king"}, "role 'king' does not exist"),
+        ("POST", "keys", {"nmae": "x"}, "unknown key 'nmae'; did you mean 'name'?"),
+        ("POST", "keys", {"name": "x", "routing": {"min_qualty": 1}}, "did you mean 'min_quality'?"),
+        ("POST", "keys", {"name": "x", "routing": {"regions": ["mars"]}}, "no model runs in mars and nowhere else"),
+        ("POST", "router/replay", {"min_qualty": 0.5}, "unknown key 'min_qualty'; did you mean 'min_quality'?"),
+        ("PUT", "policies/default", {"min_quality": True}, "must be a number"),
+        ("PUT", "policies/default", {"regions": "eu"}, "regions: must be a list, got 'eu'."),
+        ("PUT", "policies/default", None, "The body is empty; it must be a JSON object"),
+        ("POST", "shadow/req_0", None, "The body is empty; it must be a JSON object"),
         ("GET", "audit?before=0", None, "before"),
         ("GET", "audit?before=x", None, "before"),
         ("GET", "keys?tenant=a%00b", None, "NUL"),
@@ -49,6 +57,28 @@ from tests.running import ADMIN_KEY
 )  # fmt: skip
 def test_bad_input_is_named_in_our_shape(admin: Member, method: str, path: str, body: Any, words: str) -> None:
     assert words in admin.refused(400, method, path, body)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("requests/zzz/labels", "There is no request 'zzz'"),
+        ("router?tenant=nosuch", "There is no tenant 'nosuch'"),
+        ("shadow?tenant=nosuch", "There is no tenant 'nosuch'"),
+    ],
+)
+def test_what_is_not_there_is_not_shown_as_empty(admin: Member, path: str, words: str) -> None:
+    assert words in admin.refused(404, "GET", path)
+    assert admin.get("shadow", tenant="acme")["pairs"] == []
+
+
+@pytest.mark.parametrize("called", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_a_json_body_is_read_whatever_the_client_calls_it(admin: Member, called: str | None) -> None:
+    headers = {"authorization": f"Bearer {ADMIN_KEY}", **({"content-type": called} if called else {})}
+    address = f"{admin.running.url}/admin/api/policies/default"
+    reply = httpx.put(address, headers=headers, content=b'{"min_quality": 0.9}', timeout=30)
+    assert (reply.status_code, reply.json()["policy"]["min_quality"]) == (200, 0.9)
+    assert admin.ask("DELETE", "policies/default").status_code == 200
 
 
 @pytest.mark.parametrize(("content", "end"), [(b"{", ", at character 1."), (b"\xff", " in UTF-8.")])

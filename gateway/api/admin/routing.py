@@ -15,7 +15,7 @@ from gateway.catalog import Catalog, build_catalog
 from gateway.chat.apart import Cards, replay_apart
 from gateway.chat.replaying import Wish
 from gateway.config import check_config
-from gateway.config_policies import Confidence, Policy
+from gateway.config_policies import Confidence, Policy, Share
 from gateway.errors import ConfigError, InvalidValue
 from gateway.keys.roles import Actor
 
@@ -37,7 +37,7 @@ class NewReplay(Body):
     tenant: str | None = None
     policy: str | dict[str, Any] | None = None
     artifact: str | None = Field(None, max_length=200, pattern=r"^[^/\\]*$")
-    min_quality: float | None = Field(None, ge=0, le=1)
+    min_quality: Share | None = None
     sample: int = Field(SAMPLE, ge=1, le=MOST_SAMPLE)
     config: dict[str, Any] | None = None
 

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from gateway.api.admin.access import TenantName, may, services_of, tenant_for
 from gateway.api.admin.shapes import NewVerdict
-from gateway.errors import InvalidValue
+from gateway.errors import InvalidValue, NotFound
 from gateway.keys.roles import Actor
 from gateway.labels.shadows.desk import judge, list_pairs
 from gateway.verdicts import ShadowStatus
@@ -35,6 +35,8 @@ async def pairs(
         page = await run_in_threadpool(list_pairs, services_of(request).database, wanted, limit, after, only)
     except ValueError as error:
         raise InvalidValue(f"{error}", param="after") from None
+    if only is not None and not page["pairs"] and only not in services_of(request).catalog.tenants:
+        raise NotFound(f"There is no tenant {only!r}: it is not configured and has no shadow answers.")
     if actor.tenant is not None:  # what providers ask is the operator's business
         page["pairs"] = [{name: value for name, value in pair.items() if name != "cost_pico"} for pair in page["pairs"]]
     return page

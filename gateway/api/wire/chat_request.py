@@ -135,6 +135,8 @@ def _options(own: Any, from_headers: dict[str, bytes]) -> Options:
             raise _unknown_option(str(name), OPTIONS)
     given: dict[str, Any] = {name: value.decode("latin-1") for name, value in from_headers.items()}
     given.update(own or {})
+    if isinstance((own or {}).get("regions"), str):  # in a header it can only be a text
+        _refuse("penstock.regions", given["regions"], f"a list of 1 to {MAX_TAGS} regions")
     checked = {name: _READERS[name](value) for name, value in given.items() if value is not None}
     return Options(**{_FIELDS.get(name, name): value for name, value in checked.items() if value is not None})
 

@@ -20,6 +20,7 @@ from gateway.db.audit import Change, write_audit
 from gateway.db.connect import Database
 from gateway.db.transaction import transaction
 from gateway.errors import ConfigError, InvalidValue, NotFound
+from gateway.mistakes import foremost, given, unknown_key, words
 from gateway.routing.policies.queries import (
     Override,
     end_override,
@@ -157,10 +158,8 @@ def checked(section: type[Checked], settings: Mapping[str, Any]) -> Checked:
     try:
         return section.model_validate(settings)
     except ValidationError as error:
-        problem = error.errors()[0]
+        problem = foremost(error.errors())
         place = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(section.model_fields)
-            raise InvalidValue(f"unknown key {place!r}; known keys: {known}.", param=place) from None
-        message = problem["msg"].removeprefix("Value error, ")
-        raise InvalidValue(f"{place}: {message}, got {problem['input']!r}.", param=place) from None
+            raise InvalidValue(unknown_key(place, problem["loc"], section), param=place) from None
+        raise InvalidValue(f"{place}: {words(problem)}, got {given(problem)}.", param=place) from None

@@ -92,6 +92,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"model": "m", "messages": MESSAGES, "penstock": {"mode": "fast"}}, "penstock.mode", "quick, standard, deep"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"max_cost_usd": -1}}, "penstock.max_cost_usd", "negative"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"min_quality": 2}}, "penstock.min_quality", "from 0 to 1"),
+    ({"model": "m", "messages": MESSAGES, "penstock": {"regions": "eu"}}, "penstock.regions", "a list of 1 to"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"tags": [""]}}, "penstock.tags", "1 to 200"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"session_id": ""}}, "penstock.session_id", "1 to 200"),
     ({"model": "m", "messages": MESSAGES, "penstock": {"tags": ["a\x00"]}}, "penstock.tags", "control characters"),

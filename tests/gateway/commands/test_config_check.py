@@ -91,3 +91,32 @@ def test_a_key_may_replace_one_of_an_anchor(tmp_path: Path) -> None:
     )
     done = penstock("config", "check", written(tmp_path, text), "--json")
     assert [model["name"] for model in json.loads(done.stdout)["models"]] == ["a", "b", "c"]
+
+
+def test_names_and_domains_that_the_router_does_not_know_are_wrong(tmp_path: Path) -> None:
+    text = """
+models:
+  - {name: a, tier: economy, provider: scripted, price: {input: 1, output: 1}, quality: {recorded: gpt-nobody}}
+  - {name: b, tier: premium, provider: scripted, price: {input: 1, output: 1}, quality: {benchmarks: {math: 0.5}}}
+"""
+    done = penstock("config", "check", written(tmp_path, text))
+    said = complaint(done)
+    assert done.returncode == 2
+    assert "model 'a': quality.recorded: 'gpt-nobody' was not recorded" in said
+    assert "model 'b': quality.benchmarks: ['math'] are no domains" in said
+
+
+def test_policies_are_shown_unknown_regions_warned_of_and_who_pays_for_shadows_is_no_declared_key(
+    tmp_path: Path,
+) -> None:
+    text = """
+models: [{name: a, tier: economy, provider: scripted, price: {input: 1, output: 1}, regions: [eu]}]
+policies:
+  places: {regions: [mars], min_quality: 0.8}
+  sampled: {shadow: {share: 0.1, compare: exact, budget_usd: 1}}
+"""
+    done = penstock("config", "check", written(tmp_path, text))
+    assert done.returncode == 0
+    assert 'policy places: regions: ["mars"], min_quality: 0.8' in done.stdout
+    assert "declared keys: none" in done.stdout
+    assert "policy 'places' asks for models in mars, and none is configured" in done.stderr

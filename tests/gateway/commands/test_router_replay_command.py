@@ -106,7 +106,9 @@ def test_people_get_the_same_as_text(past: Past) -> None:
     assert done.returncode == 0, done.stderr
     for words in (
         "3 requests",
-        "not replayed: 1 (without record)",
+        "not replayed: 1 (without a routing record: shadow requests, and requests under `remember: nothing`)",
+        "both expected at the prices of the replay",
+        "0.0036",
         "moved     2 requests",
         "small  large",
         "Not replayed: budgets",
@@ -120,6 +122,8 @@ def test_people_get_the_same_as_text(past: Past) -> None:
         (("--policy", "nobody"), "There is no policy 'nobody'. There are: best, default."),
         (("--since", "2026-05-01"), "it must end later"),
         (("--artifact", "kernel-0"), "there is no artifact 'kernel-0'"),
+        (("--tenant", "nosuch"), "of the tenant 'nosuch', which the configuration does not have"),
+        (("--since", "2026-03-30"), "There is nothing to replay"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused_with_the_way_out(
@@ -137,3 +141,21 @@ def test_a_wrong_policy_file_says_what_is_wrong_in_it(past: Past, tmp_path: Path
     done = penstock("router", "replay", *PERIOD, "--policy", str(file), environment=past.environment)
     assert done.returncode != 0
     assert words in complaint(done)
+
+
+def test_a_configuration_without_models_can_answer_nothing(past: Past, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("models: []\n")
+    done = penstock("router", "replay", *PERIOD, "--config", str(empty), environment=past.environment)
+    assert done.returncode != 0
+    assert "has no models" in complaint(done)
+    done = penstock("router", "explain", "hello", "--config", str(empty), environment=past.environment)
+    assert done.returncode == 1
+    assert "has no models" in complaint(done)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "2"])
+def test_a_floor_is_a_number_from_0_to_1(value: str) -> None:
+    done = penstock("router", "replay", "--min-quality", value)
+    assert done.returncode == 2
+    assert "Invalid value for '--min-quality'" in done.stderr

@@ -17,11 +17,11 @@ PRICES = {"economy": (0.0, 1e5), "standard": (0.0, 1e6), "premium": (0.0, 1e7)}
 
 def test_more_worth_buys_more_quality_at_more_cost() -> None:
     found = points(QUALITY, TOKENS, INPUT, PRICES, [0.0, 3e10, 1e12, inf])
-    assert [point["quality"] for point in found] == [0.5, 0.875, 0.9, 0.9]
+    assert [point["predicted_quality"] for point in found] == [0.5, 0.875, 0.9, 0.9]
     assert [point["share"]["premium"] for point in found] == [0.0, 0.5, 1.0, 1.0]
     assert found[0]["cost_usd_per_1000"] == pytest.approx(0.1)
     assert found[-1]["cost_usd_per_1000"] == pytest.approx(10.0)
-    assert (found[-1]["kept"], found[-1]["saved"], found[-1]["worth_pico_usd"]) == (1.0, 0.0, None)
+    assert (found[-1]["predicted_kept"], found[-1]["saved"], found[-1]["worth_pico_usd"]) == (1.0, 0.0, None)
     assert found[0]["saved"] == 0.99
 
 

@@ -68,10 +68,13 @@ def test_keys_that_are_not_named_stay_and_the_last_one_reset_leaves_nothing(data
 def test_what_cannot_be_is_refused_with_the_key_and_changes_nothing(database: Database) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"min_quality": 2}, "min_quality: .* got 2"),
-        ({"min_qualty": 0.5}, "unknown key 'min_qualty'; known keys: .*min_quality"),
+        ({"min_qualty": 0.5}, "unknown key 'min_qualty'; did you mean 'min_quality'"),
         ({"sla": {"total": 1}}, "unknown key 'sla.total'"),
         ({"objective": "speed"}, "objective: .* got 'speed'"),
-        ({"regions": []}, "regions: "),
+        ({"regions": []}, "regions: must have at least 1"),
+        ({"regions": "eu"}, "regions: must be a list, got 'eu'"),
+        ({"min_quality": True}, "min_quality: must be a number.* got True"),
+        ({"min_quality": "0.5"}, "min_quality: must be a number.* got '0.5'"),
         ({"confidence": 0.5}, "confidence: nothing can be promised .*give more than 0.5"),
         ({"min_qualty": None}, "unknown key 'min_qualty'"),
         ({}, "give at least one key"),

@@ -165,3 +165,23 @@ def test_an_explanation_has_numbers_and_the_reason_for_every_candidate() -> None
     assert explain_decision(decide_route(ask(THREE, worth=inf), HARD))["worth_pico"] == "infinite"
     alone = explain_decision(decide_route(ask(THREE, worth=inf, fallbacks=False), HARD))
     assert [each["model"] for each in alone["not_asked"]] == ["small", "medium"]
+
+
+def test_where_one_model_alone_may_answer_the_decision_claims_no_promise() -> None:
+    decision = decide_route(ask(THREE, worth=2000.0 * MICRO, allowed_tiers=frozenset({"economy"})), HARD)
+    assert decision.reason == "economy: only small may answer, quality 0.50"
+    strange = decide_route(
+        ask(THREE, worth=0.0, allowed_tiers=frozenset({"premium"})), replace(HARD, unfamiliar=("images",))
+    )
+    assert strange.reason == "unfamiliar prompt (images): only large may answer"
+
+
+def test_when_nobody_is_in_time_the_decision_and_the_log_say_so() -> None:
+    slow = State(1.0, 0.05)
+    sla = Sla(total_seconds=0.0001, otherwise="reject")
+    decision = decide_route(ask(THREE, worth=inf, states=[slow, slow, slow], sla=sla), HARD)
+    late = "the answer would take 6.0 s, and the policy allows 0.0001 s"
+    assert decision.reason == f"premium: quality 0.90 of best 0.90, 0.95 kept on average; none is in time: {late}"
+    assert explain_decision(decision)["candidates"][0]["why"] == f"asked first although {late}"
+    spent = decide_route(ask(THREE, worth=inf, premium_spent=True, allowed_tiers=frozenset({"premium"})), HARD)
+    assert spent.reason.endswith("; although the key's share of premium answers is used up")
