@@ -57,7 +57,7 @@ def test_without_any_of_it_nothing_is_sent() -> None:
         ({"tenants": [{"name": "a", "alerts": {"email": ["x@y.z"]}}]}, "'x@y.z' and there is no `smtp`"),
         ({"tenants": [{"name": "a", "alerts": {"webhook": HOOK, "at_percent": [50, 50]}}]}, "stands there twice"),
         ({"tenants": [{"name": "a", "alerts": {"webhook": HOOK, "at_percent": [0]}}]}, "greater than or equal to 1"),
-        ({"tenants": [{"name": "a", "alerts": {"webhook": HOOK, "at_percent": []}}]}, "at least 1 item"),
+        ({"tenants": [{"name": "a", "alerts": {"webhook": HOOK, "at_percent": []}}]}, "must have at least 1"),
         ({"alerts": {"email": ["Boss <boss@x.y>"]}, "smtp": SMTP}, "one mail address"),
         ({"alerts": {"email": ["a@x.y\r\nBcc: b@x.y"]}, "smtp": SMTP}, "one mail address"),
         ({"alerts": {"email": ["nobody"]}, "smtp": SMTP}, "one mail address"),

@@ -87,6 +87,6 @@ def test_penalties_push_used_tokens_down_by_count_and_by_presence() -> None:
 def test_an_ended_request_leaves_no_generator_behind() -> None:
     sampler, request = Sampler(), Request(1, [0], params(seed=1))
     sampler.sample(LOGITS[None], [request])
-    assert len(sampler) == 1
+    assert sampler.owners == {1}
     sampler.forget(request)
-    assert len(sampler) == 0
+    assert sampler.owners == set()
