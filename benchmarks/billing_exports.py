@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results_file import ROOT, machine_facts, write
 from gateway.billing.ledger import verify
+from gateway.db import partitions
 from gateway.db.connect import Database, connect
 from gateway.db.migrate import migrate
 from gateway.db.transaction import transaction
@@ -120,6 +122,7 @@ def fill(database: Database, rows: int) -> float:
     started = time.perf_counter()
     migrate(database)
     with transaction(database) as connection:
+        partitions.open_months(connection, [datetime(2026, 9, 1, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)])
         for statement in statements(rows, database.is_sqlite):
             connection.exec_driver_sql(statement.replace("%", "%%") if not database.is_sqlite else statement)
     return round(time.perf_counter() - started, 1)
