@@ -83,13 +83,14 @@ def statements(rows: int, sqlite: bool) -> list[str]:
         f"attempt_count, {columns}, estimated, cost_pico, charge_pico) {numbers}SELECT {name}, {tenant}, 'key_1', 'app', "
         f"{empty}, 'auto', {model}, 'openai', 'standard', 'cheapest', 'completed', true, false, {moment}, {moment}, "
         f"0.001, 0, 1, {buckets}, false, {cost}, {charge} FROM {source}",
-        f"INSERT INTO attempts (request_id, number, model, provider, upstream_model, started_at, seconds, status, {columns}, "
-        f"estimated, cost_pico, charge_pico) {numbers}SELECT {name}, 1, {model}, 'openai', {model}, {moment}, 1.5, 'ok', "
-        f"{buckets}, false, {cost}, {charge} FROM {source}",
+        "INSERT INTO attempts (request_id, request_started_at, number, model, provider, upstream_model, started_at, seconds, "
+        f"status, {columns}, estimated, cost_pico, charge_pico) {numbers}SELECT {name}, {moment}, 1, {model}, 'openai', {model}, "
+        f"{moment}, 1.5, 'ok', {buckets}, false, {cost}, {charge} FROM {source}",
     ]
     made += [
-        "INSERT INTO rated_lines (request_id, attempt, book, meter, quantity, rate, amount_pico) "
-        f"{numbers}SELECT {name}, 1, '{book}', '{meter}', {quantity}, {rate}, ({quantity}) * ({rate}) / 1000000 FROM {source}"
+        "INSERT INTO rated_lines (request_id, request_started_at, attempt, book, meter, quantity, rate, amount_pico) "
+        f"{numbers}SELECT {name}, {moment}, 1, '{book}', '{meter}', {quantity}, {rate}, ({quantity}) * ({rate}) / 1000000 "
+        f"FROM {source}"
         for book, rate in (("cost", RATE), ("charge", CHARGE_RATE))
         for meter, quantity in QUANTITIES.items()
     ]
