@@ -84,8 +84,8 @@ def statements(rows: int, sqlite: bool) -> list[str]:
         f"{empty}, 'auto', {model}, 'openai', 'standard', 'cheapest', 'completed', true, false, {moment}, {moment}, "
         f"0.001, 0, 1, {buckets}, false, {cost}, {charge} FROM {source}",
         "INSERT INTO attempts (request_id, request_started_at, number, model, provider, upstream_model, started_at, seconds, "
-        f"status, {columns}, estimated, cost_pico, charge_pico) {numbers}SELECT {name}, {moment}, 1, {model}, 'openai', {model}, "
-        f"{moment}, 1.5, 'ok', {buckets}, false, {cost}, {charge} FROM {source}",
+        f"status, {columns}, estimated, cost_pico, charge_pico) {numbers}SELECT {name}, {moment}, 1, {model}, 'openai', "
+        f"{model}, {moment}, 1.5, 'ok', {buckets}, false, {cost}, {charge} FROM {source}",
     ]
     made += [
         "INSERT INTO rated_lines (request_id, request_started_at, attempt, book, meter, quantity, rate, amount_pico) "
