@@ -230,7 +230,7 @@ def main() -> None:
         database = connect(url, deadline_seconds=600)
         last = fill(database, catalog, router, given.requests)
         wish = Wish(START, START + timedelta(days=11), min_quality=0.7)
-        other = replace(wish, artifact=str(another_artifact(router, Path(name))))
+        other = replace(wish, artifact=another_artifact(router, Path(name)))
         numbers = {
             "requests": given.requests,
             "models": given.models,
