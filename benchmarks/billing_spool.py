@@ -24,7 +24,8 @@ from gateway.billing.cost import rate_usage
 from gateway.billing.ledger import verify
 from gateway.db.connect import connect
 from gateway.db.migrate import migrate
-from gateway.metering.deliver import Deliverer, keep_what_is_loaded
+from gateway.garbage import keep_what_is_loaded
+from gateway.metering.deliver import Deliverer
 from gateway.metering.normalise import normalise
 from gateway.metering.spool import Spool
 from gateway.types import METERS, Attempt, Hold, PriceList, UsageEvent
@@ -94,7 +95,7 @@ def deliver(folder: Path, url: str, events: int, server: int | None, publish: bo
     """Events per second into a database, ledger included, and whether the books are right afterwards."""
     database = connect(url)
     migrate(database)
-    keep_what_is_loaded()
+    keep_what_is_loaded(look_after=200_000)
     deliverer = Deliverer(folder, database, publish=publish)
     cpu, served, wall = time.process_time(), cpu_of(server), time.perf_counter()
     done = deliverer.deliver_once()
