@@ -10,7 +10,7 @@ from torch import Tensor
 
 from local_engine.block_manager import BlockTable
 from local_engine.layers.paged_attention import Answers, Span, make_answers, make_span
-from local_engine.request import Request
+from local_engine.request import Row
 from local_engine.scheduler import Chunk
 
 SHORT_CONTEXT = 128
@@ -19,7 +19,7 @@ SHORT_CONTEXT = 128
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`tokens`, `positions` and `slots` [tokens] int64; `rows` are the last rows of `sampled`, which get a token."""
+    """`tokens`, `positions` and `slots` [tokens] int64; `rows` are those of `sampled`, whose logits are wanted."""
 
     tokens: Tensor
     positions: Tensor
@@ -27,7 +27,7 @@ class Batch:
     spans: list[Span]
     answers: Answers | None
     rows: Tensor
-    sampled: list[Request]
+    sampled: list[Row]
 
 
 def build_batch(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> Batch:
@@ -50,7 +50,7 @@ def build_batch(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, de
             spans.append(make_span(first, len(tokens), end, table.blocks, table.contiguous, block_size, device))
         if chunk.closes_gap:
             rows.append(len(tokens) - 1)
-            sampled.append(chunk.request)
+            sampled.append(Row(chunk.request))
     return Batch(
         tokens=torch.tensor(tokens, device=device),
         positions=torch.tensor(positions, device=device),

@@ -23,7 +23,7 @@ from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
 from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
-from local_engine.request import FinishReason, Output, Request, SamplingParams
+from local_engine.request import FinishReason, Output, Request, Row, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
@@ -154,19 +154,20 @@ class Engine:
 
     def _compute(self, step: Step) -> list[Output]:
         try:
-            logits, requests = self.runner.run(step.chunks)
-            tokens = self.sampler.sample(logits, requests)
+            logits, rows = self.runner.run(step.chunks)
+            tokens = self.sampler.sample(logits, rows)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
             return [self._fail(chunk.request, error) for chunk in step.chunks]
-        return self._commit(step.chunks, requests, tokens)
+        return self._commit(step.chunks, rows, tokens)
 
-    def _commit(self, chunks: list[Chunk], requests: list[Request], tokens: list[int]) -> list[Output]:
+    def _commit(self, chunks: list[Chunk], rows: list[Row], tokens: list[int]) -> list[Output]:
         self.scheduler.commit(chunks)
         now = self._clock()
         outputs = []
-        for request, token in zip(requests, tokens, strict=True):
+        for row, token in zip(rows, tokens, strict=True):
+            request = row.request
             request.last_token = now
             if request.first_token is None:
                 request.first_token = now

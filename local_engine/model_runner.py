@@ -13,7 +13,7 @@ from local_engine.config import DeviceName, Dtype
 from local_engine.kv_cache import KVPool
 from local_engine.layers.paged_attention import PagedAttention
 from local_engine.models.decoder import Decoder
-from local_engine.request import Request
+from local_engine.request import Row
 from local_engine.scheduler import Chunk
 
 TORCH_DTYPES: dict[Dtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -35,8 +35,8 @@ class ModelRunner:
         self.pool = KVPool(decoder.config, size.blocks, size.block_size, decoder.embeddings.dtype, self.device)
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[Request]]:
-        """Compute the chunks. Returns logits [n, vocab] float32 and the n requests whose known tokens are all computed."""
+    def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[Row]]:
+        """Compute the chunks. Returns logits [n, vocab] float32 and what each row is for."""
         batch = build_batch(chunks, self.pool.block_size, self.pool.tensor.dtype, self.device)
         attention = PagedAttention(self.pool, batch.slots, batch.spans, batch.answers)
         logits = self.decoder(batch.tokens, batch.positions, attention, batch.rows)

@@ -82,6 +82,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A row of logits: the next token of `request` if its known tokens were followed by `drafts`."""
+
+    request: Request
+    drafts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """What one step gave one request: whole text (may be empty), tokens counted, and how it ended if it did."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from local_engine.request import Request, SamplingParams
+from local_engine.request import Request, Row, SamplingParams
 
 
 class Sampler:
@@ -18,13 +18,13 @@ class Sampler:
     def __init__(self) -> None:
         self._generators: dict[int, torch.Generator] = {}
 
-    def sample(self, logits: Tensor, requests: list[Request]) -> list[int]:
-        """One token id per row. `logits` [requests, vocab] float32 on any device."""
+    def sample(self, logits: Tensor, rows: list[Row]) -> list[int]:
+        """One token id per row. `logits` [rows, vocab] float32 on any device."""
         logits = logits.cpu()
         greedy = logits.argmax(-1).tolist()
         return [
-            int(greedy[row]) if _is_plain_greedy(request.params) else self._sample_one(logits[row], request)
-            for row, request in enumerate(requests)
+            int(greedy[place]) if _is_plain_greedy(row.request.params) else self._sample_one(logits[place], row.request)
+            for place, row in enumerate(rows)
         ]
 
     def forget(self, request: Request) -> None:

@@ -10,9 +10,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, silu
+from torch.nn.functional import embedding, silu
 
 from local_engine.config import ModelConfig
+from local_engine.layers.linear import Linear
 from local_engine.layers.norm import RmsNorm
 from local_engine.layers.rope import RotaryTable, rotate
 
@@ -25,10 +26,6 @@ class StepAttention(Protocol):
         ...
 
 
-def _matrix(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-    return nn.Parameter(torch.empty(rows, columns, dtype=dtype, device=device), requires_grad=False)
-
-
 class DecoderLayer(nn.Module):
     """Attention and gated feed-forward, each behind a norm and added to the stream [tokens, hidden]."""
 
@@ -39,24 +36,26 @@ class DecoderLayer(nn.Module):
         q_rows, kv_rows = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.attention_norm = RmsNorm(config.hidden_size, config.norm_eps, dtype, device)
         # Query, key and value in one matrix, gate and up in another: one product instead of three and two.
-        self.qkv = _matrix(q_rows + 2 * kv_rows, config.hidden_size, dtype, device)
-        self.attention_out = _matrix(config.hidden_size, q_rows, dtype, device)
+        self.qkv = Linear(q_rows + 2 * kv_rows, config.hidden_size, dtype, device)
+        self.attention_out = Linear(config.hidden_size, q_rows, dtype, device)
         self.feed_forward_norm = RmsNorm(config.hidden_size, config.norm_eps, dtype, device)
-        self.gate_up = _matrix(2 * config.intermediate_size, config.hidden_size, dtype, device)
-        self.down = _matrix(config.hidden_size, config.intermediate_size, dtype, device)
+        self.gate_up = Linear(2 * config.intermediate_size, config.hidden_size, dtype, device)
+        self.down = Linear(config.hidden_size, config.intermediate_size, dtype, device)
 
     def forward(self, stream: Tensor, cos: Tensor, sin: Tensor, attention: StepAttention) -> Tensor:
         """[tokens, hidden] in and out."""
         stream = stream + self._attention(self.attention_norm(stream), cos, sin, attention)
-        gate, up = linear(self.feed_forward_norm(stream), self.gate_up).chunk(2, dim=-1)
-        return stream + linear(silu(gate) * up, self.down)
+        gate, up = self.gate_up(self.feed_forward_norm(stream)).chunk(2, dim=-1)
+        mixed: Tensor = self.down(silu(gate) * up)
+        return stream + mixed
 
     def _attention(self, x: Tensor, cos: Tensor, sin: Tensor, attention: StepAttention) -> Tensor:
         turned = self.heads + self.kv_heads
-        qkv = linear(x, self.qkv).view(x.shape[0], turned + self.kv_heads, self.head_dim)
+        qkv = self.qkv(x).view(x.shape[0], turned + self.kv_heads, self.head_dim)
         queries, keys = rotate(qkv[:, :turned], cos, sin).tensor_split((self.heads,), dim=1)
         mixed = attention.attend(self.index, queries, keys, qkv[:, turned:])
-        return linear(mixed.reshape(x.shape[0], -1), self.attention_out)
+        out: Tensor = self.attention_out(mixed.reshape(x.shape[0], -1))
+        return out
 
 
 class Decoder(nn.Module):
@@ -65,11 +64,13 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, positions: int, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.config = config
-        self.embeddings = _matrix(config.vocab_size, config.hidden_size, dtype, device)
+        self.embeddings = nn.Parameter(
+            torch.empty(config.vocab_size, config.hidden_size, dtype=dtype, device=device), requires_grad=False
+        )
         self.layers = nn.ModuleList(DecoderLayer(config, index, dtype, device) for index in range(config.layers))
         self.norm = RmsNorm(config.hidden_size, config.norm_eps, dtype, device)
-        self.output = (
-            self.embeddings if config.tied_embeddings else _matrix(config.vocab_size, config.hidden_size, dtype, device)
+        self.output = Linear(
+            config.vocab_size, config.hidden_size, dtype, device, self.embeddings if config.tied_embeddings else None
         )
         self.rotary = RotaryTable(config.head_dim, positions, config.rope_theta, config.rope_factors, device)
 
@@ -79,10 +80,18 @@ class Decoder(nn.Module):
         `tokens` and `positions` [tokens] int64, the requests' tokens end to end. `rows` [n] picks the rows whose
         logits are wanted (None: all). Returns [n, vocab] float32.
         """
+        stream = self.hidden(tokens, positions, attention)
+        return self.logits(stream if rows is None else stream[rows])
+
+    def hidden(self, tokens: Tensor, positions: Tensor, attention: StepAttention) -> Tensor:
+        """The stream [tokens, hidden] behind the last layer, before the last norm."""
         stream = embedding(tokens, self.embeddings)
         cos, sin = self.rotary.rows(positions)
         for layer in self.layers:
             stream = layer(stream, cos, sin, attention)
-        if rows is not None:
-            stream = stream[rows]
-        return linear(self.norm(stream), self.output).float()
+        return stream
+
+    def logits(self, stream: Tensor) -> Tensor:
+        """[n, vocab] float32 from rows [n, hidden] of `hidden`."""
+        logits: Tensor = self.output(self.norm(stream))
+        return logits.float()

@@ -56,21 +56,21 @@ def _places(decoder: Decoder) -> dict[str, Tensor]:
         "model.norm.weight": decoder.norm.weight,
     }
     if not config.tied_embeddings:
-        places["lm_head.weight"] = decoder.output
+        places["lm_head.weight"] = decoder.output.weight
     for layer in decoder.layers:
         assert isinstance(layer, DecoderLayer)
-        query, key, value = layer.qkv.tensor_split((q_rows, q_rows + kv_rows))
-        gate, up = layer.gate_up.chunk(2)
+        query, key, value = layer.qkv.weight.tensor_split((q_rows, q_rows + kv_rows))
+        gate, up = layer.gate_up.weight.chunk(2)
         parts = {
             "input_layernorm": layer.attention_norm.weight,
             "self_attn.q_proj": query,
             "self_attn.k_proj": key,
             "self_attn.v_proj": value,
-            "self_attn.o_proj": layer.attention_out,
+            "self_attn.o_proj": layer.attention_out.weight,
             "post_attention_layernorm": layer.feed_forward_norm.weight,
             "mlp.gate_proj": gate,
             "mlp.up_proj": up,
-            "mlp.down_proj": layer.down,
+            "mlp.down_proj": layer.down.weight,
         }
         places |= {f"model.layers.{layer.index}.{name}.weight": place for name, place in parts.items()}
     return places
