@@ -6,6 +6,7 @@ attention looks at one request at a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -59,17 +60,33 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids to logits. Parameters are uninitialised until `models.load` fills them."""
+    """Token ids to logits. Parameters are uninitialised until `models.load` fills them.
 
-    def __init__(self, config: ModelConfig, positions: int, dtype: torch.dtype, device: torch.device) -> None:
+    `prepare` is called with each layer as soon as it is made: to put quantised modules in place of its `Linear`s before
+    the next one takes memory.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        positions: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        prepare: Callable[[nn.Module], object] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.embeddings = nn.Parameter(
             torch.empty(config.vocab_size, config.hidden_size, dtype=dtype, device=device), requires_grad=False
         )
-        self.layers = nn.ModuleList(DecoderLayer(config, index, dtype, device) for index in range(config.layers))
+        self.layers = nn.ModuleList()
+        for index in range(config.layers):
+            layer = DecoderLayer(config, index, dtype, device)
+            if prepare is not None:
+                prepare(layer)
+            self.layers.append(layer)
         self.norm = RmsNorm(config.hidden_size, config.norm_eps, dtype, device)
-        self.output = Linear(
+        self.output: nn.Module = Linear(
             config.vocab_size, config.hidden_size, dtype, device, self.embeddings if config.tied_embeddings else None
         )
         self.rotary = RotaryTable(config.head_dim, positions, config.rope_theta, config.rope_factors, device)

@@ -18,6 +18,8 @@ from local_engine.config import ModelConfig
 from local_engine.errors import CorruptModelFile, ModelNotFound
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.registry import config_from_gguf, config_from_hub
+from local_engine.quantization.gguf_blocks import int4_from_gguf
+from local_engine.quantization.int4 import Int4Rows
 
 _GGUF_NAMES = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -47,8 +49,11 @@ class WeightSource(Protocol):
         """How many tensors `tensors` will give."""
         ...
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Hugging Face name and value, one at a time, so that only one full-precision tensor is in memory."""
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
+        """Hugging Face name and value, one at a time, so that only one full-precision tensor is in memory.
+
+        With `four_bit` values that the file holds in groups of 4 bits come as such.
+        """
         ...
 
 
@@ -71,17 +76,30 @@ class GgufWeights:
     def __len__(self) -> int:
         return len(self.file.tensors)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
         """See WeightSource."""
         for name in self.file.tensors:
             if name == _ROPE_FACTORS:
                 continue
-            tensor = torch.tensor(self.file.read(name))
-            if name.endswith("attn_q.weight"):
-                tensor = halves_from_pairs(tensor, self.config.heads)
-            elif name.endswith("attn_k.weight"):
-                tensor = halves_from_pairs(tensor, self.config.kv_heads)
-            yield _hub_name(name), tensor
+            rows = self._four_bit(name) if four_bit else None
+            yield _hub_name(name), rows or self._in_order(name, torch.tensor(self.file.read(name)))
+
+    def _four_bit(self, name: str) -> Int4Rows | None:
+        stored = self.file.tensors[name]
+        if len(stored.shape) != 2:
+            return None
+        rows = int4_from_gguf(torch.tensor(self.file.read_raw(name)), stored.kind)
+        if rows is None:
+            return None
+        return Int4Rows(*(self._in_order(name, part) for part in (rows.packed, rows.scale, rows.minimum)))
+
+    def _in_order(self, name: str, rows: Tensor) -> Tensor:
+        """The rows in Hugging Face's order."""
+        if name.endswith("attn_q.weight"):
+            return halves_from_pairs(rows, self.config.heads)
+        if name.endswith("attn_k.weight"):
+            return halves_from_pairs(rows, self.config.kv_heads)
+        return rows
 
 
 def _hub_name(name: str) -> str:
@@ -119,7 +137,7 @@ class SafetensorsWeights:
     def __len__(self) -> int:
         return self._count
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
         """See WeightSource."""
         for file in self._files:
             with self._open(file) as opened:
