@@ -27,12 +27,8 @@ _PAGE = [
 def write_hub_directory(directory: Path, *, seed: int, **changes: Any) -> Path:
     """A LlamaForCausalLM with random weights; `changes` go to its LlamaConfig."""
     directory.mkdir(parents=True)
-    tokenizer = _train_tokenizer()
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = {"chat_template": CHAT_TEMPLATE, "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
     shape: dict[str, Any] = {
-        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size": write_tokenizer(directory),
         "hidden_size": 64,
         "intermediate_size": 96,
         "num_hidden_layers": 3,
@@ -48,6 +44,15 @@ def write_hub_directory(directory: Path, *, seed: int, **changes: Any) -> Path:
     torch.manual_seed(seed)
     LlamaForCausalLM(LlamaConfig(**{**shape, **changes})).save_pretrained(directory)
     return directory
+
+
+def write_tokenizer(directory: Path) -> int:
+    """A small tokenizer's files. Returns the size of its vocabulary."""
+    tokenizer = _train_tokenizer()
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {"chat_template": CHAT_TEMPLATE, "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    return int(tokenizer.get_vocab_size())
 
 
 def _train_tokenizer() -> Tokenizer:
