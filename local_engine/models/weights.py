@@ -16,8 +16,8 @@ from torch import Tensor
 
 from local_engine.config import ModelConfig
 from local_engine.errors import CorruptModelFile, ModelNotFound
-from local_engine.models.gguf_file import GgufFile
 from local_engine.models.family import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS
+from local_engine.models.gguf_file import GgufFile
 from local_engine.models.names import hub_name, parts, without_prefix
 from local_engine.models.registry import config_from_gguf, config_from_hub, family_of_gguf, family_of_hub
 

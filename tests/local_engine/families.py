@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers import (
+    AutoModelForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -19,6 +19,7 @@ from transformers import (
     MistralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -27,7 +28,7 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from tests.local_engine.tiny_models import write_tokenizer
+from tests.local_engine.tiny_tokenizer import write_tokenizer
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 64,
