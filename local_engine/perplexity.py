@@ -39,7 +39,9 @@ def perplexity(
     The cache must hold `context` tokens and be in nobody's use. Raises ModelError for a text of less than two tokens.
     """
     if len(tokens) < 2:
-        raise ModelError(f"the text has {len(tokens)} tokens: a perplexity needs at least 2, and says little below 10,000")
+        raise ModelError(
+            f"the text has {len(tokens)} tokens: a perplexity needs at least 2, and says little below 10,000"
+        )
     room = min(context, runner.pool.blocks * runner.pool.block_size)
     parts = list(windows(len(tokens), room))
     lost = 0.0

@@ -65,7 +65,11 @@ class Int4Linear(nn.Module):
         """Store n rows from `first` on: floats [n, columns] are quantised, 4-bit rows kept as they are."""
         rows = weight if isinstance(weight, Int4Rows) else quantize_groups(weight.to(self.packed.device))
         last = first + rows.packed.shape[0]
-        self.packed[first:last], self.scale[first:last], self.minimum[first:last] = rows.packed, rows.scale, rows.minimum
+        self.packed[first:last], self.scale[first:last], self.minimum[first:last] = (
+            rows.packed,
+            rows.scale,
+            rows.minimum,
+        )
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weights as floats [rows, columns]."""

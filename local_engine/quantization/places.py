@@ -77,7 +77,7 @@ def quantize_linears(module: nn.Module, quantize: Format) -> None:
 def split_rows(module: nn.Module, sizes: Sequence[int]) -> list[Place]:
     """The places of matrices that were joined by rows into `module`, plain or quantised."""
     if isinstance(module, Linear):
-        return list(module.weight.split(list(sizes)))
+        return list(torch.split(module.weight, list(sizes)))
     assert isinstance(module, Int8Linear | Int4Linear | Fp8Linear)
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     return [QuantizedRows(module, start, rows) for start, rows in zip(starts, sizes, strict=True)]

@@ -109,9 +109,7 @@ def test_q4_k_blocks_are_kept_but_for_the_rounding_of_their_scales() -> None:
     stored.reshape(5, 3, 144)[..., :4] = halves.view(np.uint8).reshape(5, 3, 4)
     rows = int4_from_gguf(torch.from_numpy(stored), Q.Q4_K)
     assert rows is not None
-    np.testing.assert_allclose(
-        rows.dequantize().numpy(), gguf.quants.dequantize(stored, Q.Q4_K), rtol=1e-3, atol=2e-2
-    )
+    np.testing.assert_allclose(rows.dequantize().numpy(), gguf.quants.dequantize(stored, Q.Q4_K), rtol=1e-3, atol=2e-2)
 
 
 def test_other_blocks_are_not_taken_for_4_bit_ones() -> None:
@@ -165,9 +163,7 @@ CONFIG = ModelConfig(
 
 @pytest.mark.parametrize(("kv_dtype", "bound"), [("int8", 0.02), ("fp8", 0.08)])
 @pytest.mark.parametrize("contiguous", [True, False])
-def test_attention_over_a_quantised_cache_is_near_the_reference(
-    kv_dtype: str, bound: float, contiguous: bool
-) -> None:
+def test_attention_over_a_quantised_cache_is_near_the_reference(kv_dtype: str, bound: float, contiguous: bool) -> None:
     pool = make_pool(CONFIG, 8, 4, kv_dtype, torch.float32, CPU)
     table = [2, 3, 4, 5] if contiguous else [6, 0, 5, 2]
     slots = torch.tensor([block * 4 + at for block in table for at in range(4)])[:14]
