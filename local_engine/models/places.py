@@ -36,7 +36,7 @@ def _attention(layer: DecoderLayer) -> dict[str, Place]:
     for name, place in zip(names, split_rows(layer.qkv, rows), strict=True):
         found[f"{name}.weight"] = place
     if layer.qkv_bias is not None:
-        for name, place in zip(names, torch.split(layer.qkv_bias, rows), strict=True):
+        for name, place in zip(names, torch.split(layer.qkv_bias, list(rows)), strict=True):
             found[f"{name}.bias"] = place
     if layer.config.qk_norm:
         found["self_attn.q_norm.weight"] = _weight(layer.query_norm)

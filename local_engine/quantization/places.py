@@ -50,7 +50,10 @@ class QuantizedRows:
 
     def keep(self, values: Int4Rows) -> None:
         """Take values that are 4-bit already, as they are where the matrix is int4."""
-        self._module.put(self._first, values if isinstance(self._module, Int4Linear) else values.dequantize())
+        if isinstance(self._module, Int4Linear):
+            self._module.keep(self._first, values)
+        else:
+            self.copy_(values.dequantize())
 
 
 class Both:
@@ -71,7 +74,8 @@ def quantize_linears(module: nn.Module, quantize: Format) -> None:
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Linear):
-                setattr(parent, name, LAYERS[quantize](*child.weight.shape, child.weight.device))
+                rows, columns = child.weight.shape
+                setattr(parent, name, LAYERS[quantize](rows, columns, child.weight.device))
 
 
 def split_rows(module: nn.Module, sizes: Sequence[int]) -> list[Place]:

@@ -84,7 +84,7 @@ def test_a_product_is_that_of_the_unpacked_weights(
 
 
 def test_int4_refuses_columns_that_groups_do_not_fill() -> None:
-    with pytest.raises(CannotQuantize, match="80 columns.*use int8"):
+    with pytest.raises(CannotQuantize, match=r"80 columns.*use int8"):
         Int4Linear.from_weight(torch.randn(4, 80))
 
 
