@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from local_engine.config import ModelConfig, Quantization
-from local_engine.errors import WrongShape
+from local_engine.errors import CannotQuantize, WrongShape
 from local_engine.models.decoder import Decoder
-from local_engine.models.places import places
+from local_engine.models.places import places, stored_places
 from local_engine.models.weights import WeightSource
-from local_engine.quantization.places import OUTPUT, QuantizedRows, quantize_linears
+from local_engine.quantization.places import OUTPUT, QuantizedLinear, QuantizedRows, quantize_linears
 
 Progress = Callable[[int, int], None]
 
@@ -30,8 +30,9 @@ def load_decoder(
 
     `progress(done, total)` is called after each tensor.
     """
+    quantize = _number_format(source, quantize)
     decoder = empty_decoder(source.config, positions, dtype, device, quantize)
-    known = places(decoder)
+    known = places(decoder) if source.stored == "none" else stored_places(decoder)
     open_places, total = set(known), len(known)
     for name, tensor in source.tensors(four_bit=quantize == "int4"):
         if name == "lm_head.weight" and source.config.tied_embeddings:
@@ -57,7 +58,20 @@ def load_decoder(
         raise WrongShape(
             f"the model file lacks {len(open_places)} tensors: {shown}{', ...' if len(open_places) > 5 else ''}"
         )
+    if quantize != "none" and source.config.tied_embeddings:
+        # One matrix, so one set of numbers, whether it was quantised now or offline.
+        assert isinstance(decoder.output, QuantizedLinear)
+        decoder.embeddings.copy_(decoder.output.dequantize(dtype))
     return decoder.eval()
+
+
+def _number_format(source: WeightSource, quantize: Quantization) -> Quantization:
+    """What the matrices become: what is asked for, or what they are."""
+    if source.stored == "none" or quantize in ("none", source.stored):
+        return source.stored if quantize == "none" else quantize
+    raise CannotQuantize(
+        f"the model is stored as {source.stored} and cannot become {quantize}: quantise the original, or leave --quantize out"
+    )
 
 
 def empty_decoder(

@@ -9,7 +9,7 @@ from local_engine.layers.experts import Expert, Experts
 from local_engine.layers.linear import Linear
 from local_engine.layers.norm import RmsNorm
 from local_engine.models.decoder import Decoder, DecoderLayer
-from local_engine.quantization.places import Both, Place, split_rows, whole
+from local_engine.quantization.places import Place, split_rows, whole
 
 
 def places(decoder: Decoder) -> dict[str, Place]:
@@ -21,11 +21,19 @@ def places(decoder: Decoder) -> dict[str, Place]:
     if not decoder.config.tied_embeddings:
         found["lm_head.weight"] = whole(decoder.output)
     elif not isinstance(decoder.output, Linear):
-        found["model.embed_tokens.weight"] = Both(decoder.embeddings, whole(decoder.output))
+        found["model.embed_tokens.weight"] = whole(decoder.output)  # the embeddings are made of it in the end
     for layer in decoder.layers:
         assert isinstance(layer, DecoderLayer)
         parts = _attention(layer) | _norms(layer) | _feed_forward(layer)
         found |= {f"model.layers.{layer.index}.{name}": place for name, place in parts.items()}
+    return found
+
+
+def stored_places(decoder: Decoder) -> dict[str, Place]:
+    """The decoder's own names and tensors, as a quantised directory holds them: the embeddings only when they are untied."""
+    found: dict[str, Place] = dict(decoder.state_dict())
+    if decoder.config.tied_embeddings:
+        del found["embeddings"]
     return found
 
 

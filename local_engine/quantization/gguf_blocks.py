@@ -12,6 +12,8 @@ from torch import Tensor
 
 from local_engine.quantization.int4 import GROUP, Int4Rows, pack
 
+FOUR_BIT = frozenset((GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q4_K))
+
 
 def int4_from_gguf(raw: Tensor, kind: GGMLQuantizationType) -> Int4Rows | None:
     """From uint8 [rows, bytes of a row]; None for kinds that are no 4-bit groups or hold numbers float16 cannot."""

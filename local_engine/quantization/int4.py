@@ -68,7 +68,11 @@ class Int4Linear(nn.Module):
     def keep(self, first: int, rows: Int4Rows) -> None:
         """Store n rows that are 4-bit already from `first` on."""
         last = first + rows.packed.shape[0]
-        self.packed[first:last], self.scale[first:last], self.minimum[first:last] = rows.packed, rows.scale, rows.minimum
+        self.packed[first:last], self.scale[first:last], self.minimum[first:last] = (
+            rows.packed,
+            rows.scale,
+            rows.minimum,
+        )
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weights as floats [rows, columns]."""

@@ -56,19 +56,6 @@ class QuantizedRows:
             self.copy_(values.dequantize())
 
 
-class Both:
-    """Two places for one tensor: the embeddings and the output matrix that is tied to them."""
-
-    def __init__(self, first: Place, second: Place) -> None:
-        self._places = first, second
-        self.shape = first.shape
-
-    def copy_(self, values: Tensor) -> None:
-        """Take the tensor in both."""
-        for place in self._places:
-            place.copy_(values)
-
-
 def quantize_linears(module: nn.Module, quantize: Format) -> None:
     """Put an empty quantised module in place of every `Linear` inside `module`. Raises CannotQuantize."""
     for parent in list(module.modules()):
