@@ -118,6 +118,9 @@ class Model(Section):
     tier: Tier = Field(description="economy, standard, premium or deep.")
     engine: str | None = Field(None, description="`bundled`, or the base URL of a self-hosted server ending in /v1.")
     weights: str | None = Field(None, description="For `engine: bundled`: a known name, a path or a hub id.")
+    engine_options: dict[str, bool | int | float | str] = Field(
+        {}, description="For `engine: bundled`: options of `penstock engine serve`, such as `quantize: int8`."
+    )
     provider: str | None = Field(
         None, description="`openai` for any OpenAI-compatible API, `scripted` for tests and demos."
     )
