@@ -7,6 +7,8 @@ from typing import Literal
 
 Dtype = Literal["bfloat16", "float32"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+Quantization = Literal["none", "int8", "int4", "fp8"]
+KvDtype = Literal["auto", "int8", "fp8"]
 Activation = Literal["silu", "gelu_tanh"]
 
 
@@ -129,7 +131,9 @@ class EngineConfig:
     several steps, so that running answers keep flowing. `cache_tokens` or `cache_mib`: size of the cache, None for room
     for `max_batch` full contexts within a share of the free memory. `block_size`: tokens per block of it.
     `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
-    names none; a small model may otherwise ramble to the end of its context.
+    names none; a small model may otherwise ramble to the end of its context. `quantize`: number format of the matrices,
+    "none" for that of the file (a directory that was quantised offline keeps its own). `kv_dtype`: number format of the
+    cache, "auto" for `dtype`.
     """
 
     dtype: Dtype = "bfloat16"
@@ -143,6 +147,8 @@ class EngineConfig:
     block_size: int = 16
     prefix_sharing: bool = True
     default_max_tokens: int = 1024
+    quantize: Quantization = "none"
+    kv_dtype: KvDtype = "auto"
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens"):

@@ -53,8 +53,10 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
     max_context = min(config.max_context, source.config.max_positions)
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
     size = plan_cache(config, source.config, max_context, dtype, device)
-    decoder = load_decoder(source, positions=max_context, dtype=dtype, device=device, progress=progress)
-    return Engine(ModelRunner(decoder, size), tokenizer, config)
+    decoder = load_decoder(
+        source, positions=max_context, dtype=dtype, device=device, quantize=config.quantize, progress=progress
+    )
+    return Engine(ModelRunner(decoder, size, config.kv_dtype), tokenizer, config)
 
 
 class Engine:

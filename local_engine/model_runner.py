@@ -9,10 +9,10 @@ from torch import Tensor
 
 from local_engine.batch import build_batch
 from local_engine.cache_size import CacheSize
-from local_engine.config import DeviceName, Dtype
-from local_engine.kv_cache import KVPool
+from local_engine.config import DeviceName, Dtype, KvDtype
 from local_engine.layers.paged_attention import PagedAttention
 from local_engine.models.decoder import Decoder
+from local_engine.quantization.kv import make_pool
 from local_engine.request import Row
 from local_engine.scheduler import Chunk
 
@@ -29,15 +29,17 @@ def pick_device(name: DeviceName) -> torch.device:
 class ModelRunner:
     """Decoder plus pool: `run` computes what the scheduler chose."""
 
-    def __init__(self, decoder: Decoder, size: CacheSize) -> None:
+    def __init__(self, decoder: Decoder, size: CacheSize, kv_dtype: KvDtype = "auto") -> None:
         self.decoder = decoder
         self.device = decoder.embeddings.device
-        self.pool = KVPool(decoder.config, size.blocks, size.block_size, decoder.embeddings.dtype, self.device)
+        self.pool = make_pool(
+            decoder.config, size.blocks, size.block_size, kv_dtype, decoder.embeddings.dtype, self.device
+        )
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[Row]]:
         """Compute the chunks. Returns logits [n, vocab] float32 and what each row is for."""
-        batch = build_batch(chunks, self.pool.block_size, self.pool.tensor.dtype, self.device)
+        batch = build_batch(chunks, self.pool.block_size, self.pool.dtype, self.device)
         attention = PagedAttention(self.pool, batch.slots, batch.spans, batch.answers)
         logits = self.decoder(batch.tokens, batch.positions, attention, batch.rows)
         return logits, batch.sampled

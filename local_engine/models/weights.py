@@ -20,6 +20,8 @@ from local_engine.models.family import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.names import hub_name, parts, without_prefix
 from local_engine.models.registry import config_from_gguf, config_from_hub, family_of_gguf, family_of_hub
+from local_engine.quantization.gguf_blocks import int4_from_gguf
+from local_engine.quantization.int4 import Int4Rows
 
 _FACTORS = (ROPE_FACTORS, LONG_FACTORS, SHORT_FACTORS)  # tensors of a GGUF file that belong to the configuration
 
@@ -33,8 +35,11 @@ class WeightSource(Protocol):
         """How many tensors `tensors` will give."""
         ...
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Hugging Face name and value, one at a time, so that only one full-precision tensor is in memory."""
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
+        """Hugging Face name and value, one at a time, so that only one full-precision tensor is in memory.
+
+        With `four_bit` values that the file holds in groups of 4 bits come as such.
+        """
         ...
 
 
@@ -61,17 +66,35 @@ class GgufWeights:
     def __len__(self) -> int:
         return len(self.file.tensors)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
         """See WeightSource."""
         for name in self.file.tensors:
             if name in _FACTORS:
                 continue
-            tensor = torch.tensor(self.file.read(name))
-            if self.family.rotary_pairs and name.endswith("attn_q.weight"):
-                tensor = halves_from_pairs(tensor, self.config.heads)
-            elif self.family.rotary_pairs and name.endswith("attn_k.weight"):
-                tensor = halves_from_pairs(tensor, self.config.kv_heads)
-            yield from parts(self.config, hub_name(name, self.family.gguf_names), tensor)
+            stored = self._four_bit(name) if four_bit else None
+            if stored is None:
+                yield from self._parts(name, torch.tensor(self.file.read(name)))
+                continue
+            sides = [self._parts(name, side) for side in (stored.packed, stored.scale, stored.minimum)]
+            for (part, packed), (_, scale), (_, minimum) in zip(*sides, strict=True):
+                yield part, Int4Rows(packed, scale, minimum)
+
+    def _parts(self, name: str, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Under canonical names and in Hugging Face's order: what a file tensor's rows, of whatever kind, belong to."""
+        if self.family.rotary_pairs and name.endswith("attn_q.weight"):
+            rows = halves_from_pairs(rows, self.config.heads)
+        elif self.family.rotary_pairs and name.endswith("attn_k.weight"):
+            rows = halves_from_pairs(rows, self.config.kv_heads)
+        return parts(self.config, hub_name(name, self.family.gguf_names), rows)
+
+    def _four_bit(self, name: str) -> Int4Rows | None:
+        stored = self.file.tensors[name]
+        raw = torch.tensor(self.file.read_raw(name))
+        rows = int4_from_gguf(raw.view(-1, raw.shape[-1]), stored.kind) if raw.dim() > 1 else None
+        if rows is None:
+            return None
+        shape = (*stored.shape[:-1], -1)  # experts are stored in one tensor of three axes
+        return Int4Rows(rows.packed.view(shape), rows.scale.view(shape), rows.minimum.view(shape))
 
 
 def halves_from_pairs(weight: Tensor, heads: int) -> Tensor:
@@ -103,7 +126,7 @@ class SafetensorsWeights:
     def __len__(self) -> int:
         return self._count
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
         """See WeightSource."""
         for file in self._files:
             with self._open(file) as opened:
