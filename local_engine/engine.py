@@ -16,12 +16,13 @@ import torch
 
 from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
-from local_engine.cache_size import plan_cache
+from local_engine.cache_size import free_memory, plan_cache
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
+from local_engine.models.size import check_fits
 from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
 from local_engine.request import FinishReason, Output, Request, Row, SamplingParams
 from local_engine.sampler import Sampler
@@ -46,13 +47,14 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
         source: WeightSource = SafetensorsWeights(path)
         tokenizer = tokenizer_from_directory(path)
     elif path.is_file():
-        weights = GgufWeights(GgufFile(path))
-        source, tokenizer = weights, tokenizer_from_gguf(weights.file.metadata)
+        file = GgufFile(path)
+        source, tokenizer = GgufWeights(file), tokenizer_from_gguf(file.metadata)
     else:
         raise ModelNotFound(f"{str(path)!r} is neither a .gguf file nor a model directory")
     max_context = min(config.max_context, source.config.max_positions)
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
-    size = plan_cache(config, source.config, max_context, dtype, device)
+    weights = check_fits(source.config, dtype, config.quantize, free_memory(device))
+    size = plan_cache(config, source.config, max_context, dtype, device, reserved=weights)
     decoder = load_decoder(
         source, positions=max_context, dtype=dtype, device=device, quantize=config.quantize, progress=progress
     )

@@ -7,6 +7,7 @@ EngineError
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
 │   ├── CannotQuantize    the model's shape or values do not fit the format asked for
+│   ├── ModelTooLarge     the weights are larger than the free memory
 │   └── CacheDoesNotFit   the cache asked for is larger than the free memory
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
@@ -75,6 +76,12 @@ class CannotQuantize(ModelError):
     """The weights do not fit the number format asked for, or are quantised already."""
 
     code = "cannot_quantize"
+
+
+class ModelTooLarge(ModelError):
+    """The weights do not fit the free memory; said before they are read, with the format that would fit."""
+
+    code = "model_too_large"
 
 
 class CacheDoesNotFit(ModelError):
