@@ -30,7 +30,7 @@ _GPT4O = _WORDS % (("(?i:'s|'t|'re|'ve|'m|'ll|'d)?",) * 2) + r"|\p{N}{1,3}" + _R
 
 
 @dataclass(frozen=True, slots=True)
-class _Split:
+class Split:
     """How text is cut before merging. `whole`: a word that is a token needs no merges; `first`: text begins with BOS."""
 
     pattern: str
@@ -40,19 +40,19 @@ class _Split:
     first: bool = False
 
 
-_SPLITS: Mapping[str, _Split] = {
-    "default": _Split(_GPT2),
-    "gpt-2": _Split(_GPT2),
-    "smollm": _Split(_GPT2, digits=True),
-    "llama-bpe": _Split(_LLAMA3, whole=True, first=True),
-    "llama3": _Split(_LLAMA3, whole=True, first=True),
-    "llama-v3": _Split(_LLAMA3, whole=True, first=True),
-    "dbrx": _Split(_LLAMA3),
-    "smaug-bpe": _Split(_LLAMA3),
-    "qwen2": _Split(_QWEN2, composed=True),
-    "deepseek-r1-qwen": _Split(_QWEN2, composed=True),
-    "tekken": _Split(_TEKKEN, whole=True, first=True),
-    "gpt-4o": _Split(_GPT4O),
+SPLITS: Mapping[str, Split] = {
+    "default": Split(_GPT2),
+    "gpt-2": Split(_GPT2),
+    "smollm": Split(_GPT2, digits=True),
+    "llama-bpe": Split(_LLAMA3, whole=True, first=True),
+    "llama3": Split(_LLAMA3, whole=True, first=True),
+    "llama-v3": Split(_LLAMA3, whole=True, first=True),
+    "dbrx": Split(_LLAMA3),
+    "smaug-bpe": Split(_LLAMA3),
+    "qwen2": Split(_QWEN2, composed=True),
+    "deepseek-r1-qwen": Split(_QWEN2, composed=True),
+    "tekken": Split(_TEKKEN, whole=True, first=True),
+    "gpt-4o": Split(_GPT4O),
 }
 
 
@@ -92,10 +92,10 @@ def vocabulary_from_gguf(metadata: Mapping[str, Any]) -> Vocabulary:
 
 def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> tuple[Tokenizer, bool]:
     name = metadata.get("tokenizer.ggml.pre", "default")
-    split = _SPLITS.get(name)
+    split = SPLITS.get(name)
     if split is None:
         raise CorruptModelFile(
-            f"tokenizer.ggml.pre is {name!r}; known: {', '.join(_SPLITS)}. Use the model's safetensors instead"
+            f"tokenizer.ggml.pre is {name!r}; known: {', '.join(SPLITS)}. Use the model's safetensors instead"
         )
     vocabulary = {token: index for index, token in enumerate(tokens)}
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]

@@ -156,6 +156,7 @@ def test_shards_load_like_one_file(directory: Path) -> None:
         ({"architectures": []}, UnknownArchitecture, "None"),
         ({"attention_bias": True}, UnknownArchitecture, "attention_bias"),
         ({"hidden_act": "gelu"}, UnknownArchitecture, "'gelu'"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, UnknownArchitecture, "by 'gptq'.*--quantize"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, UnknownArchitecture, "'yarn'"),
         ({"hidden_size": 32}, WrongShape, r"\[400, 64\].*\[400, 32\]|expected"),
         ({"num_key_value_heads": 3}, CorruptModelFile, "multiple of kv_heads"),
