@@ -55,6 +55,12 @@ def hub_base(architecture: str, values: Values) -> ModelConfig:
     for flag in ("attention_bias", "mlp_bias", "use_bidirectional_attention"):
         if values.get(flag):
             raise UnknownArchitecture(f"{flag} is {values[flag]!r} in config.json: models with it are not supported")
+    method = (values.get("quantization_config") or {}).get("quant_method")
+    if method:
+        raise UnknownArchitecture(
+            f"the weights are quantised by {method!r} (quantization_config in config.json), which is not supported: take "
+            "the model it was made from, with --quantize if it has to be small"
+        )
     named = values.get("hidden_activation") or values.get("hidden_act", "silu")
     if named not in _ACTIVATIONS:
         raise UnknownArchitecture(

@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -87,6 +89,34 @@ def test_an_unknown_gguf_architecture_is_named_with_the_known_ones(tiny_director
         load(path)
 
 
+@pytest.mark.parametrize(("kind", "says"), [(99, "type 99,"), (24, r"type 24 \(I8\)"), (4, "type 4,")])
+def test_an_unknown_gguf_tensor_type_is_named_with_the_known_ones(
+    tiny_gguf: Path, tmp_path: Path, kind: int, says: str
+) -> None:
+    raw = bytearray(tiny_gguf.read_bytes())
+    entry = raw.index(b"blk.1.ffn_down.weight") + len(b"blk.1.ffn_down.weight")  # then axes, two sizes, type, offset
+    assert struct.unpack_from("<IQQI", raw, entry) == (2, 96, 64, 0)
+    raw[entry + 20 : entry + 24] = struct.pack("<I", kind)
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(raw)
+    with pytest.raises(
+        CorruptModelFile, match=rf"'blk\.1\.ffn_down\.weight'.*{says}.*known: F32, F16, BF16, Q8_0.*Q6_K"
+    ):
+        load(broken)
+
+
+def test_one_part_of_a_split_gguf_says_how_to_join_it(tiny_directory: Path, tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x-00002-of-00003.gguf", "llama")
+    writer.add_uint16("split.count", 3)
+    writer.add_tensor("blk.1.ffn_down.weight", np.zeros((2, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(CorruptModelFile, match="one of 3 parts: join them"):
+        load(tmp_path / "x-00002-of-00003.gguf")
+
+
 def test_a_missing_gguf_tensor_is_named(tiny_directory: Path, tmp_path: Path) -> None:
     path = write_gguf(tiny_directory, tmp_path / "less.gguf", drop="blk.1.ffn_down.weight")
     with pytest.raises(WrongShape, match=r"lacks 1 tensors: model\.layers\.1\.mlp\.down_proj\.weight"):
@@ -126,6 +156,7 @@ def test_shards_load_like_one_file(directory: Path) -> None:
         ({"architectures": []}, UnknownArchitecture, "None"),
         ({"attention_bias": True}, UnknownArchitecture, "attention_bias"),
         ({"hidden_act": "gelu"}, UnknownArchitecture, "'gelu'"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, UnknownArchitecture, "by 'gptq'.*--quantize"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, UnknownArchitecture, "'yarn'"),
         ({"hidden_size": 32}, WrongShape, r"\[400, 64\].*\[400, 32\]|expected"),
         ({"num_key_value_heads": 3}, CorruptModelFile, "multiple of kv_heads"),

@@ -101,6 +101,14 @@ def test_quantised_gguf_gives_transformers_logits_on_the_dequantised_values(
     assert_equal(plain_logits(load_engine(path, EngineConfig(dtype="float32")), prompts()[0]), expected)
 
 
+@pytest.mark.parametrize("kind", ["Q4_K", "Q5_K", "Q6_K"])
+def test_k_quants_give_transformers_logits_on_the_dequantised_values(tmp_path: Path, kind: str) -> None:
+    directory = write_family(tmp_path / "model", "qwen2.5", hidden_size=256, intermediate_size=256)
+    path = write_gguf(directory, tmp_path / "x.gguf", GGMLQuantizationType[kind])
+    expected = dequantized_logits(directory, GGMLQuantizationType[kind])
+    assert_equal(plain_logits(load_engine(path, EngineConfig(dtype="float32")), prompts()[0]), expected)
+
+
 def dequantized_logits(directory: Path, kind: GGMLQuantizationType) -> Tensor:
     """transformers' logits, every matrix but the experts' routers rounded as `kind` rounds."""
     reference = family_reference(directory)
