@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,19 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 Quantization = Literal["none", "int8", "int4", "fp8"]
 KvDtype = Literal["auto", "int8", "fp8"]
 Activation = Literal["silu", "gelu_tanh"]
+
+MOST_LAYERS = 4096
+"""More than any model has, of experts as well: a damaged file must not make the loader build millions."""
+SIZES: Mapping[str, int] = {
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 24,
+    "layers": MOST_LAYERS,
+    "heads": 1 << 16,
+    "kv_heads": 1 << 16,
+    "head_dim": 1 << 16,
+}
+"""Of a decoder, from 1 to so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +79,11 @@ class ModelConfig:
     dense_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
+        for name, most in SIZES.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be 1 to {most}")
+        if not 0 <= self.experts <= MOST_LAYERS:
+            raise ValueError(f"experts is {self.experts!r}: it must be 0 to {MOST_LAYERS}")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads!r}) must be a multiple of kv_heads ({self.kv_heads!r})")
         if self.turned % 2 or not 0 < self.turned <= self.head_dim:
