@@ -69,9 +69,7 @@ def test_constant_weights_come_back(kind: type[Int8Linear | Int4Linear | Fp8Line
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(
-    ("rows", "tokens"), [(50, 1), (48, 1), (48, 5), (50, 16), (48, 32), (48, 33), (50, 40)]
-)
+@pytest.mark.parametrize(("rows", "tokens"), [(50, 1), (48, 1), (48, 5), (50, 16), (48, 32), (48, 33), (50, 40)])
 @pytest.mark.parametrize("kind", [Int8Linear, Int4Linear, Fp8Linear])
 def test_a_product_is_that_of_the_unpacked_weights(
     kind: type[Int8Linear | Int4Linear | Fp8Linear], rows: int, tokens: int, dtype: torch.dtype
