@@ -13,6 +13,11 @@ from local_engine.errors import CannotQuantize
 GROUP = 32
 """Columns that share a scale and a minimum."""
 
+FEW_ROWS = 32
+"""Up to so many rows of activations torch's 4-bit product beats unpacking the weights once and multiplying as floats."""
+
+_LANES = 16  # rows that torch's 4-bit product takes at once
+
 
 @dataclass(frozen=True, slots=True)
 class Int4Rows:
@@ -53,6 +58,7 @@ class Int4Linear(nn.Module):
         self.register_buffer("packed", torch.empty(rows, columns // 2, dtype=torch.uint8, device=device))
         self.register_buffer("scale", torch.empty(groups, dtype=torch.float16, device=device))
         self.register_buffer("minimum", torch.empty(groups, dtype=torch.float16, device=device))
+        self._for_torch: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_weight(cls, weight: Tensor) -> Int4Linear:
@@ -67,6 +73,7 @@ class Int4Linear(nn.Module):
 
     def keep(self, first: int, rows: Int4Rows) -> None:
         """Store n rows that are 4-bit already from `first` on."""
+        self._for_torch = None
         last = first + rows.packed.shape[0]
         self.packed[first:last], self.scale[first:last], self.minimum[first:last] = (
             rows.packed,
@@ -80,7 +87,23 @@ class Int4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """In the dtype of `x`."""
+        few = x.shape[0] <= FEW_ROWS and not x.is_cuda
+        if few and x.dtype == torch.bfloat16 and self.rows % _LANES == 0:  # float32 is no faster there
+            values, scales = self._repacked()
+            return torch._weight_int4pack_mm_for_cpu(x.contiguous(), values, GROUP, scales)
         return linear(x, self.dequantize(x.dtype))
+
+    def _repacked(self) -> tuple[Tensor, Tensor]:
+        """The weights once more in the order torch's product reads, made when it is first needed.
+
+        It computes (q - 8) * scale + zero in bfloat16, to which the scales are rounded, as are unpacked weights.
+        """
+        if self._for_torch is None:
+            values = torch.stack((self.packed & 15, self.packed >> 4), dim=-1).view(self.rows, -1).to(torch.int32)
+            scale = self.scale.float()
+            scales = torch.stack((scale, self.minimum.float() + 8 * scale), dim=-1).transpose(0, 1).contiguous()
+            self._for_torch = torch._convert_weight_to_int4pack_for_cpu(values, 1), scales.bfloat16()
+        return self._for_torch
 
 
 def check_columns(columns: int) -> None:

@@ -69,16 +69,16 @@ def test_constant_weights_come_back(kind: type[Int8Linear | Int4Linear | Fp8Line
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("tokens", [1, 5, 16, 17, 40])
+@pytest.mark.parametrize(("rows", "tokens"), [(50, 1), (48, 1), (48, 5), (50, 16), (48, 32), (48, 33), (50, 40)])
 @pytest.mark.parametrize("kind", [Int8Linear, Int4Linear, Fp8Linear])
 def test_a_product_is_that_of_the_unpacked_weights(
-    kind: type[Int8Linear | Int4Linear | Fp8Linear], tokens: int, dtype: torch.dtype
+    kind: type[Int8Linear | Int4Linear | Fp8Linear], rows: int, tokens: int, dtype: torch.dtype
 ) -> None:
-    module = kind.from_weight(torch.randn(50, 96))
+    module = kind.from_weight(torch.randn(rows, 96))
     x = torch.randn(tokens, 96).to(dtype)
     got, expected = module(x), x.float() @ module.dequantize().T
     assert got.dtype == dtype
-    assert got.shape == (tokens, 50)
+    assert got.shape == (tokens, rows)
     error = (got.float() - expected).norm() / expected.norm()
     assert error < (1e-6 if dtype == torch.float32 else 1e-2)
 
@@ -128,7 +128,7 @@ def test_a_q4_1_model_loads_as_int4_without_any_loss(tiny_directory: Path, tmp_p
             assert torch.equal(matrix.dequantize(), getattr(one, name).weight), name
 
 
-@pytest.mark.parametrize(("quantize", "least"), [("int8", 0.999), ("fp8", 0.98), ("int4", 0.9)])
+@pytest.mark.parametrize(("quantize", "least"), [("int8", 0.998), ("fp8", 0.98), ("int4", 0.9)])
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits_of_a_quantised_model_are_near_those_of_floats(
     quantize: Quantization, least: float, tied: bool, tmp_path: Path
