@@ -28,7 +28,9 @@ SIZES: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Shape of a decoder, and flags for what its family does otherwise than Llama. Sizes count elements.
+    """Shape of a decoder, and flags for what its family does otherwise than Llama, whose defaults are Llama's.
+
+    Sizes count elements. A kernel made for Llama looks at the flags it does not know and refuses other values.
 
     Rotary: `rotary_dim` leading elements of a head turn (None: all). `rope_factors` (rotary_dim / 2 values) divide the
     frequencies, `rope_long_factors` instead where the engine's context exceeds `rope_short_positions`; cosines and
@@ -122,20 +124,6 @@ class ModelConfig:
         """Divisors of the rotary frequencies for an engine whose context has `positions` tokens."""
         long = self.rope_short_positions is not None and positions > self.rope_short_positions
         return self.rope_long_factors if long else self.rope_factors
-
-    @property
-    def plain_llama(self) -> bool:
-        """Whether every layer is Llama's own, up to sizes and rotary tables: what a kernel made for it may compute."""
-        flags = (self.qkv_bias, self.qk_norm, self.post_norms, self.wide_norms, self.experts, self.rope_local_theta)
-        caps = (self.attention_softcap, self.logit_softcap, *self.windows)
-        scales = (self.query_scale, self.embedding_scale)
-        return (
-            not any(flags)
-            and all(cap is None for cap in caps)
-            and scales == (1.0, 1.0)
-            and self.activation == "silu"
-            and self.turned == self.head_dim
-        )
 
 
 @dataclass(frozen=True, slots=True)
