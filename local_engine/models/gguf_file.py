@@ -54,7 +54,7 @@ class GgufFile:
         self.tensors: dict[str, StoredTensor] = {}
         try:
             self._read_header()
-        except (struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
+        except (struct.error, IndexError, UnicodeDecodeError, OverflowError, RecursionError) as error:
             raise self._corrupt(f"its header breaks off or is malformed at byte {self._at} ({error})") from error
 
     def read(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import torch
+from torch import nn
 
 from local_engine.config import ModelConfig, Quantization
 from local_engine.errors import CannotQuantize, ModelTooLarge
@@ -14,8 +18,19 @@ _OFFERED: tuple[Quantization, ...] = ("int8", "int4")
 
 def weight_bytes(config: ModelConfig, dtype: torch.dtype, quantize: Quantization) -> int:
     """Bytes of all weights once loaded. Raises CannotQuantize when a matrix does not suit the format."""
-    decoder = empty_decoder(config, 1, dtype, torch.device("meta"), quantize)
-    tensors = {id(tensor): tensor for tensor in (*decoder.parameters(), *decoder.buffers())}  # tied ones once
+    total = 0
+    kinds = Counter(config.has_experts(layer) for layer in range(config.layers))
+    for number, (experts, count) in enumerate(kinds.items()):
+        # One layer of each kind says it for all.
+        single = replace(config, layers=1, windows=(), dense_layers=() if experts else (0,))
+        decoder = empty_decoder(single, 1, dtype, torch.device("meta"), quantize)
+        layer = _bytes(decoder.layers)
+        total += count * layer + (_bytes(decoder) - layer if number == 0 else 0)
+    return total
+
+
+def _bytes(module: nn.Module) -> int:
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}  # tied ones once
     return sum(tensor.nbytes for tensor in tensors.values())
 
 

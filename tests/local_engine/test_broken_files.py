@@ -137,6 +137,11 @@ def test_a_missing_shard_is_named(directory: Path) -> None:
         load(directory)
 
 
+def test_the_same_weights_in_another_form_beside_the_model_are_left_alone(directory: Path) -> None:
+    save_file({"layers.0.attention.wq.weight": torch.zeros(2)}, directory / "consolidated.safetensors")
+    load(directory)
+
+
 def test_shards_load_like_one_file(directory: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     names = sorted(tensors)
