@@ -22,8 +22,8 @@ class Layer:
 
 GROUND = (
     "catalog", "catalog_engine", "catalog_outlets", "catalog_owners", "catalog_shadow", "config", "config_exports",
-    "config_outlets", "config_owners", "config_policies", "config_routing", "config_section", "config_shadow", "config_yaml", "mistakes",
-    "builtin", "aside", "store", "db", "telemetry",
+    "config_outlets", "config_owners", "config_policies", "config_routing", "config_section", "config_shadow",
+    "config_yaml", "mistakes", "builtin", "aside", "store", "db", "telemetry",
 )  # fmt: skip
 LAYERS = (
     Layer(
