@@ -23,7 +23,7 @@ from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
 from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
-from local_engine.request import FinishReason, Output, Request, Row, SamplingParams
+from local_engine.request import FinishReason, Output, Request, Row, Sampled, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
@@ -155,27 +155,28 @@ class Engine:
     def _compute(self, step: Step) -> list[Output]:
         try:
             logits, rows = self.runner.run(step.chunks)
-            tokens = self.sampler.sample(logits, rows)
+            sampled = self.sampler.sample(logits, rows)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
             return [self._fail(chunk.request, error) for chunk in step.chunks]
-        return self._commit(step.chunks, rows, tokens)
+        return self._commit(step.chunks, rows, sampled)
 
-    def _commit(self, chunks: list[Chunk], rows: list[Row], tokens: list[int]) -> list[Output]:
+    def _commit(self, chunks: list[Chunk], rows: list[Row], sampled: list[Sampled]) -> list[Output]:
         self.scheduler.commit(chunks)
         now = self._clock()
         outputs = []
-        for row, token in zip(rows, tokens, strict=True):
+        for row, chosen in zip(rows, sampled, strict=True):
             request = row.request
             request.last_token = now
             if request.first_token is None:
                 request.first_token = now
-            outputs.append(self._accept(request, token))
+            outputs.append(self._accept(request, chosen))
         return outputs
 
-    def _accept(self, request: Request, token: int) -> Output:
+    def _accept(self, request: Request, chosen: Sampled) -> Output:
         """Take one sampled token: an end token is counted but has no text."""
+        token = chosen.token
         request.tokens.append(token)
         text = self._texts[request.id]
         finish: FinishReason | None = None
@@ -193,7 +194,7 @@ class Engine:
             if text.stopped:  # the held tail completed a stop string
                 finish = "stop"
             self._release(request)
-        return Output(request, shown, 1, finish)
+        return Output(request, shown, 1, finish, logprobs=() if chosen.logprobs is None else (chosen.logprobs,))
 
     def _fail(self, request: Request, error: Exception) -> Output:
         self._release(request)
