@@ -1,7 +1,7 @@
 """Temperature, top-k, top-p and min-p, and the draw, for all rows of a step at once.
 
 What a row gets depends on that row alone: rows are only put together with others that take the same path. Cut rows look at
-their 128 most likely tokens first, which a cut rarely leaves; a row whose cut reaches further is sorted whole.
+their 128 most likely tokens first, which a cut rarely leaves; those whose cut reaches further look again.
 `shape_distribution` is the plain path for one row, the reference of the tests.
 """
 
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from local_engine.request import SamplingParams
 
-FIRST_LOOK = 128
+LOOKS = (128, 2048)
+"""So many likeliest tokens are looked at, before all of them are."""
+_BLOCK = 128
 _LEAST_TOP_P = 1e-6  # top_p 0 keeps the most likely token
 
 
@@ -68,11 +70,28 @@ def draw_rows(logits: Tensor, params: Sequence[SamplingParams], points: Tensor) 
 
 
 def _pick(weights: Tensor, points: Tensor) -> Tensor:
-    """Index [rows] of the first cumulative weight beyond the point: never one of weight 0."""
-    cumulative = weights.cumsum(-1, dtype=torch.float64)
-    total = cumulative[:, -1]
-    target = torch.minimum(points * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    """Index [rows] of the first cumulative weight beyond the point, never one of weight 0; `points` are parts of the whole.
+
+    First the block of tokens is found, then the token in it: a running sum over the whole vocabulary costs ten times as much.
+    """
+    rows, width = weights.shape
+    if width <= _BLOCK:
+        return _first_beyond(weights.cumsum(-1, dtype=torch.float64), points, share=True)[:, 0]
+    if width % _BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, _BLOCK - width % _BLOCK))
+    blocks = weights.view(rows, -1, _BLOCK)
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    block = _first_beyond(ends, points, share=True)
+    before = torch.nn.functional.pad(ends, (1, 0)).gather(-1, block)[:, 0]
+    inside = blocks[torch.arange(rows, device=weights.device), block[:, 0]].cumsum(-1, dtype=torch.float64)
+    return (block * _BLOCK + _first_beyond(inside, points * ends[:, -1] - before, share=False))[:, 0]
+
+
+def _first_beyond(cumulative: Tensor, points: Tensor, *, share: bool) -> Tensor:
+    """Index [rows, 1] of the first value above the point (a share of the last value, if `share`), whatever was rounded."""
+    last = cumulative[:, -1]
+    target = torch.minimum(points * last if share else points, torch.nextafter(last, torch.zeros_like(last)))
+    return torch.searchsorted(cumulative, target[:, None], right=True)
 
 
 def _parts(logits: Tensor, params: Sequence[SamplingParams]) -> Iterator[_Part]:
@@ -81,16 +100,19 @@ def _parts(logits: Tensor, params: Sequence[SamplingParams]) -> Iterator[_Part]:
     if whole:
         yield _Part(whole, _probabilities(logits, whole, params), None)
     cut = [place for place, each in enumerate(params) if _is_cut(each, vocabulary)]
-    if cut:
-        probabilities = _probabilities(logits, cut, params)
-        part, complete = _cut(probabilities, cut, params, FIRST_LOOK)
+    probabilities = _probabilities(logits, cut, params) if cut else logits
+    for width in (*LOOKS, vocabulary):
+        if not cut:
+            return
+        part, complete = _cut(probabilities, cut, params, width)
+        if bool(complete.all()):
+            yield part
+            return
         done = complete.nonzero()[:, 0]
         if len(done):
             yield _Part([cut[place] for place in done.tolist()], part.weights[done], _ids(part)[done])
         rest = (~complete).nonzero()[:, 0]
-        if len(rest):
-            places = [cut[place] for place in rest.tolist()]
-            yield _cut(probabilities[rest], places, params, vocabulary)[0]
+        cut, probabilities = [cut[place] for place in rest.tolist()], probabilities[rest]
 
 
 def _is_cut(params: SamplingParams, vocabulary: int) -> bool:
@@ -109,7 +131,7 @@ def _cut(
     """What is left of the `width` most likely tokens, and for which rows [rows] that is all that is left."""
     vocabulary = probabilities.shape[-1]
     width = min(width, vocabulary)
-    weights, ids = probabilities.topk(width)
+    weights, ids = probabilities.topk(width) if width < vocabulary else probabilities.sort(-1, descending=True)
     top_k = _column([params[place].top_k or vocabulary for place in places], probabilities).clamp(max=vocabulary)
     weights = weights.where(torch.arange(width, device=weights.device) < top_k, 0.0)
     cumulative = weights.cumsum(-1)
@@ -118,7 +140,9 @@ def _cut(
     floor = _column([params[place].min_p for place in places], probabilities) * weights[:, :1]
     kept = weights.where((weights >= floor) & ((cumulative - weights < reach * total) | (reach >= 1)), 0.0)
     complete = (top_k <= width) | ((reach < 1) & (cumulative[:, -1:] >= reach)) | (weights[:, -1:] < floor)
-    return _Part(places, kept, ids), complete[:, 0]
+    return _Part(places, kept, ids), complete[
+        :, 0
+    ]  # top_k is at most the vocabulary: with all of it every row is complete
 
 
 def _ids(part: _Part) -> Tensor:

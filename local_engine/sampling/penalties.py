@@ -38,16 +38,18 @@ class TokenCounts:
     def catch_up(self, tokens: Sequence[int]) -> None:
         """Count what was added to a request's tokens since the last time."""
         for token in tokens[self._seen :]:
-            self._counts[self._slot(token)] += 1
+            slot = self._slot(token)
+            self._counts[slot] += 1
         self._seen = len(tokens)
 
     def after(self, drafts: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Token ids and their counts if `drafts` had come as well."""
-        slots = [self._slot(token) for token in drafts]
-        counts = self._counts[: len(self._place)].copy()
-        for slot in slots:
-            counts[slot] += 1
-        return self._ids[: len(self._place)], counts
+        known = len(self._place)
+        fresh = {token: known + at for at, token in enumerate(dict.fromkeys(t for t in drafts if t not in self._place))}
+        counts = np.concatenate([self._counts[:known], np.zeros(len(fresh), dtype=np.float32)])
+        for token in drafts:
+            counts[self._place.get(token, fresh.get(token, 0))] += 1
+        return np.concatenate([self._ids[:known], np.fromiter(fresh, dtype=np.int64, count=len(fresh))]), counts
 
     def _slot(self, token: int) -> int:
         slot = self._place.setdefault(token, len(self._place))

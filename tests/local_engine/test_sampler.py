@@ -47,7 +47,8 @@ def test_only_the_tokens_inside_the_cuts_have_a_chance(changes: dict[str, float]
 
 def test_drawn_frequencies_follow_the_distribution() -> None:
     count = 20_000
-    drawn = draw(count, seed=3)
+    points = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    drawn = draw_rows(LOGITS.expand(count, 4), [params()] * count, points).tolist()
     for token, share in enumerate((0.5, 0.25, 0.15, 0.1)):
         deviation = math.sqrt(count * share * (1 - share))
         assert abs(drawn.count(token) - count * share) < 4 * deviation
@@ -124,6 +125,16 @@ def test_drafts_count_as_if_they_had_come() -> None:
     torch.testing.assert_close(steered, -expected)
 
 
+def test_a_rejected_draft_leaves_no_penalty_behind() -> None:
+    sampler = Sampler()
+    request = Request(1, [3], params(repetition_penalty=2.0))
+    logits = torch.ones(1, 200)
+    sampler.steer(logits, [Row(request, tuple(range(50, 150)))])
+    assert (sampler.steer(logits, [Row(request)]) != 1).nonzero()[:, 1].tolist() == [3]
+    request.tokens += [7] * 3 + list(range(100))
+    assert (sampler.steer(logits, [Row(request)]) != 1).sum() == 100
+
+
 def test_logprobs_are_those_of_the_model_before_temperature_and_cuts() -> None:
     request = Request(1, [0], params(temperature=0, logprobs=2, logit_bias=((2, 100.0),)))
     silent = Request(2, [0], params(temperature=0))
@@ -152,7 +163,7 @@ MANY = [
 
 def test_all_rows_at_once_get_what_the_plain_path_gives_one() -> None:
     several = [params(**changes) for changes in MANY]
-    logits = torch.randn(len(several), 600, generator=torch.Generator().manual_seed(5))
+    logits = torch.randn(len(several), 5000, generator=torch.Generator().manual_seed(5))
     shaped = shape_rows(logits, several)
     for row, each, got in zip(logits, several, shaped, strict=True):
         plain = shape_distribution(row, each)
@@ -163,11 +174,20 @@ def test_a_row_is_drawn_alike_alone_and_among_others() -> None:
     several = [params(**changes) for changes in MANY]
     generator = torch.Generator().manual_seed(6)
     for _ in range(20):
-        logits = torch.randn(len(several), 600, generator=generator).bfloat16().float()  # with ties
+        logits = torch.randn(len(several), 5000, generator=generator).bfloat16().float()  # with ties
         points = torch.rand(len(several), dtype=torch.float64, generator=generator)
         together = draw_rows(logits, several, points).tolist()
         alone = [int(draw_rows(logits[[i]], [several[i]], points[[i]])) for i in range(len(several))]
         assert together == alone
+
+
+def test_a_draw_from_a_large_vocabulary_is_where_the_running_sum_says() -> None:
+    generator = torch.Generator().manual_seed(8)
+    logits = torch.randn(400, 1000, generator=generator) * 2
+    points = torch.rand(400, dtype=torch.float64, generator=generator)
+    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
+    expected = torch.searchsorted(cumulative, (points * cumulative[:, -1])[:, None])[:, 0]
+    assert draw_rows(logits, [params()] * 400, points).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("point", [0.0, 0.5, math.nextafter(1.0, 0.0)])
