@@ -19,17 +19,17 @@ from local_engine.block_manager import BlockManager
 from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
-from local_engine.model_runner import TORCH_DTYPES, Computed, ModelRunner, pick_device
+from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
 from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
-from local_engine.request import FinishReason, Output, Request, SamplingParams
-from local_engine.sampler import Sampled, Sampler
+from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
+from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.speculative.choose import choose_drafter
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
-from local_engine.speculative.verify import Run
+from local_engine.speculative.verify import Run, verify
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
 
 log = logging.getLogger("local_engine")
@@ -84,7 +84,7 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
-        self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts, self.sampler)
+        self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts)
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -165,7 +165,8 @@ class Engine:
         speculator = self.speculator
         try:
             computed = self.runner.run(step.chunks, () if speculator is None else speculator.drafter.taps)
-            runs = self._plain_runs(computed) if speculator is None else speculator.verify(computed)
+            verified = verify if speculator is None else speculator.verify
+            runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
@@ -174,10 +175,6 @@ class Engine:
         if speculator is not None:
             speculator.observe(step.chunks, runs, computed)
         return outputs
-
-    def _plain_runs(self, computed: Computed) -> list[Run]:
-        sampled = self.sampler.sample(computed.logits, computed.rows)
-        return [Run(row.request, [each], 0) for row, each in zip(computed.rows, sampled, strict=True)]
 
     def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
         self.scheduler.commit(chunks)
@@ -207,7 +204,15 @@ class Engine:
         self.scheduler.accept(request, accepted)
         if finish is not None:
             self._release(request)
-        return Output(request, shown, kept, finish, accepted_drafts=accepted, rejected_drafts=run.drafted - accepted)
+        return Output(
+            request,
+            shown,
+            kept,
+            finish,
+            accepted_drafts=accepted,
+            rejected_drafts=run.drafted - accepted,
+            logprobs=tuple(each.logprobs for each in run.sampled[:kept] if each.logprobs is not None),
+        )
 
     def _accept_one(self, request: Request, sampled: Sampled) -> tuple[str, FinishReason | None]:
         """Append a token and return the text it completes; an end token is counted but has no text."""

@@ -157,17 +157,23 @@ def test_a_budget_for_three_hundred_of_a_thousand_requests_is_never_overspent(
     with fleet(tmp_path, postgres_url, redis_url, SCRIPTS, tenants=tenants, keys=keys) as running:
         answers = storm(running, seed=1)
         # A hold is the worst case, so the storm is refused while money is still held; what comes after it gets the rest.
-        answers += storm(running, seed=6, requests=300, at_once=4)
+        for seed in range(6, 16):
+            after = storm(running, seed=seed, requests=100, at_once=4)
+            answers += after
+            if sum(answer.code == "budget_exceeded" for answer in after) > 50:
+                break
         running.settle(len(answers))
         kinds = Counter((answer.status, answer.code) for answer in answers)
         refused = [answer for answer in answers if answer.code == "budget_exceeded"]
+        # A machine too busy to hear Redis in time refuses as well, before anything is asked of a provider.
+        unheard = [answer for answer in answers if answer.code == "unavailable"]
         assert refused, kinds
         assert all(answer.headers.get("x-should-retry") == "false" for answer in refused)
 
         ((charged, served),) = running.rows(
             "SELECT sum(charge_pico), count(*) FROM usage_events WHERE attempt_count > 0"
         )
-        assert served == len(answers) - len(refused), kinds
+        assert served == len(answers) - len(refused) - len(unheard), kinds
         assert 200 < served < 600, f"the budget was meant for about 300 requests: {kinds}"
         assert charged <= limit, f"overspent by {charged - limit} pico-USD"
         assert charged > limit * 8 // 10, f"more than a fifth of the budget was left: {kinds}"
