@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightS
 from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
-from local_engine.speculative.choose import choose_drafter
+from local_engine.speculative.choose import choose_drafters
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
 from local_engine.speculative.verify import Run, verify
@@ -59,7 +59,7 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
     size = plan_cache(config, source.config, max_context, dtype, device)
     decoder = load_decoder(source, positions=max_context, dtype=dtype, device=device, progress=progress)
     runner = ModelRunner(decoder, size)
-    return Engine(runner, tokenizer, config, choose_drafter(config, runner, tokenizer, max_context))
+    return Engine(runner, tokenizer, config, choose_drafters(config, runner, tokenizer, max_context))
 
 
 class Engine:
@@ -70,7 +70,7 @@ class Engine:
         runner: ModelRunner,
         tokenizer: Tokenizer,
         config: EngineConfig,
-        drafter: Drafter | None = None,
+        drafters: Sequence[Drafter] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
@@ -84,7 +84,7 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
-        self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts)
+        self.speculator = Speculator(drafters, config.max_drafts) if drafters else None
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -164,7 +164,7 @@ class Engine:
     def _compute(self, step: Step) -> list[Output]:
         speculator = self.speculator
         try:
-            computed = self.runner.run(step.chunks, () if speculator is None else speculator.drafter.taps)
+            computed = self.runner.run(step.chunks, () if speculator is None else speculator.taps)
             verified = verify if speculator is None else speculator.verify
             runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:

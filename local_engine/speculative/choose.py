@@ -1,4 +1,4 @@
-"""Which drafter an engine gets; one that does not go with the model is refused before anything is served."""
+"""Which drafters an engine gets; one that does not go with the model is refused before anything is served."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from local_engine.speculative.ngram import NgramDrafter
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
 
 
-def choose_drafter(config: EngineConfig, runner: ModelRunner, tokenizer: Tokenizer, max_context: int) -> Drafter | None:
-    """The drafter `config.speculate` names, or None. Raises ModelError."""
+def choose_drafters(config: EngineConfig, runner: ModelRunner, tokenizer: Tokenizer, max_context: int) -> list[Drafter]:
+    """What `config.speculate` names, none for "off". Raises ModelError."""
     if config.speculate == "off":
-        return None
+        return []
     if config.speculate == "draft":
         assert config.draft_model is not None  # EngineConfig saw to it
-        return load_draft_model(config.draft_model, config, runner, tokenizer, max_context)
+        return [load_draft_model(config.draft_model, config, runner, tokenizer, max_context)]
     if config.speculate == "head":
         raise DraftModelUnfit("there is no trained drafter for this model: take --speculate ngram, auto or draft")
-    return NgramDrafter()
+    return [NgramDrafter()]
 
 
 def load_draft_model(
