@@ -16,6 +16,14 @@ class Guide(Protocol):
     def length(self) -> int:
         """Tokens of the answer it has followed."""
 
+    @property
+    def thought(self) -> int:
+        """Those of them that are a thought."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the answer cannot be guided to its end; None as long as it can."""
+
     def advance(self, token: int) -> bool:
         """Follow one more token; False, and nothing changes, when the token is not allowed here."""
 
