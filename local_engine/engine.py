@@ -18,7 +18,7 @@ from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
 from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
-from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
+from local_engine.errors import DeadlineExceeded, FormFailed, ModelNotFound, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
@@ -30,6 +30,7 @@ from local_engine.speculative.choose import choose_drafter
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
 from local_engine.speculative.verify import Run, verify
+from local_engine.structured.guide import Guide, follow
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
 
 log = logging.getLogger("local_engine")
@@ -107,6 +108,7 @@ class Engine:
         cache_salt: str | None = None,
         priority: int = 0,
         seconds: float | None = None,
+        guide: Guide | None = None,
     ) -> Request:
         """A request for `add`; prompt and max_tokens must fit the context (the server refuses before).
 
@@ -116,11 +118,14 @@ class Engine:
             raise ValueError(f"{len(prompt)} + {params.max_tokens} tokens do not fit 1..{self.max_context}")
         now = self._clock()
         deadline = None if seconds is None else now + seconds
-        return Request(next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now)
+        request = Request(next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now)
+        request.guide = guide
+        return request
 
     def add(self, request: Request) -> None:
         """Let the request take part from the next step on."""
-        self._texts[request.id] = AnswerText(self.tokenizer, request.params.stop)
+        params = request.params
+        self._texts[request.id] = AnswerText(self.tokenizer, params.stop, markup=params.markup)
         self.scheduler.add(request)
 
     def abort(self, request: Request) -> None:
@@ -202,16 +207,22 @@ class Engine:
         if run.drafted and self.speculator is not None:
             self.speculator.counts.observe(run.drafted, accepted)
         self.scheduler.accept(request, accepted)
+        thought, failure = 0, None
         if finish is not None:
             self._release(request)
+            if request.guide is not None:
+                follow(request.guide, request.answer)
+                thought, failure = request.guide.thought, _form_failure(request.guide)
         return Output(
             request,
             shown,
             kept,
-            finish,
+            finish if failure is None else "error",
+            failure,
             accepted_drafts=accepted,
             rejected_drafts=run.drafted - accepted,
             logprobs=tuple(each.logprobs for each in run.sampled[:kept] if each.logprobs is not None),
+            reasoning_tokens=thought,
         )
 
     def _accept_one(self, request: Request, sampled: Sampled) -> tuple[str, FinishReason | None]:
@@ -220,7 +231,8 @@ class Engine:
         text = self._texts[request.id]
         finish: FinishReason | None = None
         shown = ""
-        if sampled.token in self.tokenizer.end_ids and not request.params.ignore_eos:
+        runs_on = request.params.ignore_eos and request.guide is None
+        if sampled.token in self.tokenizer.end_ids and not runs_on:
             finish = "stop"
         else:
             shown = text.push(sampled.token)
@@ -257,6 +269,13 @@ class Engine:
         if self.speculator is not None:
             self.speculator.forget(request)
         del self._texts[request.id]
+
+
+def _form_failure(guide: Guide) -> FormFailed | None:
+    """The error of an answer whose grammar became too hard to follow."""
+    if guide.failure is None:
+        return None
+    return FormFailed(f"the answer's form became too complex to follow, ask for a simpler one: {guide.failure}")
 
 
 def warm_up(engine: Engine) -> None:

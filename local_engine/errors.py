@@ -16,6 +16,7 @@ EngineError
     ├── BodyTooLarge      413
     ├── QueueFull         429 with Retry-After
     ├── NotReady          503 while the model loads or the server drains
+    ├── FormFailed        400, the answer's grammar exceeded its limits while it was written
     ├── DeadlineExceeded  504, the request's own deadline passed before its end
     └── StepFailed        500, the step that carried this request raised; others go on
 """
@@ -166,6 +167,12 @@ class DeadlineExceeded(RequestError):
     status = 504
     code = "deadline_exceeded"
     type = "timeout_error"
+
+
+class FormFailed(RequestError):
+    """The form the answer must have exceeded the limits of what is followed; its blocks are free again."""
+
+    code = "form_failed"
 
 
 class StepFailed(EngineError):

@@ -26,7 +26,8 @@ class SamplingParams:
     """How tokens are chosen and when the answer ends.
 
     `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 mean off; `temperature` 0 is greedy. `logit_bias` adds to the
-    logits of tokens. `logprobs` None: none are wanted; a number: of the chosen token and of so many likeliest ones.
+    logits of tokens. `logprobs` None: none are wanted; a number: of the chosen token and of so many likeliest ones. `markup`:
+    the text shows the tokens that mark thoughts and tool calls.
     """
 
     max_tokens: int
@@ -42,6 +43,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
+    markup: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -137,3 +139,4 @@ class Output:
     accepted_drafts: int = 0
     rejected_drafts: int = 0
     logprobs: tuple[Logprobs, ...] = ()
+    reasoning_tokens: int = 0
