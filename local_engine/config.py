@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_KWH, EnergySource
+
 Dtype = Literal["bfloat16", "float32"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -51,7 +53,8 @@ class EngineConfig:
     several steps, so that running answers keep flowing. `cache_tokens` or `cache_mib`: size of the cache, None for room
     for `max_batch` full contexts within a share of the free memory. `block_size`: tokens per block of it.
     `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
-    names none; a small model may otherwise ramble to the end of its context.
+    names none; a small model may otherwise ramble to the end of its context. `energy`: where joules come from;
+    `core_watts` and `gpu_watts`: of a busy core and GPU, for an estimate. `grams_per_kwh`: CO2 equivalent of electricity.
     """
 
     dtype: Dtype = "bfloat16"
@@ -65,11 +68,18 @@ class EngineConfig:
     block_size: int = 16
     prefix_sharing: bool = True
     default_max_tokens: int = 1024
+    energy: EnergySource = "auto"
+    core_watts: float = CORE_WATTS
+    gpu_watts: float = GPU_WATTS
+    grams_per_kwh: float = WORLD_GRAMS_PER_KWH
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
+        for name in ("core_watts", "gpu_watts", "grams_per_kwh"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a number, 0 or more")
         if self.max_queue < 0:
             raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
         if self.cache_tokens is not None and self.cache_mib is not None:

@@ -18,6 +18,7 @@ from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
 from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
+from local_engine.energy import make_meter
 from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
@@ -78,6 +79,13 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
+        self.energy = make_meter(
+            config.energy,
+            str(runner.device),
+            core_watts=config.core_watts,
+            gpu_watts=config.gpu_watts,
+            grams_per_kwh=config.grams_per_kwh,
+        )
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -129,7 +137,10 @@ class Engine:
         for chunk in step.chunks:
             if chunk.request.scheduled is None:
                 chunk.request.scheduled = now
-        return outputs + self._compute(step) if step.chunks else outputs
+        if step.chunks:
+            outputs += self._compute(step)
+            self.energy.bill(step.chunks)
+        return outputs
 
     def generate(self, prompt: list[int], params: SamplingParams) -> Completion:
         """Answer one prompt to its end. For tests and the bench; other requests must not be running."""

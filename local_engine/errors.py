@@ -6,7 +6,8 @@ EngineError
 │   ├── CorruptModelFile  truncated or malformed GGUF / safetensors / JSON
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
-│   └── CacheDoesNotFit   the cache asked for is larger than the free memory
+│   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
+│   └── EnergyUnreadable  the energy counter asked for cannot be read
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
     │   └── ContextTooLong 400 context_length_exceeded
@@ -74,6 +75,12 @@ class CacheDoesNotFit(ModelError):
     """The cache asked for is larger than the memory that is free, or smaller than one block."""
 
     code = "cache_does_not_fit"
+
+
+class EnergyUnreadable(ModelError):
+    """The energy counter that was asked for is not on this machine, or not for this user."""
+
+    code = "energy_unreadable"
 
 
 class RequestError(EngineError):

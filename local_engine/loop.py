@@ -19,6 +19,7 @@ from local_engine.request import Output, Request
 log = logging.getLogger("local_engine")
 Sink = Callable[[Output], None]
 _LONGEST_RETRY_AFTER = 60  # seconds
+_IDLE_SECONDS = 5.0  # between two readings of the energy counters while nothing runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,10 @@ class EngineLoop:
         """Take in what has arrived, then compute one step."""
         with self._wake:
             while not (self._arrived or self._dropped or self._stopping or self.engine.busy):
-                self._wake.wait()
+                self.engine.energy.pass_idle()
+                self.metrics.observe_energy(self.engine.energy)
+                self._wake.wait(_IDLE_SECONDS)
+                self.engine.energy.pass_idle()
             arrived, self._arrived = self._arrived, []
             dropped, self._dropped = self._dropped, []
         for request in arrived:

@@ -44,6 +44,7 @@ class RunningCall:
             choice.text += output.text
             choice.tokens += output.tokens
             choice.cached = output.request.cached_tokens
+            choice.microjoules = output.request.microjoules
             choice.finish = output.finish
             if output.finish is not None:
                 self._open.discard(output.request.id)
