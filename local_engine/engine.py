@@ -27,6 +27,7 @@ from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightS
 from local_engine.request import FinishReason, Output, Request, Row, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
+from local_engine.step_faults import check_logits, step_failure
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
 
 log = logging.getLogger("local_engine")
@@ -166,11 +167,13 @@ class Engine:
     def _compute(self, step: Step) -> list[Output]:
         try:
             logits, rows = self.runner.run(step.chunks)
+            check_logits(logits)
             tokens = self.sampler.sample(logits, rows)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
-            return [self._fail(chunk.request, error) for chunk in step.chunks]
+            failure = step_failure(error)
+            return [self._fail(chunk.request, failure) for chunk in step.chunks]
         return self._commit(step.chunks, rows, tokens)
 
     def _commit(self, chunks: list[Chunk], rows: list[Row], tokens: list[int]) -> list[Output]:
@@ -206,9 +209,8 @@ class Engine:
             self._release(request)
         return Output(request, shown, 1, finish)
 
-    def _fail(self, request: Request, error: Exception) -> Output:
+    def _fail(self, request: Request, failure: StepFailed) -> Output:
         self._release(request)
-        failure = StepFailed(f"the step computing this request failed: {type(error).__name__}: {error}")
         return Output(request, "", 0, "error", failure)
 
     def _expire(self, request: Request, now: float) -> Output:

@@ -18,6 +18,7 @@ EngineError
     ├── NotReady          503 while the model loads or the server drains
     ├── DeadlineExceeded  504, the request's own deadline passed before its end
     └── StepFailed        500, the step that carried this request raised; others go on
+        └── StepOutOfMemory 503 with Retry-After, it raised because memory was short
 """
 
 from __future__ import annotations
@@ -172,3 +173,10 @@ class StepFailed(EngineError):
     """The engine step that carried this request raised; its blocks are free again."""
 
     code = "engine_step_failed"
+
+
+class StepOutOfMemory(StepFailed):
+    """The engine step that carried this request ran out of memory; its blocks are free again."""
+
+    status = 503
+    code = "out_of_memory"

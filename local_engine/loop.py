@@ -41,6 +41,7 @@ class EngineLoop:
         self._arrived: list[Request] = []
         self._dropped: list[Request] = []
         self._stopping = False
+        self.failure: str | None = None
         self._seconds_per_request = 1.0  # running mean, for Retry-After
         self._thread = threading.Thread(target=self._run, name="engine-loop", daemon=True)
 
@@ -97,7 +98,8 @@ class EngineLoop:
             self._end_all(NotReady("the engine shut down before the answer was complete"))
         except Exception as error:  # a bug in the bookkeeping: what a step computes is guarded in the engine
             log.exception("the engine's loop failed")
-            self._end_all(EngineError(f"the engine's loop failed: {type(error).__name__}: {error}"))
+            self.failure = f"the engine's loop failed: {type(error).__name__}: {error}"
+            self._end_all(EngineError(self.failure))
 
     def _turn(self) -> None:
         """Take in what has arrived, then compute one step."""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
+SERVE = (sys.executable, "-m", "local_engine", "serve")
 
 
 class ServeProcess:
     """A running `serve`; everything it wrote so far is in `lines`."""
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "local_engine", "serve", "--threads", "1", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    def __init__(self, *arguments: str, program: Sequence[str] = SERVE) -> None:
+        command = [*program, "--threads", "1", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for a program elsewhere
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
         self.lines: list[str] = []
 
     def wait_until_serving(self) -> str:
@@ -41,8 +48,9 @@ class ServeProcess:
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[ServeProcess]:
-    started = ServeProcess(*arguments)
+def serving(*arguments: str, program: Sequence[str] = SERVE) -> Iterator[ServeProcess]:
+    """Start it, and kill it at the end if it still runs."""
+    started = ServeProcess(*arguments, program=program)
     try:
         yield started
     finally:
