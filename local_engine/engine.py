@@ -18,7 +18,8 @@ from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
 from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
-from local_engine.errors import DeadlineExceeded, FormFailed, ModelNotFound, StepFailed
+from local_engine.energy import make_meter
+from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
@@ -30,7 +31,8 @@ from local_engine.speculative.choose import choose_drafter
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
 from local_engine.speculative.verify import Run, verify
-from local_engine.structured.guide import Guide, follow
+from local_engine.step_faults import check_logits, step_failure
+from local_engine.structured.guide import Guide, follow, form_failure
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
 
 log = logging.getLogger("local_engine")
@@ -86,6 +88,13 @@ class Engine:
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
         self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts)
+        self.energy = make_meter(
+            config.energy,
+            str(runner.device),
+            core_watts=config.core_watts,
+            gpu_watts=config.gpu_watts,
+            grams_per_kwh=config.grams_per_kwh,
+        )
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -143,7 +152,10 @@ class Engine:
         for chunk in step.chunks:
             if chunk.request.scheduled is None:
                 chunk.request.scheduled = now
-        return outputs + self._compute(step) if step.chunks else outputs
+        if step.chunks:
+            outputs += self._compute(step)
+            self.energy.bill(step.chunks)
+        return outputs
 
     def generate(self, prompt: list[int], params: SamplingParams) -> Completion:
         """Answer one prompt to its end. For tests and the bench; other requests must not be running."""
@@ -171,11 +183,13 @@ class Engine:
         try:
             computed = self.runner.run(step.chunks, () if speculator is None else speculator.drafter.taps)
             verified = verify if speculator is None else speculator.verify
+            check_logits(computed.logits)
             runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
-            return [self._fail(chunk.request, error) for chunk in step.chunks]
+            failure = step_failure(error)
+            return [self._fail(chunk.request, failure) for chunk in step.chunks]
         outputs = self._commit(step.chunks, runs)
         if speculator is not None:
             speculator.observe(step.chunks, runs, computed)
@@ -212,7 +226,7 @@ class Engine:
             self._release(request)
             if request.guide is not None:
                 follow(request.guide, request.answer)
-                thought, failure = request.guide.thought, _form_failure(request.guide)
+                thought, failure = request.guide.thought, form_failure(request.guide)
         return Output(
             request,
             shown,
@@ -246,9 +260,8 @@ class Engine:
                 finish = "stop"
         return shown, finish
 
-    def _fail(self, request: Request, error: Exception) -> Output:
+    def _fail(self, request: Request, failure: StepFailed) -> Output:
         self._release(request)
-        failure = StepFailed(f"the step computing this request failed: {type(error).__name__}: {error}")
         return Output(request, "", 0, "error", failure)
 
     def _expire(self, request: Request, now: float) -> Output:
@@ -269,13 +282,6 @@ class Engine:
         if self.speculator is not None:
             self.speculator.forget(request)
         del self._texts[request.id]
-
-
-def _form_failure(guide: Guide) -> FormFailed | None:
-    """The error of an answer whose grammar became too hard to follow."""
-    if guide.failure is None:
-        return None
-    return FormFailed(f"the answer's form became too complex to follow, ask for a simpler one: {guide.failure}")
 
 
 def warm_up(engine: Engine) -> None:

@@ -55,6 +55,7 @@ class Request:
     tokens; a step may compute them along. `table` says where its keys and values lie, None while it waits. A lower
     `priority` goes first. Times are seconds on a monotonic clock; after `deadline` the request is ended. `guide` says which
     tokens may come next.
+    `microjoules` is its part of the energy of its steps so far, None while nobody knows.
     """
 
     id: int
@@ -74,6 +75,7 @@ class Request:
     first_token: float | None = None
     last_token: float | None = None
     guide: Guide | None = None
+    microjoules: int | None = None
 
     def __post_init__(self) -> None:
         self.prompt_tokens = len(self.tokens)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from local_engine.errors import FormFailed
+
 if TYPE_CHECKING:  # the scheduler knows requests and works without torch
     from torch import Tensor
 
@@ -63,3 +65,10 @@ def allowed_after(guide: Guide, answer: Sequence[int], paths: Sequence[Sequence[
         masks.append(guide.allowed() if len(walked) == len(path) else None)
     guide.retreat(len(walked))
     return masks
+
+
+def form_failure(guide: Guide) -> FormFailed | None:
+    """The error of an answer whose grammar became too hard to follow."""
+    if guide.failure is None:
+        return None
+    return FormFailed(f"the answer's form became too complex to follow, ask for a simpler one: {guide.failure}")
