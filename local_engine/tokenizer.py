@@ -45,6 +45,16 @@ def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
     )
 
 
+def _byte_alphabet() -> dict[str, int]:
+    """The printable character that byte-level tokenizers write for each byte (GPT-2's table)."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
+
+
 class Tokenizer:
     """Encodes, decodes, renders chats; safe to use from several threads."""
 
@@ -61,6 +71,8 @@ class Tokenizer:
         self.end_ids = end_ids
         self._first_ids = first_ids
         ids = {name: fast.token_to_id(name) for name in _MARKUP_NAMES}
+        self._added = frozenset(fast.get_added_tokens_decoder())
+        self._byte_level = "ByteLevel" in str(fast.decoder.__getstate__()) if fast.decoder is not None else False
         self._markup = {index: name for name, index in ids.items() if index is not None}
 
     @property
@@ -110,6 +122,17 @@ class Tokenizer:
         """The id of a token spelled like this."""
         index = self._fast.token_to_id(text)
         return None if index is None else int(index)
+
+    def token_bytes(self, index: int) -> bytes:
+        """What one token stands for; b"" for an id without a token. A character may be spread over several tokens."""
+        name = self._fast.id_to_token(index)
+        if name is None or index in self._added:
+            return (name or "").encode()
+        if self._byte_level:
+            return bytes(_BYTES[character] for character in name if character in _BYTES)
+        if len(name) == 6 and name.startswith("<0x"):
+            return bytes([int(name[3:5], 16)])
+        return name.replace("\u2581", " ").encode()
 
     def to_json(self) -> str:
         """The tokenizer as a Hugging Face tokenizer.json, wherever it came from."""

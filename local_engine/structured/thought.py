@@ -106,7 +106,7 @@ class ThoughtGuide:
             mask = None if self._inner is None else self._inner.allowed()
             if mask is None or self._tags.open_id is None:
                 return mask
-            return mask | bits_of([self._tags.open_id], self._words)
+            return mask | bits_of([self._tags.open_id], mask.numel())
         spent = len(self._tokens) - self._begun
         if self._budget is None or spent < self._budget:
             return None

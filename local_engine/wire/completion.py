@@ -41,7 +41,7 @@ class EmbeddingCall:
 
 def parse_completion(body: Mapping[str, Any], defaults: SamplingDefaults) -> CompletionCall:
     """Check a completion request; one prompt, as text or token ids."""
-    prompt = body.get("prompt")
+    prompt: Any = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
     if not _is_prompt(prompt):
@@ -67,7 +67,7 @@ def parse_embedding(body: Mapping[str, Any]) -> EmbeddingCall:
         raise InvalidRequest("input must be non-empty text, a list of token ids, or a list of these", param="input")
     if len(inputs) > MAX_INPUTS:
         raise InvalidRequest(f"input may hold {MAX_INPUTS} texts, got {len(inputs)}", param="input")
-    encoding = body.get("encoding_format") or "float"
+    encoding: Any = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise InvalidRequest(f"encoding_format is {encoding!r}, expected 'float' or 'base64'", param="encoding_format")
     checked = [valid_unicode(each, "input") if isinstance(each, str) else each for each in inputs]
