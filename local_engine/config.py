@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_KWH, EnergySource
+
 Dtype = Literal["bfloat16", "float32"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Speculate = Literal["off", "ngram", "draft", "head", "auto"]
@@ -55,7 +57,8 @@ class EngineConfig:
     `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
     names none; a small model may otherwise ramble to the end of its context. `speculate`: who drafts tokens ahead (`auto`:
     the best there is for the model), `draft_model` the files of a smaller model for `draft`, `max_drafts` at most so many
-    per request and step; how many it really are is decided by what they bring.
+    per request and step; how many it really are is decided by what they bring. `energy`: where joules come from;
+    `core_watts` and `gpu_watts`: of a busy core and GPU, for an estimate. `grams_per_kwh`: CO2 equivalent of electricity.
     """
 
     dtype: Dtype = "bfloat16"
@@ -72,11 +75,18 @@ class EngineConfig:
     speculate: Speculate = "off"
     draft_model: Path | None = None
     max_drafts: int = 7
+    energy: EnergySource = "auto"
+    core_watts: float = CORE_WATTS
+    gpu_watts: float = GPU_WATTS
+    grams_per_kwh: float = WORLD_GRAMS_PER_KWH
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens", "max_drafts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
+        for name in ("core_watts", "gpu_watts", "grams_per_kwh"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a number, 0 or more")
         if self.max_queue < 0:
             raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
         if (self.speculate == "draft") != (self.draft_model is not None):

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from local_engine.request import Logprobs, Request, Row, Sampled
-from local_engine.sampling.distribution import draw_rows, shape_rows
+from local_engine.request import Request, Row, Sampled
+from local_engine.sampling.distribution import draw_from, draw_rows, shape_rows
 from local_engine.sampling.logprobs import logprobs_of
-from local_engine.sampling.masks import forbid
+from local_engine.sampling.masks import allowed_rows, forbid
 from local_engine.sampling.penalties import TokenCounts, is_steered, steer
 
 
@@ -27,7 +27,7 @@ class Sampler:
         self._counts: dict[int, TokenCounts] = {}
 
     @torch.inference_mode()
-    def sample(self, logits: Tensor, rows: list[Row]) -> list[Sampled]:
+    def sample(self, logits: Tensor, rows: Sequence[Row]) -> list[Sampled]:
         """One token per row. `logits` [rows, vocab] float32 on any device."""
         if not rows:
             return []
@@ -40,10 +40,10 @@ class Sampler:
             tokens = tokens.to(logits.device)
             tokens[drawn] = draw_rows(part, [rows[place].request.params for place in drawn], points)
         chosen: list[int] = tokens.tolist()
-        return [Sampled(*each) for each in zip(chosen, self.logprobs(logits, rows, chosen), strict=True)]
+        return self.describe(logits, rows, chosen)
 
     @torch.inference_mode()
-    def probabilities(self, logits: Tensor, rows: list[Row]) -> Tensor:
+    def probabilities(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
         """What each row is drawn from, [rows, vocab] float32, each row summing to 1; a greedy row is one-hot."""
         steered = self.steer(logits, rows)
         drawn = [place for place, row in enumerate(rows) if row.request.params.temperature > 0]
@@ -56,24 +56,33 @@ class Sampler:
         return shaped
 
     @torch.inference_mode()
-    def steer(self, logits: Tensor, rows: list[Row]) -> Tensor:
+    def steer(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
         """The logits after bias, penalties and guides; the given tensor itself when no row has any of them."""
         counted = [row.request for row in rows if is_steered(row.request.params)]
-        guided = any(row.request.guide is not None for row in rows)
-        if not counted and not guided:
+        masks = allowed_rows(rows)
+        if not counted and not masks:
             return logits
         logits = logits.clone()
         for request in counted:
             self._counts_of(request).catch_up(request.tokens)
         if counted:
             steer(logits, rows, self._counts)
-        if guided:
-            forbid(logits, rows)
+        if masks:
+            forbid(logits, masks)
         return logits
 
-    def logprobs(self, logits: Tensor, rows: list[Row], tokens: Sequence[int]) -> list[Logprobs | None]:
-        """Log probabilities of the token chosen in each row, for those requests that want them."""
-        return logprobs_of(logits, tokens, [row.request.params.logprobs for row in rows])
+    def describe(self, logits: Tensor, rows: Sequence[Row], tokens: Sequence[int]) -> list[Sampled]:
+        """Tokens that were chosen from the rows, with log probabilities for those requests that want them."""
+        values = logprobs_of(logits, tokens, [row.request.params.logprobs for row in rows])
+        return [Sampled(*each) for each in zip(tokens, values, strict=True)]
+
+    def draw(self, probabilities: Tensor, request: Request) -> int:
+        """A token from `probabilities` [vocab] by the request's next random number: the one `sample` would take."""
+        return draw_from(probabilities, self.uniform(request))
+
+    def is_plain_greedy(self, request: Request) -> bool:
+        """Whether the largest logit is the answer, whatever came before."""
+        return request.params.temperature == 0 and request.guide is None and not is_steered(request.params)
 
     def uniform(self, request: Request) -> Tensor:
         """The request's next random number: float64 from 0 to below 1."""

@@ -64,9 +64,18 @@ def draw_rows(logits: Tensor, params: Sequence[SamplingParams], points: Tensor) 
     """One token per row [rows] int64: where its point (float64, 0 to below 1) falls in the row's cumulative distribution."""
     drawn = torch.empty(len(params), dtype=torch.int64, device=logits.device)
     for part in _parts(logits, params):
-        index = _pick(part.weights, points[part.places])
-        drawn[part.places] = index if part.ids is None else part.ids.gather(-1, index[:, None])[:, 0]
+        weights, ids = part.weights, part.ids
+        if ids is not None:  # in the vocabulary's order, as a draw from all probabilities would be
+            ids, order = ids.sort(-1)
+            weights = weights.gather(-1, order)
+        index = _pick(weights, points[part.places])
+        drawn[part.places] = index if ids is None else ids.gather(-1, index[:, None])[:, 0]
     return drawn
+
+
+def draw_from(probabilities: Tensor, point: Tensor) -> int:
+    """The token of one row of probabilities [vocab] where the point falls, as `draw_rows` picks it."""
+    return int(_pick(probabilities[None], point.to(probabilities.device)[None])[0])
 
 
 def _pick(weights: Tensor, points: Tensor) -> Tensor:

@@ -12,22 +12,22 @@ from local_engine.request import Row
 from local_engine.structured.guide import allowed_after
 
 
-def forbid(logits: Tensor, rows: Sequence[Row]) -> None:
-    """Set the logits of forbidden tokens to -inf, in place. Rows of one request stand together, as batches lay them out."""
-    places: list[int] = []
-    masks: list[Tensor] = []
+def allowed_rows(rows: Sequence[Row]) -> dict[int, Tensor]:
+    """Bits of what may come next, by place of the row; rows of one request stand together, as batches lay them out."""
+    masks: dict[int, Tensor] = {}
     for request, group in groupby(enumerate(rows), key=lambda item: item[1].request):
-        if request.guide is None:
-            continue
-        members = list(group)
-        found = allowed_after(request.guide, request.answer, [row.drafts for _, row in members])
-        for (place, _), mask in zip(members, found, strict=True):
-            if mask is not None:
-                places.append(place)
-                masks.append(mask)
-    if masks:
-        allowed = unpack_bits(torch.stack(masks).to(logits.device), logits.shape[-1])
-        logits[places] = logits[places].masked_fill_(~allowed, -torch.inf)
+        if request.guide is not None:
+            places, members = zip(*group, strict=True)
+            found = allowed_after(request.guide, request.answer, [row.drafts for row in members])
+            masks |= {place: mask for place, mask in zip(places, found, strict=True) if mask is not None}
+    return masks
+
+
+def forbid(logits: Tensor, masks: dict[int, Tensor]) -> None:
+    """Set the logits of forbidden tokens to -inf, in place."""
+    places = list(masks)
+    allowed = unpack_bits(torch.stack(list(masks.values())).to(logits.device), logits.shape[-1])
+    logits[places] = logits[places].masked_fill_(~allowed, -torch.inf)
 
 
 def unpack_bits(bits: Tensor, length: int) -> Tensor:

@@ -190,6 +190,17 @@ def test_a_draw_from_a_large_vocabulary_is_where_the_running_sum_says() -> None:
     assert draw_rows(logits, [params()] * 400, points).tolist() == expected.tolist()
 
 
+def test_a_draw_from_shaped_probabilities_is_the_draw_of_the_step() -> None:
+    several = [params(seed=place, **changes) for place, changes in enumerate(MANY)]
+    logits = torch.randn(len(several), 5000, generator=torch.Generator().manual_seed(9))
+    rows = [Row(Request(place, [0], each)) for place, each in enumerate(several)]
+    step, verify = Sampler(), Sampler()
+    for _ in range(10):
+        shaped = verify.probabilities(logits, rows)
+        drawn = [verify.draw(each, row.request) for each, row in zip(shaped, rows, strict=True)]
+        assert [sampled.token for sampled in step.sample(logits, rows)] == drawn
+
+
 @pytest.mark.parametrize("point", [0.0, 0.5, math.nextafter(1.0, 0.0)])
 def test_the_ends_of_the_draw_stay_inside_the_support(point: float) -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]])
