@@ -6,7 +6,9 @@ EngineError
 │   ├── CorruptModelFile  truncated or malformed GGUF / safetensors / JSON
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
-│   └── CacheDoesNotFit   the cache asked for is larger than the free memory
+│   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
+│   ├── BadDrafter        a drafter's file is corrupt, or belongs to another model
+│   └── BadTrainingData   prompts or kept outputs that a drafter cannot be trained on
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
     │   └── ContextTooLong 400 context_length_exceeded
@@ -74,6 +76,18 @@ class CacheDoesNotFit(ModelError):
     """The cache asked for is larger than the memory that is free, or smaller than one block."""
 
     code = "cache_does_not_fit"
+
+
+class BadDrafter(ModelError):
+    """A drafter's file cannot be read, or it was trained for another target."""
+
+    code = "bad_drafter"
+
+
+class BadTrainingData(ModelError):
+    """Prompts or kept outputs that a drafter cannot be trained on."""
+
+    code = "bad_training_data"
 
 
 class RequestError(EngineError):
