@@ -7,7 +7,7 @@ EngineError
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
 │   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
-│   ├── BadDrafter        a drafter's file is corrupt, or belongs to another model
+│   ├── DraftModelUnfit   the draft model or drafter does not go with the model
 │   └── BadTrainingData   prompts or kept outputs that a drafter cannot be trained on
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
@@ -78,16 +78,16 @@ class CacheDoesNotFit(ModelError):
     code = "cache_does_not_fit"
 
 
-class BadDrafter(ModelError):
-    """A drafter's file cannot be read, or it was trained for another target."""
-
-    code = "bad_drafter"
-
-
 class BadTrainingData(ModelError):
     """Prompts or kept outputs that a drafter cannot be trained on."""
 
     code = "bad_training_data"
+
+
+class DraftModelUnfit(ModelError):
+    """A draft model or drafter was asked for that does not go with the model."""
+
+    code = "draft_model_unfit"
 
 
 class RequestError(EngineError):

@@ -71,6 +71,11 @@ class Request:
         return len(self.tokens) - self.computed
 
     @property
+    def answered(self) -> int:
+        """Length of the answer so far, in tokens."""
+        return len(self.tokens) - self.prompt_tokens
+
+    @property
     def longest(self) -> int:
         """Tokens whose keys and values it may need at once; those of the last answer token are never read."""
         return self.prompt_tokens + self.params.max_tokens - 1
@@ -91,10 +96,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What one step gave one request: whole text (may be empty), tokens counted, and how it ended if it did."""
+    """What one step gave one request: whole text (may be empty), tokens counted, and how it ended if it did.
+
+    `accepted_drafts` of the tokens were proposed before the step; `rejected_drafts` were proposed and are not among them.
+    """
 
     request: Request
     text: str
     tokens: int
     finish: FinishReason | None = None
     error: EngineError | None = None
+    accepted_drafts: int = 0
+    rejected_drafts: int = 0

@@ -6,10 +6,20 @@ number picks from it in vocabulary order, so a seeded request takes the same num
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from local_engine.request import Request, Row, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One token of an answer."""
+
+    token: int
 
 
 class Sampler:
@@ -18,14 +28,38 @@ class Sampler:
     def __init__(self) -> None:
         self._generators: dict[int, torch.Generator] = {}
 
-    def sample(self, logits: Tensor, rows: list[Row]) -> list[int]:
-        """One token id per row. `logits` [rows, vocab] float32 on any device."""
-        logits = logits.cpu()
-        greedy = logits.argmax(-1).tolist()
-        return [
-            int(greedy[place]) if _is_plain_greedy(row.request.params) else self._sample_one(logits[place], row.request)
+    def sample(self, logits: Tensor, rows: Sequence[Row]) -> list[Sampled]:
+        """One token per row. `logits` [rows, vocab] float32 on any device."""
+        greedy: list[int] = logits.argmax(-1).tolist()
+        tokens = [
+            greedy[place]
+            if self.is_plain_greedy(row.request)
+            else self.draw(self.probabilities(logits[place : place + 1], [row])[0], row.request)
             for place, row in enumerate(rows)
         ]
+        return self.describe(logits, rows, tokens)
+
+    def describe(self, logits: Tensor, rows: Sequence[Row], tokens: Sequence[int]) -> list[Sampled]:
+        """Tokens that were chosen from `rows`, with what the requests want to know about them."""
+        return [Sampled(token) for token in tokens]
+
+    def probabilities(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
+        """What each row is drawn from, [rows, vocab] float32 on the CPU, normalised; greedy puts all on one token."""
+        return torch.stack([_distribution(each.cpu(), row) for each, row in zip(logits, rows, strict=True)])
+
+    def draw(self, probabilities: Tensor, request: Request) -> int:
+        """A token from `probabilities` [vocab], by one number of the request's own generator."""
+        if request.params.temperature == 0:
+            return int(probabilities.argmax())
+        point = torch.rand((), dtype=torch.float64, generator=self.generator(request))
+        cumulative = probabilities.double().cumsum(0)
+        index = int(torch.searchsorted(cumulative, point * cumulative[-1], right=True))
+        return min(index, int(probabilities.nonzero()[-1]))  # rounding at the very end must not leave the support
+
+    def is_plain_greedy(self, request: Request) -> bool:
+        """Whether the largest logit is the answer, whatever came before."""
+        params = request.params
+        return params.temperature == 0 and params.frequency_penalty == 0 and params.presence_penalty == 0
 
     def forget(self, request: Request) -> None:
         """Drop the request's generator."""
@@ -36,18 +70,8 @@ class Sampler:
         """Ids of the requests that have a generator; it stays while a preempted request waits."""
         return set(self._generators)
 
-    def _sample_one(self, logits: Tensor, request: Request) -> int:
-        params = request.params
-        logits = _penalise(logits, request)
-        if params.temperature == 0:
-            return int(logits.argmax())
-        probabilities = shape_distribution(logits, params)
-        point = torch.rand((), dtype=torch.float64, generator=self._generator(request))
-        cumulative = probabilities.double().cumsum(0)
-        index = int(torch.searchsorted(cumulative, point * cumulative[-1], right=True))
-        return min(index, int(probabilities.nonzero()[-1]))  # rounding at the very end must not leave the support
-
-    def _generator(self, request: Request) -> torch.Generator:
+    def generator(self, request: Request) -> torch.Generator:
+        """The request's own random numbers; begun from its seed where it has one."""
         generator = self._generators.get(request.id)
         if generator is None:
             generator = self._generators[request.id] = torch.Generator()
@@ -74,14 +98,21 @@ def shape_distribution(logits: Tensor, params: SamplingParams) -> Tensor:
     return probabilities
 
 
-def _is_plain_greedy(params: SamplingParams) -> bool:
-    return params.temperature == 0 and params.frequency_penalty == 0 and params.presence_penalty == 0
+def _distribution(logits: Tensor, row: Row) -> Tensor:
+    logits = _penalise(logits, row)
+    if row.request.params.temperature == 0:
+        return torch.zeros_like(logits).index_fill_(0, logits.argmax(), 1.0)
+    probabilities = shape_distribution(logits, row.request.params)
+    return probabilities / probabilities.sum()
 
 
-def _penalise(logits: Tensor, request: Request) -> Tensor:
-    """Subtract OpenAI's penalties for tokens the answer already holds; the prompt does not count."""
-    params = request.params
-    if (params.frequency_penalty == 0 and params.presence_penalty == 0) or not request.answer:
+def _penalise(logits: Tensor, row: Row) -> Tensor:
+    """Subtract OpenAI's penalties for tokens the answer already holds, drafts included; the prompt does not count."""
+    params = row.request.params
+    if params.frequency_penalty == 0 and params.presence_penalty == 0:
         return logits
-    counts = torch.bincount(torch.tensor(request.answer), minlength=logits.numel())
+    answer = [*row.request.answer, *row.drafts]
+    if not answer:
+        return logits
+    counts = torch.bincount(torch.tensor(answer), minlength=logits.numel())
     return logits - params.frequency_penalty * counts - params.presence_penalty * (counts > 0)

@@ -57,12 +57,18 @@ class Drafter(Protocol):
     costly: bool
     """Whether proposing takes time worth counting: then it is asked only for what is likely to be used."""
 
+    kind: str
+    """The `kind` of most of its drafts: by their acceptance it is decided how many to ask for."""
+
     def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
         """A draft of at most `wanted[i]` tokens (at least 1) to follow `requests[i].tokens`, for each."""
         ...
 
     def observe(self, seen: Sequence[Seen]) -> None:
-        """Take what a step computed; called after the answers' new tokens are in `request.tokens`."""
+        """Take what a step computed; called after the answers' new tokens are in `request.tokens`.
+
+        Called for every step, also while nothing is drafted: keep the streams, within bounds, and work in `propose`.
+        """
         ...
 
     def forget(self, request: Request) -> None:

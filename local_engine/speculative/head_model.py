@@ -6,7 +6,7 @@ As in EAGLE-3 (arXiv 2503.01840) the head is trained on its own guesses and may 
 attention and so no cache: the target's stream has seen the text already, and a drafted token costs a few small products.
 It chooses among the tokens the target says most often (FR-Spec, arXiv 2502.14856), by the target's own output rows.
 
-A file that is corrupt or was trained for another target is refused with BadDrafter.
+A corrupt file is refused with CorruptModelFile, one for another target with DraftModelUnfit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding, silu
 
-from local_engine.errors import BadDrafter
+from local_engine.errors import CorruptModelFile, DraftModelUnfit
 from local_engine.layers.linear import Linear
 from local_engine.layers.norm import RmsNorm
 from local_engine.models.decoder import Decoder
@@ -185,15 +185,15 @@ def save_head(head: DraftHead, path: Path, target: Target, notes: dict[str, str]
 
 
 def load_head(path: Path, decoder: Decoder, dtype: torch.dtype | None = None) -> DraftHead:
-    """The head of `decoder` in the file, in the decoder's dtype unless told. Raises BadDrafter."""
+    """The head of `decoder` in the file, in the decoder's dtype unless told. Raises CorruptModelFile, DraftModelUnfit."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
     except (SafetensorError, OSError) as error:
-        raise BadDrafter(f"drafter {str(path)!r} cannot be read: {error}") from error
+        raise CorruptModelFile(f"drafter {str(path)!r} cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise BadDrafter(f"{str(path)!r} is no draft head: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        raise CorruptModelFile(f"{str(path)!r} is no draft head: its format is {metadata.get('format')!r}, not {FORMAT!r}")
     try:
         values = json.loads(metadata["config"])
         config = HeadConfig(**{**values, "taps": tuple(values["taps"])})
@@ -208,14 +208,14 @@ def load_head(path: Path, decoder: Decoder, dtype: torch.dtype | None = None) ->
                 raise ValueError(f"{name!r} has shape {list(tensors[name].shape)!r}, expected {list(place.shape)!r}")
             place.copy_(tensors[name])
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise BadDrafter(f"drafter {str(path)!r} is damaged: {type(error).__name__}: {error}") from error
+        raise CorruptModelFile(f"drafter {str(path)!r} is damaged: {type(error).__name__}: {error}") from error
     return head.eval().requires_grad_(False)
 
 
 def _check_target(path: Path, trained_for: Target, own: Target) -> None:
     likeness = trained_for.likeness(own)
     if not likeness >= LIKE:
-        raise BadDrafter(
+        raise DraftModelUnfit(
             f"drafter {str(path)!r} was trained for another target: {trained_for.shape!r}, this model is {own.shape!r}, and "
             f"their embeddings are {likeness:.2f} alike; train one for it with `python -m local_engine train-drafter`"
         )

@@ -7,7 +7,6 @@ the row along. Without it, or when it is not the newest, a request gets no draft
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -39,9 +38,10 @@ class _Chain:
 
 
 class HeadDrafter:
-    """`Drafter` by a `DraftHead`; greedy requests get its most likely tokens, others tokens drawn as they are sampled."""
+    """`Drafter` by a `DraftHead`; greedy and seeded requests get its most likely tokens, others tokens drawn from its shares."""
 
     costly = True
+    kind = "head"
 
     def __init__(self, head: DraftHead) -> None:
         self.head = head
@@ -67,7 +67,7 @@ class HeadDrafter:
 
     @torch.inference_mode()
     def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
-        """As `Drafter.propose`; a request draws the same tokens whatever else is asked for along with it."""
+        """As `Drafter.propose`."""
         chains, streams = [], []
         for request, count in zip(requests, wanted, strict=True):
             newest = self._newest.get(request.id)
@@ -109,7 +109,7 @@ class HeadDrafter:
         if chain.rows:
             probabilities = torch.zeros(len(chain.rows), self.head.embeddings.shape[0])
             probabilities[:, self.head.vocabulary.cpu()] = torch.stack(chain.rows)
-        return Draft(tuple(chain.tokens), probabilities, "head")
+        return Draft(tuple(chain.tokens), probabilities, self.kind)
 
 
 def drafted_shares(logits: Tensor, params: SamplingParams) -> Tensor:
@@ -127,13 +127,9 @@ def drafted_shares(logits: Tensor, params: SamplingParams) -> Tensor:
 
 
 def _generator(request: Request) -> torch.Generator | None:
-    """A generator of its own for every place in a seeded request, so that a draw depends on nothing else."""
-    params = request.params
-    if params.temperature == 0:
+    """None where the verifier only asks whether the token is the one: then the most likely one is the best guess."""
+    if request.params.temperature == 0 or request.params.seed is not None:
         return None
     generator = torch.Generator()
-    if params.seed is None:
-        generator.seed()
-        return generator
-    place = f"{params.seed} {len(request.tokens)}".encode()
-    return generator.manual_seed(int.from_bytes(hashlib.blake2b(place, digest_size=7).digest(), "little"))
+    generator.seed()
+    return generator

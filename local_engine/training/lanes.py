@@ -123,16 +123,7 @@ class Answerer:
         self._lanes: dict[int, _Lane] = {}
         self._generator = torch.Generator().manual_seed(seed)
         self._device = decoder.embeddings.device
-        self._tapped: dict[int, Tensor] = {}
         self._taps = tuple(taps)
-        for tap in self._taps:
-            decoder.layers[tap].register_forward_hook(self._keep(tap))
-
-    def _keep(self, tap: int):  # type: ignore[no-untyped-def]
-        def hook(_module: object, _inputs: object, output: Tensor) -> None:
-            self._tapped[tap] = output
-
-        return hook
 
     @torch.inference_mode()
     def answer(self, tasks: Sequence[Task]) -> Iterator[Text]:
@@ -189,8 +180,10 @@ class Answerer:
 
     def _forward(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """The last stream, and the taps side by side on the CPU."""
-        streams = self.decoder.hidden(tokens, positions, self._attention)
-        return streams, torch.cat([self._tapped[tap] for tap in self._taps], dim=-1).cpu()
+        tapped: dict[int, Tensor] = {}
+        streams = self.decoder.hidden(tokens, positions, self._attention, self._taps, tapped)
+        rows = [tapped[tap] for tap in self._taps] or [streams[:, :0]]
+        return streams, torch.cat(rows, dim=-1).cpu()
 
     def _take(self, order: list[int], logits: Tensor) -> Iterator[Text]:
         """Choose a token for each lane of `order`; lanes that end give their text."""

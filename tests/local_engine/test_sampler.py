@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from local_engine.request import Request, Row, SamplingParams
-from local_engine.sampler import Sampler, shape_distribution
+from local_engine.sampler import Sampled, Sampler, shape_distribution
 
 LOGITS = torch.log(torch.tensor([0.5, 0.25, 0.15, 0.1]))
 
@@ -19,7 +19,7 @@ def params(**changes: float) -> SamplingParams:
 
 def draw(count: int, logits: torch.Tensor = LOGITS, **changes: float) -> list[int]:
     sampler, request = Sampler(), Request(1, [0], params(**changes))
-    return [sampler.sample(logits[None], [Row(request)])[0] for _ in range(count)]
+    return [sampler.sample(logits[None], [Row(request)])[0].token for _ in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,9 @@ def test_the_same_seed_draws_the_same_whatever_else_is_in_the_batch() -> None:
     alone = draw(40, seed=11)
     sampler = Sampler()
     ours, other = Request(1, [0], params(seed=11)), Request(2, [0], params(seed=5))
-    together = [sampler.sample(torch.stack([LOGITS.flip(0), LOGITS]), [Row(other), Row(ours)])[1] for _ in range(40)]
+    together = [
+        sampler.sample(torch.stack([LOGITS.flip(0), LOGITS]), [Row(other), Row(ours)])[1].token for _ in range(40)
+    ]
     assert together == alone
     assert draw(40, seed=12) != alone
 
@@ -76,12 +78,12 @@ def test_penalties_push_used_tokens_down_by_count_and_by_presence() -> None:
     sampler = Sampler()
     request = Request(1, [3], params(temperature=0, frequency_penalty=0.5))
     request.tokens += [0, 0]  # 0.69 ahead of token 1, minus 2 x 0.5
-    assert sampler.sample(LOGITS[None], [Row(request)]) == [1]
+    assert sampler.sample(LOGITS[None], [Row(request)]) == [Sampled(1)]
     request = Request(2, [3], params(temperature=0, presence_penalty=0.6))
     request.tokens += [0, 0]  # once 0.6, however often it came
-    assert sampler.sample(LOGITS[None], [Row(request)]) == [0]
+    assert sampler.sample(LOGITS[None], [Row(request)]) == [Sampled(0)]
     untouched = Request(3, [0, 0, 0], params(temperature=0, frequency_penalty=2.0))
-    assert sampler.sample(LOGITS[None], [Row(untouched)]) == [0], "the prompt does not count"
+    assert sampler.sample(LOGITS[None], [Row(untouched)]) == [Sampled(0)], "the prompt does not count"
 
 
 def test_an_ended_request_leaves_no_generator_behind() -> None:
