@@ -14,6 +14,7 @@ import click
 from local_engine.config import DeviceName, Dtype, EngineConfig
 from local_engine.errors import EngineError
 from local_engine.model_files import DEFAULT_HUB, Hub, resolve_model
+from local_engine.training.command import train_drafter
 
 # A thread that waits for its partners should sleep: spinning starves them as soon as the machine is shared, and one
 # step then takes scheduler quanta instead of microseconds. Read by the OpenMP runtime when torch is imported.
@@ -204,6 +205,9 @@ def bench(model: str, weights_dir: Path, hub_url: str, as_json: bool, **options:
     except EngineError as error:
         raise click.ClickException(error.message) from error
     click.echo(json.dumps({"model": model, **report.as_dict()}) if as_json else report.as_table())
+
+
+main.add_command(train_drafter)
 
 
 if __name__ == "__main__":

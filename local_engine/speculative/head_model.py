@@ -72,6 +72,9 @@ class DraftHead(nn.Module):
     `embeddings` [vocab, hidden] and `rows` [drafted, hidden], the output rows of `vocabulary`, are the target's.
     """
 
+    vocabulary: Tensor
+    embeddings: Tensor
+
     def __init__(
         self, config: HeadConfig, vocabulary: Tensor, embeddings: Tensor, rows: Tensor, dtype: torch.dtype
     ) -> None:
@@ -95,7 +98,7 @@ class DraftHead(nn.Module):
 
     def start(self, streams: Tensor) -> Tensor:
         """The state [n, hidden] from the target's streams [n, taps * hidden] at a token."""
-        parts = streams.to(self.fuse_norm[0].weight.dtype).chunk(len(self.config.taps), dim=-1)
+        parts = streams.to(self.fuse.weight.dtype).chunk(len(self.config.taps), dim=-1)
         state: Tensor = self.fuse(torch.cat([norm(part) for norm, part in zip(self.fuse_norm, parts, strict=True)], -1))
         return state
 
@@ -193,7 +196,9 @@ def load_head(path: Path, decoder: Decoder, dtype: torch.dtype | None = None) ->
     except (SafetensorError, OSError) as error:
         raise CorruptModelFile(f"drafter {str(path)!r} cannot be read: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise CorruptModelFile(f"{str(path)!r} is no draft head: its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        raise CorruptModelFile(
+            f"{str(path)!r} is no draft head: its format is {metadata.get('format')!r}, not {FORMAT!r}"
+        )
     try:
         values = json.loads(metadata["config"])
         config = HeadConfig(**{**values, "taps": tuple(values["taps"])})

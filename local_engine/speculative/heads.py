@@ -38,7 +38,7 @@ class _Chain:
 
 
 class HeadDrafter:
-    """`Drafter` by a `DraftHead`; greedy and seeded requests get its most likely tokens, others tokens drawn from its shares."""
+    """`Drafter` by a `DraftHead`: its most likely tokens for greedy and seeded requests, tokens drawn for others."""
 
     costly = True
     kind = "head"

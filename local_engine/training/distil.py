@@ -36,6 +36,7 @@ Stage = Callable[[str, int, int], None]
 """Called with what is being done, how far it is, and the whole of it."""
 
 _ANSWERING_SHARE, _INVENTING_SHARE = 0.55, 0.1
+_ANSWER_WEIGHT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def distil(
     stage: Stage = lambda name, done, total: None,
 ) -> Distilled:
     """A drafter for the model, written to `out`. Raises ModelError for a model, prompts or kept outputs that cannot be used."""
-    decoder, tokenizer = _load(model, plan.room, dtype, device)
+    decoder, tokenizer = open_target(model, plan.room, dtype, device)
     taps = plan.taps or (decoder.config.layers - 1,)
     target = target_of(decoder)
     folder = ShardFolder(work or out.with_name(out.name + ".work"), target.name, taps)
@@ -111,16 +112,27 @@ def distil(
         seconds=plan.minutes * 60 * _ANSWERING_SHARE, seed=plan.seed,
         report=lambda done, total: stage("collecting answers", done, total),
     )  # fmt: skip
-    return learn(decoder, folder, taps, out, plan, stage)
+    asked = torch.bincount(
+        torch.tensor([token for task in tasks for token in task.tokens]), minlength=decoder.config.vocab_size
+    )
+    return learn(decoder, folder, taps, out, plan, asked, stage)
 
 
 def learn(
-    decoder: Decoder, folder: ShardFolder, taps: Sequence[int], out: Path, plan: DistilPlan, stage: Stage
+    decoder: Decoder,
+    folder: ShardFolder,
+    taps: Sequence[int],
+    out: Path,
+    plan: DistilPlan,
+    asked: Tensor,
+    stage: Stage,
 ) -> Distilled:
-    """Train on what the folder holds, measure, write."""
+    """Train on what the folder holds, measure, write. `asked` [vocab_size] counts the tokens of all prompts."""
     target = target_of(decoder)
     counts = count_tokens(folder, decoder.config.vocab_size)
-    vocabulary = frequent_tokens(counts, min(plan.vocabulary, decoder.config.vocab_size))
+    # Prompts name the words that answers are about; they are many more than the answers that could be collected.
+    likely = counts * _ANSWER_WEIGHT + asked
+    vocabulary = frequent_tokens(likely, min(plan.vocabulary, decoder.config.vocab_size))
     config = HeadConfig(decoder.config.hidden_size, tuple(taps), plan.width, plan.blocks, decoder.config.norm_eps)
     rows = output_rows(decoder, vocabulary)
     head = DraftHead(config, vocabulary, decoder.embeddings, rows, torch.float32)
@@ -155,7 +167,8 @@ def frequent_tokens(counts: Tensor, size: int) -> Tensor:
     return order[:size].sort().values
 
 
-def _load(model: Path, positions: int, dtype: Dtype, device: DeviceName) -> tuple[Decoder, Tokenizer]:
+def open_target(model: Path, positions: int, dtype: Dtype, device: DeviceName) -> tuple[Decoder, Tokenizer]:
+    """The decoder for up to `positions` tokens, and its tokenizer. Raises ModelError."""
     if model.is_dir():
         source: WeightSource = SafetensorsWeights(model)
         tokenizer = tokenizer_from_directory(model)

@@ -159,7 +159,7 @@ class Answerer:
             self._attention.begin_prefill([(lane, len(task.tokens)) for lane, task in chosen])
             streams, rows = self._forward(tokens, positions)
             last = torch.tensor(lengths).cumsum(0) - 1
-            for (lane, task), part in zip(chosen, rows.split(lengths), strict=True):
+            for (lane, task), part in zip(chosen, torch.split(rows, lengths), strict=True):
                 self._lanes[lane] = _Lane(task, list(task.tokens), [part])
             yield from self._take([lane for lane, _ in chosen], self.decoder.logits(streams[last.to(self._device)]))
 
@@ -171,7 +171,7 @@ class Answerer:
         positions = torch.tensor([len(tokens) - 1 for tokens in texts], device=self._device)
         self._attention.begin_decode(torch.tensor(order, device=self._device), positions)
         streams, rows = self._forward(torch.tensor([tokens[-1] for tokens in texts], device=self._device), positions)
-        for lane, row in zip(order, rows.split(1), strict=True):
+        for lane, row in zip(order, torch.split(rows, 1), strict=True):
             if lane in self._lanes:
                 self._lanes[lane].rows.append(row)
         if len(busy) < len(order):

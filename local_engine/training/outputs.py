@@ -104,7 +104,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Texts end to end: `tokens` [n] int64, `streams` [n, taps * hidden], `bounds` and `prompts` [texts].
+    """Texts end to end: `tokens` [n] int64, `streams` [n, taps * hidden], `bounds`, `prompts` and `numbers` [texts].
 
     Text i is `tokens[bounds[i]:bounds[i + 1]]`, its first `prompts[i]` tokens are the prompt; its last row of `streams`
     is zero, as the last token was never computed.
@@ -114,13 +114,17 @@ class Shard:
     streams: Tensor
     bounds: list[int]
     prompts: list[int]
+    numbers: list[int]
 
     def windows(self, *, held_out: bool) -> list[Window]:
         """The texts to train on, or the one in HELD_OUT that is kept to measure on."""
+        texts = self.all_windows()
+        return [text for index, text in enumerate(texts) if (index % HELD_OUT == HELD_OUT - 1) == held_out]
+
+    def all_windows(self) -> list[Window]:
+        """Every text, in the order of `numbers`."""
         found = []
         for index, prompt in enumerate(self.prompts):
-            if (index % HELD_OUT == HELD_OUT - 1) != held_out:
-                continue
             first, last = self.bounds[index], self.bounds[index + 1]
             answer = torch.arange(last - first - 1) >= prompt - 1
             found.append(Window(self.tokens[first:last], self.streams[first : last - 1], answer))
@@ -161,9 +165,11 @@ class ShardFolder:
     def shards(self) -> Iterator[Shard]:
         """Every shard in turn."""
         for path in self.paths():
-            read = self._read(path, ("tokens", "lengths", "prompts", "streams"))
+            read = self._read(path, ("tokens", "lengths", "prompts", "numbers", "streams"))
             bounds = [0, *read["lengths"].cumsum(0).tolist()]
-            yield Shard(read["tokens"].long(), read["streams"], bounds, read["prompts"].tolist())
+            yield Shard(
+                read["tokens"].long(), read["streams"], bounds, read["prompts"].tolist(), read["numbers"].tolist()
+            )
 
     def _read(self, path: Path, names: Sequence[str]) -> dict[str, Tensor]:
         try:
