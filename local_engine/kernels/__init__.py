@@ -1,0 +1,1 @@
+"""Code for one kind of processor each, beside the torch code that says the same."""
