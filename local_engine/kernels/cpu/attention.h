@@ -126,7 +126,7 @@ void attend_tiles(const Queries& q, const Cached& keys, const Cached& values, in
     space.mixed.reserve(LANES * parts * LANES);
     pack_keys(keys, context, padded, q.head_dim, q.stride, space.keys.data());
     pack_values(values, context, padded, q.head_dim, space.values.data());
-    shape_tiles(64);
+    shape_tiles();
     for (int row = first; row < last; row += LANES) {
         int count = last - row < LANES ? last - row : LANES, seen = round_up(q.visible(row + count - 1), 32);
         const uint16_t *query = q.rows + size_t(row) * q.stride, *key_tile = space.keys.data();

@@ -14,6 +14,7 @@ namespace penstock {
 using Square = float[2][LANES][LANES];
 
 constexpr int ROWS = 4;  // activations that share one pass over the weights
+constexpr int FEW_INT8 = 4, FEW_INT4 = 12;  // up to so many, vectors are faster than tiles
 
 /// The float32 result of int8: exact sums of the two planes, the weights' offset of 128 taken out.
 inline __m512 finish_int8(__m512i high, __m512i low, const Activations& x, int row, __m512 scales) {
@@ -23,10 +24,10 @@ inline __m512 finish_int8(__m512i high, __m512i low, const Activations& x, int r
     return _mm512_mul_ps(sum, _mm512_mul_ps(scales, _mm512_set1_ps(x.scale[row])));
 }
 
-/// Add a group of int4 to a running sum (in units of the row's scale).
-inline __m512 add_group(__m512 sum, __m512i high, __m512i low, __m512 scales, __m512 minima, float group_sum) {
-    __m512 exact = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low));
-    return _mm512_fmadd_ps(minima, _mm512_set1_ps(group_sum), _mm512_fmadd_ps(scales, exact, sum));
+/// Add a group of int4 to a running sum.
+inline __m512 add_group(__m512 sum, __m512i exact, __m512 scales, __m512 minima, float group_scale, float group_sum) {
+    __m512 values = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(group_scale));
+    return _mm512_fmadd_ps(minima, _mm512_set1_ps(group_sum), _mm512_fmadd_ps(scales, values, sum));
 }
 
 inline __m512i four_bytes(const int8_t* from) {
@@ -57,12 +58,11 @@ void vector_int8(const Matrix& w, int block, const Activations& x, int row, floa
 template <int N>
 void vector_int4(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
     const uint8_t* group = w.block(block);
-    const int8_t* high_row = x.high.data() + size_t(row) * x.stride;
-    const int8_t* low_row = x.low.data() + size_t(row) * x.stride;
+    const int8_t* rows = x.split.data() + 2 * size_t(row) * x.stride;
     const __m512i fifteen = _mm512_set1_epi8(15);
     __m512 sum[N];
     for (int n = 0; n < N; ++n) sum[n] = _mm512_setzero_ps();
-    for (int index = 0; index < w.padded / GROUP; ++index, group += GROUP_BYTES) {
+    for (int index = 0; index < w.padded / GROUP; ++index, group += GROUP_BYTES, rows += 2 * GROUP) {
         __m512i bytes[8];
         for (int j = 0; j < 4; ++j) {
             __m512i pairs = _mm512_load_si512(group + j * 64);
@@ -74,17 +74,18 @@ void vector_int4(const Matrix& w, int block, const Activations& x, int row, floa
         __m512 scales = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(group + 256)));
         __m512 minima = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(group + 288)));
         for (int n = 0; n < N; ++n) {
-            const int8_t* high_bytes = high_row + n * x.stride + index * GROUP;
-            const int8_t* low_bytes = low_row + n * x.stride + index * GROUP;
+            const int8_t* at = rows + 2 * size_t(n) * x.stride;
             __m512i high = _mm512_setzero_si512(), low = high;
             for (int j = 0; j < 8; ++j) {
-                high = _mm512_dpbusd_epi32(high, bytes[j], four_bytes(high_bytes + 4 * j));
-                low = _mm512_dpbusd_epi32(low, bytes[j], four_bytes(low_bytes + 4 * j));
+                high = _mm512_dpbusd_epi32(high, bytes[j], four_bytes(at + 4 * j));
+                low = _mm512_dpbusd_epi32(low, bytes[j], four_bytes(at + GROUP + 4 * j));
             }
-            sum[n] = add_group(sum[n], high, low, scales, minima, x.group_sum[size_t(row + n) * x.groups + index]);
+            __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high, 4), low);
+            size_t place = x.place(row + n, index);
+            sum[n] = add_group(sum[n], exact, scales, minima, x.group_scale[place], x.group_sum[place]);
         }
     }
-    for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], _mm512_mul_ps(sum[n], _mm512_set1_ps(x.scale[row + n])));
+    for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], sum[n]);
 }
 
 template <int N>
@@ -135,7 +136,7 @@ template <class Use>
 void multiply_pair(const Matrix& w, int pair, const Activations& x, [[maybe_unused]] bool amx, Use use) {
     alignas(64) Square out;
 #ifdef PENSTOCK_AMX
-    if (amx && (w.kind == BFLOAT16 || x.count > ROWS)) {
+    if (amx && (w.kind == BFLOAT16 || x.count > (w.kind == INT4 ? FEW_INT4 : FEW_INT8))) {
         tile_pair(w, pair, x, out, use);
         return;
     }

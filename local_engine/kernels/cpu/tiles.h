@@ -14,7 +14,7 @@ namespace penstock {
 
 using Square = float[2][LANES][LANES];
 inline __m512 finish_int8(__m512i high, __m512i low, const Activations& x, int row, __m512 scales);
-inline __m512 add_group(__m512 sum, __m512i high, __m512i low, __m512 scales, __m512 minima, float group_sum);
+inline __m512 add_group(__m512 sum, __m512i exact, __m512 scales, __m512 minima, float group_scale, float group_sum);
 
 /// Ask the system for the use of tiles; false when it refuses (an old kernel, a container that forbids it).
 inline bool permit_tiles() {
@@ -22,24 +22,14 @@ inline bool permit_tiles() {
     return syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
 
-/// Shapes of the eight tiles: results in 0 to 3, activations in 4 and 5, weights in 6 and 7.
-struct alignas(64) TileShapes {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-
-    /// `depth` is the number of bytes of an activation that one product takes, 64 or 32.
-    explicit TileShapes(int depth) {
-        for (int tile = 0; tile < 8; ++tile) {
-            rows[tile] = tile < 6 ? LANES : depth / 4;
-            row_bytes[tile] = tile == 4 || tile == 5 ? depth : 64;
-        }
-    }
-};
-
-inline void shape_tiles(int depth) {
-    static const TileShapes deep(64), shallow(32);
-    _tile_loadconfig(depth == 64 ? &deep : &shallow);
+/// All tiles are 16 rows of 64 bytes: results in 0 to 3, activations in 4 and 5, weights in 6 and 7.
+inline void shape_tiles() {
+    struct alignas(64) {
+        uint8_t palette = 1, start_row = 0, reserved[14] = {};
+        uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+        uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } shapes;
+    asm volatile("ldtilecfg %0" : : "m"(shapes));
 }
 
 /// Zeros in the tiles of results. What the compiler has yet to store is stored before: it does not see tiles read memory.
@@ -88,80 +78,89 @@ void tiles_int8(const Matrix& w, int pair, const Activations& x, Square& out, Us
     }
 }
 
-/// A pair of int4 blocks unpacked once for all activations: bytes as int8's, and scales and minima as float32.
+/// A block of int4 unpacked once for all activations: per group a tile of 16 * weight above weight; factors as float32.
 struct Unpacked {
-    Buffer<uint8_t> bytes[2];
-    Buffer<float> scales[2], minima[2];
+    Buffer<uint8_t> tiles;  // [group][2][8][64]
+    Buffer<float> scales, minima;
 
-    void fill(const Matrix& w, int pair) {
-        for (int side = 0; side < 2; ++side) {
-            int groups = w.padded / GROUP;
-            bytes[side].reserve(size_t(w.padded) * LANES);
-            scales[side].reserve(size_t(groups) * LANES), minima[side].reserve(size_t(groups) * LANES);
-            const uint8_t* from = w.block(2 * pair + (2 * pair + side < w.blocks ? side : 0));
-            for (int group = 0; group < groups; ++group, from += GROUP_BYTES) {
-                uint8_t* to = bytes[side].data() + size_t(group) * 512;
-                for (int j = 0; j < 4; ++j) {
-                    __m512i pairs = _mm512_load_si512(from + j * 64), fifteen = _mm512_set1_epi8(15);
-                    _mm512_store_si512(to + j * 64, _mm512_and_si512(pairs, fifteen));
-                    _mm512_store_si512(to + j * 64 + 256, _mm512_and_si512(_mm512_srli_epi16(pairs, 4), fifteen));
-                }
-                const auto* factors = reinterpret_cast<const __m256i*>(from + 256);
-                _mm512_store_ps(scales[side].data() + group * LANES, _mm512_cvtph_ps(_mm256_load_si256(factors)));
-                _mm512_store_ps(minima[side].data() + group * LANES, _mm512_cvtph_ps(_mm256_load_si256(factors + 1)));
+    void fill(const Matrix& w, int block) {
+        int groups = w.padded / GROUP;
+        tiles.reserve(size_t(groups) * 1024), scales.reserve(size_t(groups) * LANES), minima.reserve(size_t(groups) * LANES);
+        const uint8_t* from = w.block(block);
+        const __m512i lower = _mm512_set1_epi8(15), upper = _mm512_set1_epi8((char)0xf0);
+        for (int group = 0; group < groups; ++group, from += GROUP_BYTES) {
+            uint8_t* to = tiles.data() + size_t(group) * 1024;
+            for (int j = 0; j < 4; ++j) {
+                __m512i pairs = _mm512_load_si512(from + j * 64);
+                _mm512_store_si512(to + j * 64, _mm512_and_si512(_mm512_slli_epi16(pairs, 4), upper));
+                _mm512_store_si512(to + j * 64 + 256, _mm512_and_si512(pairs, upper));
+                _mm512_store_si512(to + j * 64 + 512, _mm512_and_si512(pairs, lower));
+                _mm512_store_si512(to + j * 64 + 768, _mm512_and_si512(_mm512_srli_epi16(pairs, 4), lower));
             }
+            const auto* factors = reinterpret_cast<const __m256i*>(from + 256);
+            _mm512_store_ps(scales.data() + group * LANES, _mm512_cvtph_ps(_mm256_load_si256(factors)));
+            _mm512_store_ps(minima.data() + group * LANES, _mm512_cvtph_ps(_mm256_load_si256(factors + 1)));
         }
     }
 };
 
-/// Add one group's exact sums, stored by tiles, to the running sums of one block.
-inline void add_counts(const Unpacked& w, int side, int group, const Activations& x, int first, const Counts& high,
-                       const Counts& low, __m512 (&sum)[LANES]) {
-    __m512 scales = _mm512_load_ps(w.scales[side].data() + group * LANES);
-    __m512 minima = _mm512_load_ps(w.minima[side].data() + group * LANES);
-    const float* group_sum = x.group_sum.data() + size_t(first) * x.groups + group;
-#pragma GCC unroll 16
-    for (int row = 0; row < LANES; ++row)
-        sum[row] = add_group(sum[row], _mm512_load_si512(high[side][row]), _mm512_load_si512(low[side][row]), scales,
-                             minima, group_sum[row * x.groups]);
+constexpr int AHEAD = 2;  // groups that tiles work on before vectors add them up: two pairs fill 4 KiB, and no more
+
+/// The exact sums of up to two groups.
+inline void multiply_groups(const int8_t* rows, int stride, const uint8_t* weights, int groups, int32_t (*to)[LANES][LANES]) {
+    zero_tiles();
+    _tile_loadd(4, rows, stride);
+    _tile_loadd(6, weights, 64);
+    _tile_dpbsud(0, 4, 6);
+    if (groups > 1) {
+        _tile_loadd(5, rows + 64, stride);
+        _tile_loadd(7, weights + 1024, 64);
+        _tile_dpbsud(1, 5, 7);
+    }
+    _tile_stored(0, to[0], 64);
+    if (groups > 1) _tile_stored(1, to[1], 64);
 }
 
-/// int4: a tile product per group of 32 columns, whose exact sums are scaled and added by vector instructions while the
-/// tiles work on the next group.
+/// int4: a tile product per group, whose exact sums vector instructions scale and add, a few groups behind. One block
+/// after the other: a block's tiles stay in the first cache while all activations pass.
 template <class Use>
-void tiles_int4(const Matrix& w, int pair, const Activations& x, Square& out, Use use) {
-    static thread_local Unpacked unpacked;
-    alignas(64) Counts high[2], low[2];
-    unpacked.fill(w, pair);
+void tiles_int4(const Matrix& w, int pair, const Activations& x, Use use) {
+    static thread_local Unpacked block;
+    static thread_local Buffer<float> results;
+    alignas(64) int32_t counts[2][AHEAD][LANES][LANES];
     int groups = w.padded / GROUP;
-    for (int first = 0; first < x.count; first += LANES) {
-        int count = x.count - first < LANES ? x.count - first : LANES;
-        const int8_t* high_rows = x.high.data() + size_t(first) * x.stride;
-        const int8_t* low_rows = x.low.data() + size_t(first) * x.stride;
-        for (int side = 0; side < 2 && 2 * pair + side < w.blocks; ++side) {
+    results.reserve(size_t(round_up(x.count, LANES)) * 2 * LANES);
+    auto* squares = reinterpret_cast<Square*>(results.data());
+    for (int side = 0; side < 2 && 2 * pair + side < w.blocks; ++side) {
+        block.fill(w, 2 * pair + side);
+        for (int first = 0; first < x.count; first += LANES) {
+            const int8_t* rows = x.split.data() + 2 * size_t(first) * x.stride;
+            const float *scale = x.group_scale.data() + x.place(first, 0), *total = x.group_sum.data() + x.place(first, 0);
             __m512 sum[LANES];
 #pragma GCC unroll 16
             for (int row = 0; row < LANES; ++row) sum[row] = _mm512_setzero_ps();
-            for (int group = 0; group <= groups; ++group) {
-                if (group < groups) {
-                    zero_tiles();
-                    _tile_loadd(4, high_rows + group * GROUP, x.stride);
-                    _tile_loadd(5, low_rows + group * GROUP, x.stride);
-                    _tile_loadd(6, unpacked.bytes[side].data() + size_t(group) * 512, 64);
-                    _tile_dpbsud(0, 4, 6);
-                    _tile_dpbsud(1, 5, 6);
-                    _tile_stored(0, high[group % 2][side], 64);
-                    _tile_stored(1, low[group % 2][side], 64);
+            // Tiles work on the next two groups while vectors add up the last two.
+            for (int from = 0; from < groups + AHEAD; from += AHEAD) {
+                if (from < groups)
+                    multiply_groups(rows + from * 2 * GROUP, 2 * x.stride, block.tiles.data() + size_t(from) * 1024,
+                                    groups - from, counts[from / AHEAD % 2]);
+                int last = from < groups ? from : groups;
+                for (int group = from - AHEAD < 0 ? 0 : from - AHEAD; group < last; ++group) {
+                    const auto& exact = counts[group / AHEAD % 2][group % AHEAD];
+                    __m512 scales = _mm512_load_ps(block.scales.data() + group * LANES);
+                    __m512 minima = _mm512_load_ps(block.minima.data() + group * LANES);
+#pragma GCC unroll 16
+                    for (int row = 0; row < LANES; ++row)
+                        sum[row] = add_group(sum[row], _mm512_load_si512(exact[row]), scales, minima,
+                                             scale[group * LANES + row], total[group * LANES + row]);
                 }
-                if (group > 0)
-                    add_counts(unpacked, side, group - 1, x, first, high[(group - 1) % 2], low[(group - 1) % 2], sum);
             }
 #pragma GCC unroll 16
-            for (int row = 0; row < LANES; ++row)
-                _mm512_store_ps(out[side][row], _mm512_mul_ps(sum[row], _mm512_set1_ps(x.scale[first + row])));
+            for (int row = 0; row < LANES; ++row) _mm512_store_ps(squares[first / LANES][side][row], sum[row]);
         }
-        use(first, count, out);
     }
+    for (int first = 0; first < x.count; first += LANES)
+        use(first, x.count - first < LANES ? x.count - first : LANES, squares[first / LANES]);
 }
 
 /// bfloat16: up to 32 activations with two blocks.
@@ -199,11 +198,11 @@ void tiles_bf16(const Matrix& w, int pair, const Activations& x, Square& out, Us
 
 template <class Use>
 void tile_pair(const Matrix& w, int pair, const Activations& x, Square& out, Use use) {
-    shape_tiles(w.kind == INT4 ? 32 : 64);
+    shape_tiles();
     if (w.kind == INT8)
         tiles_int8(w, pair, x, out, use);
     else if (w.kind == INT4)
-        tiles_int4(w, pair, x, out, use);
+        tiles_int4(w, pair, x, use);
     else
         tiles_bf16(w, pair, x, out, use);
 }
