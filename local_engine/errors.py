@@ -6,6 +6,7 @@ EngineError
 │   ├── CorruptModelFile  truncated or malformed GGUF / safetensors / JSON
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
+│   ├── CannotQuantize    the model's shape or values do not fit the format asked for
 │   └── CacheDoesNotFit   the cache asked for is larger than the free memory
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
@@ -68,6 +69,12 @@ class UnknownArchitecture(ModelError):
     """The model's architecture is none of those the decoder knows."""
 
     code = "unknown_architecture"
+
+
+class CannotQuantize(ModelError):
+    """The weights do not fit the number format asked for, or are quantised already."""
+
+    code = "cannot_quantize"
 
 
 class CacheDoesNotFit(ModelError):
