@@ -33,7 +33,7 @@ def _rope_cache(
     source = qkv + (row * (heads + 2 * kv_heads) + head) * head_dim
     first = tl.load(source + at, mask=inside, other=0.0)
     second = tl.load(source + head_dim // 2 + at, mask=inside, other=0.0)
-    slot = tl.load(slots + row)
+    slot = tl.load(slots + row).to(tl.int64)
     if head >= heads + kv_heads:
         if slot >= 0:
             place = values + slot * slot_stride + (head - heads - kv_heads) * head_dim
@@ -50,7 +50,7 @@ def _rope_cache(
             kind = first.dtype
             first = ((first.to(tl.float32) * scale).to(kind).to(tl.float32) * weight).to(kind)
             second = ((second.to(tl.float32) * scale).to(kind).to(tl.float32) * behind).to(kind)
-        angle = tl.load(positions + row) * (head_dim // 2) + at
+        angle = tl.load(positions + row).to(tl.int64) * (head_dim // 2) + at
         cosine = tl.load(cos + angle, mask=inside, other=0.0)
         sine = tl.load(sin + angle, mask=inside, other=0.0)
         turned = first.to(tl.float32) * cosine - second.to(tl.float32) * sine
@@ -72,7 +72,7 @@ def rope_cache(
     """Queries [rows, heads, head_dim], turned; keys (turned) and values are written to the pool's layer.
 
     `qkv` [rows, (heads + 2 * kv_heads) * head_dim], contiguous; `cos` and `sin` [positions, head_dim / 2] float32;
-    `positions` and `slots` [rows] int64, a slot of -1 keeps nothing; `keys` and `values` [slots, kv_heads, head_dim].
+    `positions` and `slots` [rows] integers, a slot of -1 keeps nothing; `keys` and `values` [slots, kv_heads, head_dim].
     """
     rows = qkv.shape[0]
     kv_heads, head_dim = keys.shape[1:]
@@ -105,3 +105,33 @@ def rope_cache_reference(
 def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+
+
+@triton.jit
+def _keep(keys, values, key, value, slots, slot_stride, size: tl.constexpr, block: tl.constexpr):
+    """Grid (rows,): all heads of a token as one piece of `size` elements."""
+    row = tl.program_id(0).to(tl.int64)
+    slot = tl.load(slots + row).to(tl.int64)
+    if slot >= 0:
+        at = tl.arange(0, block)
+        inside = at < size
+        one = tl.load(key + row * size + at, mask=inside, other=0.0)
+        other = tl.load(value + row * size + at, mask=inside, other=0.0)
+        tl.store(keys + slot * slot_stride + at, one.to(keys.dtype.element_ty), mask=inside)
+        tl.store(values + slot * slot_stride + at, other.to(values.dtype.element_ty), mask=inside)
+
+
+def keep(key: Tensor, value: Tensor, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+    """Write `key` and `value` [rows, kv_heads, head_dim] to `slots` [rows] of the pool's layer; -1 keeps nothing."""
+    size = keys.shape[1] * keys.shape[2]
+    _keep[(key.shape[0],)](
+        keys, values, key.contiguous(), value.contiguous(), slots, keys.stride(0),
+        size=size, block=triton.next_power_of_2(size), num_warps=4,
+    )  # fmt: skip
+
+
+def keep_reference(key: Tensor, value: Tensor, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+    """As `keep`."""
+    kept = slots >= 0
+    keys[slots[kept]] = key[kept].to(keys.dtype)
+    values[slots[kept]] = value[kept].to(values.dtype)
