@@ -9,13 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from local_engine.config import ModelConfig
 from local_engine.kernels.kernel_set import Kernels
+from local_engine.kernels.rope_cache import HeadNorms
 from local_engine.kernels.small_linear import MOST_ROWS, Fused
 from local_engine.layers.kernel_attention import KernelAttention
+from local_engine.layers.norm import RmsNorm
 from local_engine.models.decoder import Decoder, DecoderLayer
+
+
+def can_fuse(config: ModelConfig) -> bool:
+    """Whether the layers are plain enough: Llama, Mistral, Qwen2 and Qwen3 are; Gemma, Phi-3 and mixtures are not."""
+    others = (config.post_norms, config.wide_norms, config.experts, config.rope_local_theta, config.logit_softcap)
+    scales = (config.query_scale, config.embedding_scale)
+    return (
+        not any(others)
+        and scales == (1.0, 1.0)
+        and config.activation == "silu"
+        and config.turned == config.head_dim
+    )
 
 
 class FusedDecoder:
@@ -43,22 +58,22 @@ class FusedDecoder:
         return stream if delta is None else stream + delta
 
     def logits(self, stream: Tensor) -> Tensor:
-        """[n, vocab] float32 from rows [n, hidden] of `hidden`."""
+        """[n, vocab] in the dtype of the stream, from rows [n, hidden] of `hidden`."""
         norm = self._decoder.norm
         if stream.shape[0] <= MOST_ROWS:
-            return self._kernels.fused_product(stream, self._decoder.output, Fused(norm.weight, norm.eps)).float()
+            return self._kernels.fused_product(stream, self._decoder.output, Fused(norm.weight, norm.eps))
         x, _ = self._kernels.add_rms_norm(stream, None, norm.weight, norm.eps)
-        return self._kernels.product(x, self._decoder.output).float()
+        return self._kernels.product(x, self._decoder.output)
 
     def _few_rows(
         self, layer: DecoderLayer, stream: Tensor, positions: Tensor, slots: Tensor, attention: KernelAttention
     ) -> Tensor:
         product = self._kernels.fused_product
-        norm = layer.attention_norm
+        norm = _norm(layer.attention_norm)
         qkv = product(stream, layer.qkv, Fused(norm.weight, norm.eps))
         mixed = self._attend(layer, qkv, positions, slots, attention)
         stream = product(mixed, layer.attention_out, Fused(residual=stream))
-        norm = layer.feed_forward_norm
+        norm = _norm(layer.feed_forward_norm)
         opened = product(stream, layer.gate_up, Fused(norm.weight, norm.eps, gated=True))
         return product(opened, layer.down, Fused(residual=stream))
 
@@ -67,17 +82,30 @@ class FusedDecoder:
         attention: KernelAttention,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         kernels = self._kernels
-        norm = layer.attention_norm
+        norm = _norm(layer.attention_norm)
         x, stream = kernels.add_rms_norm(stream, delta, norm.weight, norm.eps)
         mixed = self._attend(layer, kernels.product(x, layer.qkv), positions, slots, attention)
-        norm = layer.feed_forward_norm
+        norm = _norm(layer.feed_forward_norm)
         x, stream = kernels.add_rms_norm(stream, kernels.product(mixed, layer.attention_out), norm.weight, norm.eps)
         return stream, kernels.product(kernels.silu_mul(kernels.product(x, layer.gate_up)), layer.down)
 
     def _attend(
         self, layer: DecoderLayer, qkv: Tensor, positions: Tensor, slots: Tensor, attention: KernelAttention
     ) -> Tensor:
-        rotary = self._decoder.rotary
+        rotary, norms = self._decoder.rotary, None
+        if layer.qkv_bias is not None:
+            qkv = qkv + layer.qkv_bias
+        if layer.config.qk_norm:
+            query_norm, key_norm = _norm(layer.query_norm), _norm(layer.key_norm)
+            norms = HeadNorms(query_norm.weight, key_norm.weight, query_norm.eps)
         keys, values = attention.layer(layer.index)
-        queries = self._kernels.rope_cache(qkv, rotary.cos, rotary.sin, positions, slots, keys, values, layer.heads)
-        return attention.read(layer.index, queries).view(qkv.shape[0], -1)
+        queries = self._kernels.rope_cache(
+            qkv, rotary.cos, rotary.sin, positions, slots, keys, values, layer.heads, norms
+        )
+        mixed = attention.read(layer.index, queries, layer.window, layer.config.attention_softcap)
+        return mixed.view(qkv.shape[0], -1)
+
+
+def _norm(module: nn.Module) -> RmsNorm:
+    assert isinstance(module, RmsNorm)
+    return module
