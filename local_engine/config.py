@@ -74,7 +74,9 @@ class ModelConfig:
             if factors is not None and len(factors) != self.turned // 2:
                 raise ValueError(f"{len(factors)} rope factors for {self.turned // 2} frequencies")
         if self.windows and (len(self.windows) != self.layers or not all(w is None or w > 0 for w in self.windows)):
-            raise ValueError(f"windows are {self.windows!r}: one positive number or None for each of {self.layers} layers")
+            raise ValueError(
+                f"windows are {self.windows!r}: one positive number or None for each of {self.layers} layers"
+            )
         if self.experts and not (0 < self.experts_per_token <= self.experts and self.expert_size > 0):
             raise ValueError(
                 f"{self.experts_per_token!r} of {self.experts!r} experts of size {self.expert_size!r} cannot be chosen"

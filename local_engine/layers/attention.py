@@ -26,7 +26,9 @@ def attend(
         return mix(grouped, keys, values, None, softcap).view(1, heads, head_dim)
     if softcap is not None:
         seen = torch.ones(new, context, dtype=torch.bool, device=keys.device).tril() if mask is None else mask
-        by_head = queries.transpose(0, 1).reshape(1, kv_heads, -1, head_dim)  # a key head's query heads, one after another
+        by_head = queries.transpose(0, 1).reshape(
+            1, kv_heads, -1, head_dim
+        )  # a key head's query heads, one after another
         mixed = capped_attention(by_head, keys, values, seen.repeat(heads // kv_heads, 1), softcap)
         return mixed.view(heads, new, head_dim).transpose(0, 1)
     mixed = scaled_dot_product_attention(

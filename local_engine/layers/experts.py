@@ -50,7 +50,7 @@ class Experts(nn.Module):
             shares = shares / shares.sum(-1, keepdim=True)
         shares = shares.to(x.dtype)
         out = torch.zeros_like(x)
-        for index in chosen.unique().tolist():
+        for index in sorted(set(chosen.flatten().tolist())):
             tokens, place = (chosen == index).nonzero(as_tuple=True)
             out.index_add_(0, tokens, self.experts[index](x[tokens]) * shares[tokens, place, None])
         return out

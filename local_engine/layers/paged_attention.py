@@ -98,9 +98,7 @@ class PagedAttention:
             mixed.insert(0, self._attend_together(layer, queries, self._answers, window, softcap))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
-    def _attend_one(
-        self, layer: int, queries: Tensor, span: Span, window: int | None, softcap: float | None
-    ) -> Tensor:
+    def _attend_one(self, layer: int, queries: Tensor, span: Span, window: int | None, softcap: float | None) -> Tensor:
         if isinstance(span.place, int):
             keys, values = self._pool.view(layer, span.place, span.context)
         else:

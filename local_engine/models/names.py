@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 from torch import Tensor
 
@@ -85,4 +86,4 @@ def _rows(joined: str, tensor: Tensor, rows: Mapping[str, int]) -> Iterator[tupl
     total = sum(rows.values())
     if tensor.shape[:1] != (total,):
         raise WrongShape(f"tensor {joined!r} has shape {list(tensor.shape)!r}, expected {total} rows")
-    yield from zip(rows, tensor.split(list(rows.values())), strict=True)
+    yield from zip(rows, tensor.tensor_split(list(accumulate(rows.values()))[:-1]), strict=True)

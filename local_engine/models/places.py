@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ def _attention(layer: DecoderLayer) -> dict[str, Tensor]:
     for name, place in zip(names, split_rows(layer.qkv, rows), strict=True):
         found[f"{name}.weight"] = place
     if layer.qkv_bias is not None:
-        for name, place in zip(names, layer.qkv_bias.split(rows), strict=True):
+        for name, place in zip(names, _split(layer.qkv_bias, rows), strict=True):
             found[f"{name}.bias"] = place
     if layer.config.qk_norm:
         found["self_attn.q_norm.weight"] = _weight(layer.query_norm)
@@ -81,7 +82,11 @@ def whole(linear: nn.Module) -> Tensor:
 
 def split_rows(linear: nn.Module, rows: Sequence[int]) -> tuple[Tensor, ...]:
     """The places of matrices that are joined in one."""
-    return whole(linear).split(list(rows))
+    return _split(whole(linear), rows)
+
+
+def _split(joined: Tensor, rows: Sequence[int]) -> tuple[Tensor, ...]:
+    return joined.tensor_split(list(accumulate(rows))[:-1])
 
 
 def _weight(norm: nn.Module) -> Tensor:

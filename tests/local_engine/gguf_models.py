@@ -56,9 +56,23 @@ def write_gguf(
 
 
 def quantized(values: Array, kind: GGMLQuantizationType) -> Array:
-    """Blocks of `kind`, [rows, bytes]."""
+    """Blocks of `kind`, [rows, bytes]; K-quants, which the package cannot write, are invented from the values' sum."""
+    if kind.name.endswith("_K"):
+        return _invented(values, kind)
     blocks: Array = gguf.quants.quantize(np.ascontiguousarray(values, dtype=np.float32), kind)
     return blocks
+
+
+def _invented(values: Array, kind: GGMLQuantizationType) -> Array:
+    """Blocks of random bits with small scales, the same for the same values."""
+    size, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    generator = np.random.default_rng(abs(int(values.sum(dtype=np.float64) * 1e6)))
+    blocks = generator.integers(0, 256, (*values.shape[:-1], values.shape[-1] // size, block_bytes), dtype=np.uint8)
+    if kind == GGMLQuantizationType.Q6_K:  # 16 signed scales of 8 bits, then the scale of the block
+        blocks[..., -2:] = np.array([1e-4], dtype=np.float16).view(np.uint8)
+    else:  # scale and minimum of the block, then 8 of 6 bits each
+        blocks[..., :4] = np.array([4e-4, 3e-3], dtype=np.float16).view(np.uint8)
+    return blocks.reshape(*values.shape[:-1], -1)
 
 
 def _tensors(directory: Path, config: dict[str, Any], arch: gguf.MODEL_ARCH) -> Iterator[tuple[str, Array]]:
