@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Dtype = Literal["bfloat16", "float32"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Activation = Literal["silu", "gelu_tanh"]
+Speculate = Literal["off", "ngram", "draft", "head", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,9 @@ class EngineConfig:
     several steps, so that running answers keep flowing. `cache_tokens` or `cache_mib`: size of the cache, None for room
     for `max_batch` full contexts within a share of the free memory. `block_size`: tokens per block of it.
     `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
-    names none; a small model may otherwise ramble to the end of its context.
+    names none; a small model may otherwise ramble to the end of its context. `speculate`: who drafts tokens ahead (`auto`:
+    the best there is for the model), `draft_model` the files of a smaller model for `draft`, `max_drafts` at most so many
+    per request and step; how many it really are is decided by what they bring.
     """
 
     dtype: Dtype = "bfloat16"
@@ -143,13 +147,21 @@ class EngineConfig:
     block_size: int = 16
     prefix_sharing: bool = True
     default_max_tokens: int = 1024
+    speculate: Speculate = "off"
+    draft_model: Path | None = None
+    max_drafts: int = 7
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens"):
+        for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens", "max_drafts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
         if self.max_queue < 0:
             raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
+        if (self.speculate == "draft") != (self.draft_model is not None):
+            raise ValueError(
+                f"speculate is {self.speculate!r} and draft_model {self.draft_model!r}: 'draft' needs the path of a draft "
+                "model, and nothing else takes one"
+            )
         if self.cache_tokens is not None and self.cache_mib is not None:
             raise ValueError("give the cache's size in tokens or in MiB, not both")
         if self.step_tokens < self.max_batch:
