@@ -15,7 +15,7 @@ from local_engine.kernels.advance import advance, advance_reference
 from local_engine.kernels.int4_linear import int4_small_linear, int4_small_linear_reference, unpack_int4
 from local_engine.kernels.norm import add_rms_norm, add_rms_norm_reference
 from local_engine.kernels.paged_attention import choose_shape, paged_attention
-from local_engine.kernels.paged_rows import AttentionFlags, PagedRows, paged_attention_reference
+from local_engine.kernels.paged_rows import AttentionFlags, LayerCache, PagedRows, paged_attention_reference
 from local_engine.kernels.rope_cache import HeadNorms, keep, keep_reference, rope_cache, rope_cache_reference
 from local_engine.kernels.sample import sample, sample_reference
 from local_engine.kernels.small_linear import Fused, small_linear, small_linear_reference
@@ -29,7 +29,7 @@ class Attention(Protocol):
     """`paged_attention` without its shape."""
 
     def __call__(
-        self, queries: Tensor, keys: Tensor, values: Tensor, rows: PagedRows, flags: AttentionFlags, out: Tensor
+        self, queries: Tensor, cache: LayerCache, rows: PagedRows, flags: AttentionFlags, out: Tensor
     ) -> None:
         """Write the attention of `rows` to the same rows of `out`."""
 
@@ -38,8 +38,8 @@ class RopeCache(Protocol):
     """`rope_cache.rope_cache`."""
 
     def __call__(
-        self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slots: Tensor, keys: Tensor, values: Tensor,
-        heads: int, norms: HeadNorms | None = None,
+        self, qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, slots: Tensor, cache: LayerCache, heads: int,
+        norms: HeadNorms | None = None,
     ) -> Tensor:  # fmt: skip
         """Turned queries; keys and values go to the pool."""
         ...
@@ -63,7 +63,7 @@ class Kernels:
     add_rms_norm: Callable[[Tensor, Tensor | None, Tensor, float], tuple[Tensor, Tensor]]
     silu_mul: Callable[[Tensor], Tensor]
     rope_cache: RopeCache
-    keep: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
+    keep: Callable[[Tensor, Tensor, Tensor, LayerCache], None]
     fused_product: Callable[[Tensor, nn.Module, Fused], Tensor]
     product: Callable[[Tensor, nn.Module], Tensor]
     sample: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -74,11 +74,11 @@ def triton_kernels(processors: int) -> Kernels:
     """For a GPU of so many multiprocessors (under the interpreter: any number)."""
 
     def attention(
-        queries: Tensor, keys: Tensor, values: Tensor, rows: PagedRows, flags: AttentionFlags, out: Tensor
+        queries: Tensor, cache: LayerCache, rows: PagedRows, flags: AttentionFlags, out: Tensor
     ) -> None:
-        heads, kv_heads, head_dim = queries.shape[1], keys.shape[1], keys.shape[2]
+        heads, kv_heads, head_dim = queries.shape[1], *cache.keys.shape[1:]
         shape = choose_shape(rows.longest, len(rows.lengths), kv_heads, heads // kv_heads, head_dim, processors)
-        paged_attention(queries, keys, values, rows, flags, out, shape)
+        paged_attention(queries, cache, rows, flags, out, shape)
 
     return Kernels(
         attention, add_rms_norm, silu_mul, rope_cache, keep, _fused_product, _product, sample, advance

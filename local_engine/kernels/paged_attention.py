@@ -7,7 +7,6 @@ lie is read from tensors, so the launch is the same for every step of one shape 
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass
 
 import torch
@@ -15,22 +14,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from local_engine.kernels.paged_rows import AttentionFlags, PagedRows
-
-
+from local_engine.kernels.paged_rows import AttentionFlags, LayerCache, PagedRows
 
 
 @triton.jit
 def _tile(
-    query, keys, values, slots, seen, visible, dims, slot_stride, kv_head, scale, softcap,
+    query, keys, values, key_scales, value_scales, slots, seen, visible, dims, kv_head, scale, softcap,
     peak, total, mixed,
-    head_dim: tl.constexpr, padded_dim: tl.constexpr, capped: tl.constexpr,
+    kv_heads: tl.constexpr, head_dim: tl.constexpr, capped: tl.constexpr, scaled: tl.constexpr,
 ):  # fmt: skip
     """One tile of the context added to a running softmax in base 2; `visible` [m, n] is the causal mask and window."""
-    places = slots * slot_stride + kv_head * head_dim
+    heads = slots * kv_heads + kv_head
+    places = heads * head_dim
     inside = dims < head_dim
     key = tl.load(keys + places[None, :] + dims[:, None], mask=seen[None, :] & inside[:, None], other=0.0)
     scores = tl.dot(query, key.to(query.dtype), input_precision="ieee") * scale
+    if scaled:
+        scores *= tl.load(key_scales + heads, mask=seen, other=0.0)[None, :]
     if capped:
         scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
     scores = tl.where(visible, scores * 1.4426950408889634, float("-inf"))
@@ -38,18 +38,20 @@ def _tile(
     shrink = tl.exp2(peak - higher)
     weights = tl.exp2(scores - higher[:, None])
     value = tl.load(values + places[:, None] + dims[None, :], mask=seen[:, None] & inside[None, :], other=0.0)
-    value = value.to(query.dtype)
-    mixed = mixed * shrink[:, None] + tl.dot(weights.to(query.dtype), value, input_precision="ieee")
-    return higher, total * shrink + tl.sum(weights, 1), mixed
+    total = total * shrink + tl.sum(weights, 1)
+    if scaled:
+        weights *= tl.load(value_scales + heads, mask=seen, other=0.0)[None, :]
+    added = tl.dot(weights.to(query.dtype), value.to(query.dtype), input_precision="ieee")
+    return higher, total, mixed * shrink[:, None] + added
 
 
 @triton.jit
 def _attend(
-    out, parts, sums, queries, keys, values, tables, first_rows, lengths, contexts,
-    scale, softcap, window, all_rows, table_width, slot_stride,
+    out, parts, sums, queries, keys, values, key_scales, value_scales, tables, first_rows, lengths, contexts,
+    scale, softcap, window, all_rows, table_width,
     heads: tl.constexpr, group: tl.constexpr, head_dim: tl.constexpr, padded_dim: tl.constexpr,
     block_size: tl.constexpr, block_q: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr,
-    splits: tl.constexpr, capped: tl.constexpr, windowed: tl.constexpr,
+    splits: tl.constexpr, capped: tl.constexpr, windowed: tl.constexpr, scaled: tl.constexpr,
 ):  # fmt: skip
     """Grid (requests, blocks of `block_q` new tokens, key heads x splits)."""
     request, first = tl.program_id(0), tl.program_id(1) * block_q
@@ -83,8 +85,8 @@ def _attend(
             if windowed:
                 visible = visible & (at[None, :] > (start + token)[:, None] - window)
             peak, total, mixed = _tile(
-                query, keys, values, slots, seen, visible, dims, slot_stride, kv_head, scale, softcap,
-                peak, total, mixed, head_dim, padded_dim, capped,
+                query, keys, values, key_scales, value_scales, slots, seen, visible, dims, kv_head, scale, softcap,
+                peak, total, mixed, heads // group, head_dim, capped, scaled,
             )  # fmt: skip
         mixed = mixed / tl.where(total > 0, total, 1.0)[:, None]
         if splits == 1:
@@ -142,14 +144,14 @@ def choose_shape(longest: int, requests: int, kv_heads: int, group: int, head_di
 
 
 def paged_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, rows: PagedRows, flags: AttentionFlags, out: Tensor, shape: Shape
+    queries: Tensor, cache: LayerCache, rows: PagedRows, flags: AttentionFlags, out: Tensor, shape: Shape
 ) -> None:
     """Write the attention of `rows` of `queries` [tokens, heads, head_dim] to the same rows of `out`.
 
-    `keys` and `values` [slots, kv_heads, head_dim] are one layer of the pool, the new tokens' own written already.
+    The new tokens' own keys and values are in `cache` already; everything is contiguous.
     """
     tokens, heads, head_dim = queries.shape
-    kv_heads = keys.shape[1]
+    kv_heads = cache.keys.shape[1]
     requests = rows.lengths.shape[0]
     padded_dim = max(16, triton.next_power_of_2(head_dim))
     parts = sums = out
@@ -157,11 +159,14 @@ def paged_attention(
         parts = torch.empty(shape.splits, tokens, heads, head_dim, dtype=torch.float32, device=out.device)
         sums = torch.empty(shape.splits, tokens, heads, dtype=torch.float32, device=out.device)
     _attend[(requests, -(-rows.longest // shape.block_q), kv_heads * shape.splits)](
-        out, parts, sums, queries, keys, values, rows.tables, rows.first_rows, rows.lengths, rows.contexts,
-        flags.scale, flags.softcap or 0.0, flags.window or 0, tokens, rows.tables.shape[1], keys.stride(0),
+        out, parts, sums, queries, cache.keys, cache.values,
+        out if cache.key_scales is None else cache.key_scales, out if cache.value_scales is None else cache.value_scales,
+        rows.tables, rows.first_rows, rows.lengths, rows.contexts,
+        flags.scale, flags.softcap or 0.0, flags.window or 0, tokens, rows.tables.shape[1],
         heads=heads, group=heads // kv_heads, head_dim=head_dim, padded_dim=padded_dim,
         block_size=rows.block_size, block_q=shape.block_q, block_m=shape.block_m, block_n=shape.block_n,
         splits=shape.splits, capped=flags.softcap is not None, windowed=flags.window is not None,
+        scaled=cache.key_scales is not None,
         num_warps=shape.warps, num_stages=shape.stages,
     )  # fmt: skip
     if shape.splits > 1:

@@ -18,6 +18,19 @@ class AttentionFlags:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerCache:
+    """One layer of the pool: `keys` and `values` [slots, kv_heads, head_dim].
+
+    In 8 bits they are worth `keys * key_scales` and `values * value_scales`, float32 [slots, kv_heads].
+    """
+
+    keys: Tensor
+    values: Tensor
+    key_scales: Tensor | None = None
+    value_scales: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PagedRows:
     """The new tokens of n requests, request i's in rows `first_rows[i]` to `first_rows[i] + lengths[i]`.
 
@@ -35,10 +48,10 @@ class PagedRows:
 
 
 def paged_attention_reference(
-    queries: Tensor, keys: Tensor, values: Tensor, rows: PagedRows, flags: AttentionFlags, out: Tensor
+    queries: Tensor, cache: LayerCache, rows: PagedRows, flags: AttentionFlags, out: Tensor
 ) -> None:
     """As `paged_attention`: one request at a time, in float32."""
-    group = queries.shape[1] // keys.shape[1]
+    group = queries.shape[1] // cache.keys.shape[1]
     each = zip(rows.first_rows.tolist(), rows.lengths.tolist(), rows.contexts.tolist(), rows.tables, strict=True)
     for first, length, context, table in each:
         if length == 0:
@@ -46,8 +59,8 @@ def paged_attention_reference(
         at = torch.arange(context, device=queries.device)
         slots = table[at // rows.block_size].long() * rows.block_size + at % rows.block_size
         query = queries[first : first + length].float()
-        key = keys[slots].to(query.dtype).repeat_interleave(group, 1)
-        value = values[slots].to(query.dtype).repeat_interleave(group, 1)
+        key = _floats(cache.keys, cache.key_scales, slots).repeat_interleave(group, 1)
+        value = _floats(cache.values, cache.value_scales, slots).repeat_interleave(group, 1)
         scores = torch.einsum("qhd,khd->hqk", query, key) * flags.scale
         if flags.softcap is not None:
             scores = flags.softcap * torch.tanh(scores / flags.softcap)
@@ -57,3 +70,8 @@ def paged_attention_reference(
             hidden |= behind >= flags.window
         weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
         out[first : first + length] = torch.einsum("hqk,khd->qhd", weights, value).to(out.dtype)
+
+
+def _floats(stored: Tensor, scales: Tensor | None, slots: Tensor) -> Tensor:
+    wide = stored[slots].float()
+    return wide if scales is None else wide * scales[slots][..., None]

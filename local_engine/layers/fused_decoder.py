@@ -98,10 +98,8 @@ class FusedDecoder:
         if layer.config.qk_norm:
             query_norm, key_norm = _norm(layer.query_norm), _norm(layer.key_norm)
             norms = HeadNorms(query_norm.weight, key_norm.weight, query_norm.eps)
-        keys, values = attention.layer(layer.index)
-        queries = self._kernels.rope_cache(
-            qkv, rotary.cos, rotary.sin, positions, slots, keys, values, layer.heads, norms
-        )
+        cache = attention.cache(layer.index)
+        queries = self._kernels.rope_cache(qkv, rotary.cos, rotary.sin, positions, slots, cache, layer.heads, norms)
         mixed = attention.read(layer.index, queries, layer.window, layer.config.attention_softcap)
         return mixed.view(qkv.shape[0], -1)
 

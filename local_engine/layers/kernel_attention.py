@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from local_engine.kernels.kernel_set import Kernels
-from local_engine.kernels.paged_rows import AttentionFlags, PagedRows
+from local_engine.kernels.paged_rows import AttentionFlags, LayerCache, PagedRows
 from local_engine.kv_cache import KVPool
 
 
@@ -26,8 +26,7 @@ class KernelAttention:
         window: int | None = None, softcap: float | None = None,
     ) -> Tensor:  # fmt: skip
         """As `PagedAttention.attend`; rows that no group names are left undefined."""
-        kept_keys, kept_values = self.layer(layer)
-        self._kernels.keep(keys, values, self._slots, kept_keys, kept_values)
+        self._kernels.keep(keys, values, self._slots, self.cache(layer))
         return self.read(layer, queries, window, softcap)
 
     def read(self, layer: int, queries: Tensor, window: int | None = None, softcap: float | None = None) -> Tensor:
@@ -35,12 +34,13 @@ class KernelAttention:
         queries = queries.contiguous()
         out = torch.empty_like(queries)
         flags = AttentionFlags(queries.shape[2] ** -0.5, softcap, window)
-        keys, values = self.layer(layer)
+        cache = self.cache(layer)
         for rows in self._groups:
-            self._kernels.attention(queries, keys, values, rows, flags, out)
+            self._kernels.attention(queries, cache, rows, flags, out)
         return out
 
-    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
-        """The pool's keys and values of a layer, [slots, kv_heads, head_dim] each."""
+    def cache(self, layer: int) -> LayerCache:
+        """The pool's part of a layer."""
         keys, values = self._pool.tensor[layer]
-        return keys, values
+        scales = getattr(self._pool, "scales", None)  # of a pool in 8 bits
+        return LayerCache(keys, values) if scales is None else LayerCache(keys, values, *scales[layer])

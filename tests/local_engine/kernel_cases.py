@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from local_engine.kernels.activation import silu_mul, silu_mul_reference
+from local_engine.kernels.advance import advance, advance_reference
 from local_engine.kernels.int4_linear import (
     int4_small_linear,
     int4_small_linear_reference,
@@ -25,8 +26,8 @@ from local_engine.kernels.int4_linear import (
 )
 from local_engine.kernels.norm import add_rms_norm, add_rms_norm_reference
 from local_engine.kernels.paged_attention import Shape, choose_shape, paged_attention
-from local_engine.kernels.paged_rows import AttentionFlags, PagedRows, paged_attention_reference
-from local_engine.kernels.rope_cache import HeadNorms, rope_cache, rope_cache_reference
+from local_engine.kernels.paged_rows import AttentionFlags, LayerCache, PagedRows, paged_attention_reference
+from local_engine.kernels.rope_cache import HeadNorms, keep, keep_reference, rope_cache, rope_cache_reference
 from local_engine.kernels.sample import sample
 from local_engine.kernels.small_linear import Fused, small_linear, small_linear_reference
 
@@ -47,7 +48,7 @@ def narrow(dtype: torch.dtype, device: str) -> torch.dtype:
 def paged(
     device: str, lengths: list[int], contexts: list[int], block_size: int, seed: int, splits: int | None = None,
     gaps: int = 0, heads: int = 4, kv_heads: int = 2, head_dim: int = 16, dtype: torch.dtype = torch.float32,
-    window: int | None = None, softcap: float | None = None,
+    window: int | None = None, softcap: float | None = None, kept: torch.dtype | None = None,
 ) -> None:  # fmt: skip
     """Attention of requests whose blocks lie scattered; `gaps` rows between them belong to nobody."""
     random, dtype = torch.Generator().manual_seed(seed), narrow(dtype, device)
@@ -63,6 +64,10 @@ def paged(
         first_rows.append(at)
         at += length + gaps
     pool = torch.randn(2, blocks * block_size, kv_heads, head_dim, generator=random).to(device, dtype)
+    cache = LayerCache(pool[0], pool[1])
+    if kept is not None:
+        cache = empty_cache(kept, blocks * block_size, kv_heads, head_dim, device)
+        keep_reference(pool[0], pool[1], torch.arange(blocks * block_size, device=device), cache)
     queries = torch.randn(at, heads, head_dim, generator=random).to(device, dtype)
     rows = PagedRows(
         torch.tensor(first_rows, dtype=torch.int32, device=device),
@@ -75,8 +80,8 @@ def paged(
     if splits is not None:
         shape = Shape(shape.block_q, shape.block_m, 16, splits)
     got, expected = torch.full_like(queries, torch.nan), torch.full_like(queries, torch.nan)
-    paged_attention(queries, pool[0], pool[1], rows, flags, got, shape)
-    paged_attention_reference(queries, pool[0], pool[1], rows, flags, expected)
+    paged_attention(queries, cache, rows, flags, got, shape)
+    paged_attention_reference(queries, cache, rows, flags, expected)
     assert bool((got.isnan() == expected.isnan()).all()), "rows of nobody were written, or rows of somebody were not"
     assert_near(got.nan_to_num(), expected.nan_to_num(), dtype)
 
@@ -94,7 +99,19 @@ def activation(device: str, columns: int, dtype: torch.dtype) -> None:
     assert_near(silu_mul(gate_up), silu_mul_reference(gate_up), dtype)
 
 
-def rope(device: str, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, normed: bool) -> None:
+def empty_cache(kept: torch.dtype, slots: int, kv_heads: int, head_dim: int, device: str) -> LayerCache:
+    """A layer of 7s; 8 bits have scales of 1."""
+    keys, values = (torch.full((slots, kv_heads, head_dim), 7.0, device=device).to(kept) for _ in range(2))
+    if kept.itemsize > 1:
+        return LayerCache(keys, values)
+    return LayerCache(keys, values, *(torch.ones(slots, kv_heads, device=device) for _ in range(2)))
+
+
+def rope(
+    device: str, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, normed: bool,
+    kept: torch.dtype | None = None,
+) -> None:  # fmt: skip
+    """Turned and kept in one pass, and only kept."""
     rows, places = 6, 40
     qkv = torch.randn(rows, (heads + 2 * kv_heads) * head_dim, device=device).to(dtype)
     angles = torch.rand(64, head_dim // 2, device=device) * 6
@@ -102,14 +119,26 @@ def rope(device: str, heads: int, kv_heads: int, head_dim: int, dtype: torch.dty
     slots = torch.tensor([3, 39, -1, 0, 17, -1], device=device)
     weights = [torch.rand(head_dim, device=device).to(dtype) for _ in range(2)]
     norms = HeadNorms(weights[0], weights[1], 1e-6) if normed else None
-    pools = [torch.full((2, places, kv_heads, head_dim), 7.0, device=device).to(dtype) for _ in range(2)]
+    caches = [empty_cache(kept or dtype, places, kv_heads, head_dim, device) for _ in range(4)]
     got, expected = (
-        write(qkv, angles.cos(), angles.sin(), positions, slots, pool[0], pool[1], heads, norms)
-        for write, pool in zip((rope_cache, rope_cache_reference), pools, strict=True)
+        write(qkv, angles.cos(), angles.sin(), positions, slots, cache, heads, norms)
+        for write, cache in zip((rope_cache, rope_cache_reference), caches, strict=False)
     )
     assert_near(got, expected, dtype)
-    assert_near(pools[0], pools[1], dtype)
-    assert bool((pools[0][:, [1, 2, 38]] == 7).all()), "a slot that nobody named was written"
+    key, value = qkv.view(rows, -1, head_dim)[:, heads:].tensor_split(2, dim=1)
+    keep(key, value, slots, caches[2])
+    keep_reference(key, value, slots, caches[3])
+    for one, other in (caches[:2], caches[2:]):
+        assert_near(_worth(one), _worth(other), torch.bfloat16 if kept else dtype)
+        assert bool((_worth(one)[:, [1, 2, 38]] == 7).all()), "a slot that nobody named was written"
+
+
+def _worth(cache: LayerCache) -> Tensor:
+    """Keys and values as floats [2, slots, kv_heads, head_dim]."""
+    both = torch.stack((cache.keys.float(), cache.values.float()))
+    if cache.key_scales is None or cache.value_scales is None:
+        return both
+    return both * torch.stack((cache.key_scales, cache.value_scales))[..., None]
 
 
 def small(device: str, count: int, rows: int, columns: int, kind: str, dtype: torch.dtype, fused: str = "") -> None:
@@ -146,6 +175,22 @@ def _fused(name: str, count: int, rows: int, columns: int, device: str, dtype: t
     norm = torch.rand(columns, device=device).to(dtype) if "norm" in name else None
     residual = torch.randn(count, rows, device=device).to(dtype) if "residual" in name else None
     return Fused(norm, 1e-5, residual, "gate" in name)
+
+
+def step_on(device: str) -> None:
+    """A request goes on into its next block, one reaches its limit, one was padding."""
+    tables = torch.tensor([[4, 2, 9], [7, 3, 0], [0, 0, 0], [5, 1, 6]], dtype=torch.int32)
+    state = [torch.tensor(row, dtype=torch.int32) for row in (
+        [10, 11, 12, 13], [7, 4, 0, 9], [23, 28, -1, 9], [1, 1, 0, 1], [8, 5, 0, 10])]  # fmt: skip
+    limits, sampled = torch.tensor([9, 5, 9, 12], dtype=torch.int32), torch.tensor([90, 91, 92, 93])
+    moved = [[each.clone().to(device) for each in state] for _ in range(2)]
+    for step, parts in zip((advance, advance_reference), moved, strict=True):
+        step(*parts, tables.to(device), limits.to(device), sampled.to(device), 8)
+    for one, other in zip(*moved, strict=True):
+        assert one.tolist() == other.tolist()
+    tokens, positions, slots, lengths, contexts = (part.tolist() for part in moved[0])
+    assert (positions[0], slots[0], lengths, contexts) == (8, 16, [1, 0, 0, 1], [9, 0, 0, 11])
+    assert (tokens[0], tokens[3], slots[1:]) == (90, 93, [-1, -1, 10])
 
 
 def draws(device: str, vocab: int) -> None:
@@ -194,6 +239,10 @@ CASES: dict[str, Callable[[str], None]] = {
         paged, lengths=[75], contexts=[80], block_size=16, seed=11, window=9),
     "attention: bounded scores": partial(
         paged, lengths=[2, 1], contexts=[18, 30], block_size=16, seed=12, softcap=2.0),
+    "attention: cache of int8": partial(
+        paged, lengths=[1, 3], contexts=[20, 35], block_size=16, seed=14, kept=torch.int8),
+    "attention: cache of fp8, prefill": partial(
+        paged, lengths=[40], contexts=[40], block_size=16, seed=15, kept=torch.float8_e4m3fn),
     "attention: blocks of 4": partial(paged, lengths=[1, 5], contexts=[9, 26], block_size=4, seed=13),
     "norm: float32, odd width, added": partial(norm, columns=33, dtype=_F32, added=True),
     "norm: bf16, alone": partial(norm, columns=576, dtype=_BF16, added=False),
@@ -202,6 +251,10 @@ CASES: dict[str, Callable[[str], None]] = {
     "rope: nine heads on three": partial(rope, heads=9, kv_heads=3, head_dim=64, dtype=_F32, normed=False),
     "rope: normed heads, bf16": partial(rope, heads=4, kv_heads=2, head_dim=128, dtype=_BF16, normed=True),
     "rope: heads of 80": partial(rope, heads=2, kv_heads=1, head_dim=80, dtype=_F32, normed=True),
+    "rope: cache of int8": partial(
+        rope, heads=2, kv_heads=2, head_dim=64, dtype=_F32, normed=False, kept=torch.int8),
+    "rope: cache of fp8": partial(
+        rope, heads=2, kv_heads=1, head_dim=80, dtype=_F32, normed=True, kept=torch.float8_e4m3fn),
     "linear: one row": partial(small, count=1, rows=37, columns=100, kind="same", dtype=_F32),
     "linear: one row, norm and gate, bf16": partial(
         small, count=1, rows=64, columns=192, kind="same", dtype=_BF16, fused="norm gate"),
@@ -221,6 +274,7 @@ CASES: dict[str, Callable[[str], None]] = {
     "int4: seven rows, norm and residual": partial(
         int4, count=7, rows=40, columns=160, dtype=_F32, fused="norm residual"),
     "int4: sixteen rows, gate": partial(int4, count=16, rows=48, columns=64, dtype=_F32, fused="gate"),
+    "advance: limits, padding, block edges": step_on,
     "sample: greedy and drawn": partial(draws, vocab=5000),
 }  # fmt: skip
 
