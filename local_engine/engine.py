@@ -23,9 +23,13 @@ from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
 from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
-from local_engine.request import FinishReason, Output, Request, Row, SamplingParams
+from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
+from local_engine.speculative.choose import choose_drafter
+from local_engine.speculative.drafter import Drafter
+from local_engine.speculative.speculator import Speculator
+from local_engine.speculative.verify import Run, verify
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
 
 log = logging.getLogger("local_engine")
@@ -54,7 +58,8 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
     size = plan_cache(config, source.config, max_context, dtype, device)
     decoder = load_decoder(source, positions=max_context, dtype=dtype, device=device, progress=progress)
-    return Engine(ModelRunner(decoder, size), tokenizer, config)
+    runner = ModelRunner(decoder, size)
+    return Engine(runner, tokenizer, config, choose_drafter(config, runner, tokenizer, max_context))
 
 
 class Engine:
@@ -65,6 +70,7 @@ class Engine:
         runner: ModelRunner,
         tokenizer: Tokenizer,
         config: EngineConfig,
+        drafter: Drafter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
@@ -78,6 +84,7 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
+        self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts)
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -124,6 +131,8 @@ class Engine:
     def step(self) -> list[Output]:
         """Compute one step: schedule, run, sample, commit. Nothing to do gives an empty list."""
         now = self._clock()
+        if self.speculator is not None:
+            self.speculator.propose(self.scheduler)
         step = self.scheduler.schedule(now)
         outputs = [self._expire(request, now) for request in step.expired]
         for chunk in step.chunks:
@@ -153,47 +162,77 @@ class Engine:
         assert known or not self.blocks.used, "blocks outlive their request"
 
     def _compute(self, step: Step) -> list[Output]:
+        speculator = self.speculator
         try:
-            logits, rows = self.runner.run(step.chunks)
-            tokens = self.sampler.sample(logits, rows)
+            computed = self.runner.run(step.chunks, () if speculator is None else speculator.drafter.taps)
+            verified = verify if speculator is None else speculator.verify
+            runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
             return [self._fail(chunk.request, error) for chunk in step.chunks]
-        return self._commit(step.chunks, rows, tokens)
+        outputs = self._commit(step.chunks, runs)
+        if speculator is not None:
+            speculator.observe(step.chunks, runs, computed)
+        return outputs
 
-    def _commit(self, chunks: list[Chunk], rows: list[Row], tokens: list[int]) -> list[Output]:
+    def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
         self.scheduler.commit(chunks)
         now = self._clock()
         outputs = []
-        for row, token in zip(rows, tokens, strict=True):
-            request = row.request
+        for run in runs:
+            request = run.request
             request.last_token = now
             if request.first_token is None:
                 request.first_token = now
-            outputs.append(self._accept(request, token))
+            outputs.append(self._accept_run(run))
         return outputs
 
-    def _accept(self, request: Request, token: int) -> Output:
-        """Take one sampled token: an end token is counted but has no text."""
-        request.tokens.append(token)
+    def _accept_run(self, run: Run) -> Output:
+        """Take a request's new tokens up to the one that ends the answer: those behind it never were."""
+        request, shown, kept = run.request, "", 0
+        finish: FinishReason | None = None
+        for sampled in run.sampled:
+            piece, finish = self._accept_one(request, sampled)
+            shown += piece
+            kept += 1
+            if finish is not None:
+                break
+        accepted = min(kept, run.accepted)
+        if run.drafted and self.speculator is not None:
+            self.speculator.counts.observe(run.drafted, accepted)
+        self.scheduler.accept(request, accepted)
+        if finish is not None:
+            self._release(request)
+        return Output(
+            request,
+            shown,
+            kept,
+            finish,
+            accepted_drafts=accepted,
+            rejected_drafts=run.drafted - accepted,
+            logprobs=tuple(each.logprobs for each in run.sampled[:kept] if each.logprobs is not None),
+        )
+
+    def _accept_one(self, request: Request, sampled: Sampled) -> tuple[str, FinishReason | None]:
+        """Append a token and return the text it completes; an end token is counted but has no text."""
+        request.tokens.append(sampled.token)
         text = self._texts[request.id]
         finish: FinishReason | None = None
         shown = ""
-        if token in self.tokenizer.end_ids and not request.params.ignore_eos:
+        if sampled.token in self.tokenizer.end_ids and not request.params.ignore_eos:
             finish = "stop"
         else:
-            shown = text.push(token)
+            shown = text.push(sampled.token)
             if text.stopped:
                 finish = "stop"
-            elif len(request.tokens) - request.prompt_tokens >= request.params.max_tokens:
+            elif request.answered >= request.params.max_tokens:
                 finish = "length"
         if finish is not None:
             shown += text.finish()
             if text.stopped:  # the held tail completed a stop string
                 finish = "stop"
-            self._release(request)
-        return Output(request, shown, 1, finish)
+        return shown, finish
 
     def _fail(self, request: Request, error: Exception) -> Output:
         self._release(request)
@@ -215,6 +254,8 @@ class Engine:
 
     def _forget(self, request: Request) -> None:
         self.sampler.forget(request)
+        if self.speculator is not None:
+            self.speculator.forget(request)
         del self._texts[request.id]
 
 

@@ -7,7 +7,8 @@ EngineError
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
 │   ├── CannotQuantize    the model's shape or values do not fit the format asked for
-│   └── CacheDoesNotFit   the cache asked for is larger than the free memory
+│   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
+│   └── DraftModelUnfit   the draft model does not go with the model
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
     │   └── ContextTooLong 400 context_length_exceeded
@@ -81,6 +82,12 @@ class CacheDoesNotFit(ModelError):
     """The cache asked for is larger than the memory that is free, or smaller than one block."""
 
     code = "cache_does_not_fit"
+
+
+class DraftModelUnfit(ModelError):
+    """A draft model or drafter was asked for that does not go with the model."""
+
+    code = "draft_model_unfit"
 
 
 class RequestError(EngineError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,6 +27,19 @@ def pick_device(name: DeviceName) -> torch.device:
     return torch.device(name)
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a step computed: `logits` [n, vocab] float32 and what each row is for.
+
+    `streams` [tokens, taps * hidden] are those that were asked for; the rows of a request begin at `firsts[its id]`.
+    """
+
+    logits: Tensor
+    rows: list[Row]
+    streams: Tensor | None
+    firsts: dict[int, int]
+
+
 class ModelRunner:
     """Decoder plus pool: `run` computes what the scheduler chose."""
 
@@ -35,9 +49,12 @@ class ModelRunner:
         self.pool = KVPool(decoder.config, size.blocks, size.block_size, decoder.embeddings.dtype, self.device)
 
     @torch.inference_mode()
-    def run(self, chunks: Sequence[Chunk]) -> tuple[Tensor, list[Row]]:
-        """Compute the chunks. Returns logits [n, vocab] float32 and what each row is for."""
+    def run(self, chunks: Sequence[Chunk], taps: Sequence[int] = ()) -> Computed:
+        """Compute the chunks; `taps` are layers behind which the stream is wanted as well."""
         batch = build_batch(chunks, self.pool.block_size, self.pool.tensor.dtype, self.device)
         attention = PagedAttention(self.pool, batch.slots, batch.spans, batch.answers)
-        logits = self.decoder(batch.tokens, batch.positions, attention, batch.rows)
-        return logits, batch.sampled
+        tapped: dict[int, Tensor] = {}
+        stream = self.decoder.hidden(batch.tokens, batch.positions, attention, taps, tapped)
+        logits = self.decoder.logits(stream[batch.rows])
+        streams = torch.cat([tapped[layer] for layer in taps], dim=-1) if taps else None
+        return Computed(logits, batch.sampled, streams, batch.firsts)

@@ -63,6 +63,11 @@ class Tokenizer:
         """Number of token ids, added ones included."""
         return int(self._fast.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Ids by token, added ones included."""
+        return dict(self._fast.get_vocab(with_added_tokens=True))
+
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, with the tokens the model wants at its start."""
         return [*self._first_ids, *self._fast.encode(text, add_special_tokens=True).ids]

@@ -16,26 +16,12 @@ from torch import Tensor
 
 from local_engine.config import ModelConfig
 from local_engine.errors import CorruptModelFile, ModelNotFound
+from local_engine.models.family import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS
 from local_engine.models.gguf_file import GgufFile
-from local_engine.models.registry import config_from_gguf, config_from_hub
+from local_engine.models.names import hub_name, parts, without_prefix
+from local_engine.models.registry import config_from_gguf, config_from_hub, family_of_gguf, family_of_hub
 
-_GGUF_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_GGUF_LAYER_NAMES = {
-    "attn_norm.weight": "input_layernorm.weight",
-    "attn_q.weight": "self_attn.q_proj.weight",
-    "attn_k.weight": "self_attn.k_proj.weight",
-    "attn_v.weight": "self_attn.v_proj.weight",
-    "attn_output.weight": "self_attn.o_proj.weight",
-    "ffn_norm.weight": "post_attention_layernorm.weight",
-    "ffn_gate.weight": "mlp.gate_proj.weight",
-    "ffn_up.weight": "mlp.up_proj.weight",
-    "ffn_down.weight": "mlp.down_proj.weight",
-}
-_ROPE_FACTORS = "rope_freqs.weight"
+_FACTORS = (ROPE_FACTORS, LONG_FACTORS, SHORT_FACTORS)  # tensors of a GGUF file that belong to the configuration
 
 
 class WeightSource(Protocol):
@@ -57,15 +43,19 @@ class GgufWeights:
 
     def __init__(self, file: GgufFile) -> None:
         self.file = file
+        if file.metadata.get("split.count", 1) != 1:
+            raise CorruptModelFile(
+                f"{str(file.path)!r} is one of {file.metadata['split.count']} parts: join them (llama-gguf-split --merge)"
+            )
         embeddings = file.tensors.get("token_embd.weight")
         if embeddings is None:
             raise CorruptModelFile(f"{str(file.path)!r} has no tensor 'token_embd.weight': it holds no language model")
-        factors = tuple(file.read(_ROPE_FACTORS).tolist()) if _ROPE_FACTORS in file.tensors else None
+        self.family = family_of_gguf(file.metadata)
         self.config = config_from_gguf(
             file.metadata,
             vocab_size=embeddings.shape[0],
             tied_embeddings="output.weight" not in file.tensors,
-            rope_factors=factors,
+            factors={name: tuple(file.read(name).ravel().tolist()) for name in _FACTORS if name in file.tensors},
         )
 
     def __len__(self) -> int:
@@ -74,22 +64,14 @@ class GgufWeights:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """See WeightSource."""
         for name in self.file.tensors:
-            if name == _ROPE_FACTORS:
+            if name in _FACTORS:
                 continue
             tensor = torch.tensor(self.file.read(name))
-            if name.endswith("attn_q.weight"):
+            if self.family.rotary_pairs and name.endswith("attn_q.weight"):
                 tensor = halves_from_pairs(tensor, self.config.heads)
-            elif name.endswith("attn_k.weight"):
+            elif self.family.rotary_pairs and name.endswith("attn_k.weight"):
                 tensor = halves_from_pairs(tensor, self.config.kv_heads)
-            yield _hub_name(name), tensor
-
-
-def _hub_name(name: str) -> str:
-    if name in _GGUF_NAMES:
-        return _GGUF_NAMES[name]
-    _, _, rest = name.partition(".")
-    layer, _, kind = rest.partition(".")
-    return f"model.layers.{layer}.{_GGUF_LAYER_NAMES.get(kind, kind)}"
+            yield from parts(self.config, hub_name(name, self.family.gguf_names), tensor)
 
 
 def halves_from_pairs(weight: Tensor, heads: int) -> Tensor:
@@ -109,7 +91,9 @@ class SafetensorsWeights:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.config = config_from_hub(read_json(directory / "config.json"))
+        values = read_json(directory / "config.json")
+        self.family = family_of_hub(values)
+        self.config = config_from_hub(values)
         self._files = self._list_files()
         self._count = 0
         for file in self._files:
@@ -124,8 +108,12 @@ class SafetensorsWeights:
         for file in self._files:
             with self._open(file) as opened:
                 for name in opened.keys():  # noqa: SIM118  (not a mapping)
-                    if not name.endswith("rotary_emb.inv_freq"):  # old checkpoints carry this derived buffer
-                        yield name, opened.get_tensor(name)
+                    if name.endswith("rotary_emb.inv_freq") or name.startswith(self.family.skipped):
+                        continue  # a derived buffer of old checkpoints; another modality
+                    tensor = opened.get_tensor(name)
+                    if self.family.norm_offset and name.endswith("norm.weight"):
+                        tensor = tensor.float() + self.family.norm_offset
+                    yield from parts(self.config, without_prefix(name, self.family.prefixes), tensor)
 
     def _list_files(self) -> list[Path]:
         index = self.directory / "model.safetensors.index.json"

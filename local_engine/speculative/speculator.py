@@ -1,0 +1,155 @@
+"""Speculation for the engine: asks for drafts before a step, verifies them behind it, and learns what they brought.
+
+A drafter that raises is reported once and costs this step its drafts; after several failures in a row it is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from local_engine.model_runner import Computed
+from local_engine.request import Request, Row
+from local_engine.sampler import Sampler
+from local_engine.scheduler import Chunk, Scheduler
+from local_engine.speculative.adapt import Candidate, Planner
+from local_engine.speculative.drafter import Draft, Drafter, Seen
+from local_engine.speculative.verify import Run, verify
+
+log = logging.getLogger("local_engine")
+_MOST_FAILURES = 3
+
+
+@dataclass(slots=True)
+class SpeculationCounts:
+    """Since the start: `drafts` steps of one request with drafts, their tokens, and how many of them were kept.
+
+    `by_place[i]` counts the drafts whose token i (and all before it) was kept.
+    """
+
+    drafts: int = 0
+    tokens: int = 0
+    accepted: int = 0
+    by_place: list[int] = field(default_factory=list)
+
+    def observe(self, drafted: int, accepted: int) -> None:
+        """One request's draft was verified."""
+        self.drafts += 1
+        self.tokens += drafted
+        self.accepted += accepted
+        self.by_place += [0] * (accepted - len(self.by_place))
+        for place in range(accepted):
+            self.by_place[place] += 1
+
+
+class Speculator:
+    """One drafter, the plan how much to ask of it, and the drafts under way. Used by the engine's thread only."""
+
+    def __init__(self, drafter: Drafter, most: int, timer: Callable[[], float] = time.perf_counter) -> None:
+        self.drafter = drafter
+        self.most = most
+        self.planner = Planner()
+        self.counts = SpeculationCounts()
+        self._timer = timer
+        self._drafts: dict[int, Draft] = {}
+        self._drafting = 0.0  # seconds spent on the drafts under way
+        self._begun = 0.0
+        self._failures = 0
+
+    def propose(self, scheduler: Scheduler) -> None:
+        """Put drafts on the running answers before a step is scheduled; the scheduler takes what there is room for."""
+        self._drafts.clear()
+        self._drafting = 0.0
+        running = [request for request in scheduler.running if request.gap == 1 and request.answered]
+        able = [request for request in running if request.params.max_tokens - request.answered > 1]
+        if able and self._failures < _MOST_FAILURES:
+            begun = self._timer()
+            try:
+                self._propose(able, len(running))
+                self._failures = 0
+            except Exception:
+                self._failures += 1
+                log.exception("drafting failed (%d in a row, given up at %d)", self._failures, _MOST_FAILURES)
+                for request in able:
+                    request.drafts.clear()
+            self._begun = self._timer()
+            self._drafting = self._begun - begun
+        else:
+            self._begun = self._timer()
+
+    def verify(self, logits: Tensor, rows: Sequence[Row], sampler: Sampler) -> list[Run]:
+        """What each request of the step gets; raises as sampling may."""
+        runs = verify(logits, rows, sampler, self._drafts)
+        for run in runs:
+            if run.drafted:
+                kind = self._drafts[run.request.id].kind
+                self.planner.acceptance.observe(run.request, kind, run.drafted, run.accepted)
+        return runs
+
+    def observe(self, chunks: Sequence[Chunk], runs: Sequence[Run], computed: Computed) -> None:
+        """The step's runs are in the answers; those that have ended hold no blocks any more."""
+        for run in runs:
+            run.request.drafts.clear()
+        if all(chunk.length == 1 + chunk.drafts for chunk in chunks):  # prompts would hide what an answer's row costs
+            self._learn_costs(chunks, runs)
+        if computed.streams is not None:
+            self._show_streams(chunks, {run.request.id: run.accepted for run in runs}, computed)
+
+    def forget(self, request: Request) -> None:
+        """The request has ended."""
+        self.planner.acceptance.forget(request)
+        self.drafter.forget(request)
+
+    def _propose(self, able: list[Request], rows: int) -> None:
+        most = [min(self.most, request.params.max_tokens - request.answered - 1) for request in able]
+        if self.drafter.costly:
+            plan = [Candidate(request, count, self.drafter.kind) for request, count in zip(able, most, strict=True)]
+            wanted = self.planner.plan(rows, plan, costly=True)
+            asked = [at for at, count in enumerate(wanted) if count]
+            if asked:
+                drafts = self.drafter.propose([able[at] for at in asked], [wanted[at] for at in asked])
+                self._take([able[at] for at in asked], drafts, [wanted[at] for at in asked])
+            return
+        found = [
+            (request, draft)
+            for request, draft in zip(able, self.drafter.propose(able, most), strict=True)
+            if draft.tokens
+        ]
+        if found:
+            plan = [Candidate(request, len(draft.tokens), draft.kind) for request, draft in found]
+            wanted = self.planner.plan(rows, plan, costly=False)
+            self._take([request for request, _ in found], [draft for _, draft in found], wanted)
+
+    def _take(self, requests: Sequence[Request], drafts: Sequence[Draft], wanted: Sequence[int]) -> None:
+        for request, draft, count in zip(requests, drafts, wanted, strict=True):
+            request.drafts = list(draft.tokens[:count])
+            if request.drafts:
+                self._drafts[request.id] = draft
+
+    def _learn_costs(self, chunks: Sequence[Chunk], runs: Sequence[Run]) -> None:
+        seconds = self._timer() - self._begun
+        drafting = self._drafting
+        if self.drafter.costly:
+            depth = max((len(draft.tokens) for draft in self._drafts.values()), default=0)
+            drafting = self.planner.observe_drafting(len(self._drafts), depth, drafting) if depth else 0.0
+        elif not self._drafts:
+            drafting = 0.0
+        drafted = sum(chunk.drafts for chunk in chunks)
+        tokens = sum(len(run.sampled) for run in runs)
+        self.planner.observe_step(len(chunks), drafted, tokens, seconds, drafting)
+
+    def _show_streams(self, chunks: Sequence[Chunk], accepted: dict[int, int], computed: Computed) -> None:
+        assert computed.streams is not None
+        seen = []
+        for chunk in chunks:
+            request = chunk.request
+            if request.table is not None:
+                first = computed.firsts[request.id]
+                known = chunk.length - chunk.drafts + accepted.get(request.id, 0)
+                seen.append(Seen(request, chunk.start, computed.streams[first : first + known]))
+        if seen:
+            self.drafter.observe(seen)
