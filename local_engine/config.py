@@ -8,6 +8,9 @@ from typing import Literal
 
 Dtype = Literal["bfloat16", "float32"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+Quantization = Literal["none", "int8", "int4", "fp8"]
+CpuKernel = Literal["auto", "off"]
+KvDtype = Literal["auto", "int8", "fp8"]
 Activation = Literal["silu", "gelu_tanh"]
 Speculate = Literal["off", "ngram", "draft", "head", "auto"]
 
@@ -133,7 +136,9 @@ class EngineConfig:
     `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
     names none; a small model may otherwise ramble to the end of its context. `speculate`: who drafts tokens ahead (`auto`:
     the best there is for the model), `draft_model` the files of a smaller model for `draft`, `max_drafts` at most so many
-    per request and step; how many it really are is decided by what they bring.
+    per request and step; how many it really are is decided by what they bring. `quantize`: number format of the matrices,
+    "none" for that of the file (a directory that was quantised offline keeps its own). `kv_dtype`: number format of the
+    cache, "auto" for `dtype`. `cpu_kernel`: whether steps on a CPU may be computed by the native kernel instead of torch.
     """
 
     dtype: Dtype = "bfloat16"
@@ -150,6 +155,9 @@ class EngineConfig:
     speculate: Speculate = "off"
     draft_model: Path | None = None
     max_drafts: int = 7
+    quantize: Quantization = "none"
+    kv_dtype: KvDtype = "auto"
+    cpu_kernel: CpuKernel = "auto"
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens", "max_drafts"):

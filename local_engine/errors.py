@@ -7,6 +7,7 @@ EngineError
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
 │   ├── CannotQuantize    the model's shape or values do not fit the format asked for
+│   ├── CannotPrune       the layers or the text asked for do not suit
 │   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
 │   └── DraftModelUnfit   the draft model does not go with the model
 └── RequestError          the request is refused with a reply
@@ -76,6 +77,12 @@ class CannotQuantize(ModelError):
     """The weights do not fit the number format asked for, or are quantised already."""
 
     code = "cannot_quantize"
+
+
+class CannotPrune(ModelError):
+    """So many layers cannot be dropped, the model is quantised, or the text is too short to measure on."""
+
+    code = "cannot_prune"
 
 
 class CacheDoesNotFit(ModelError):
