@@ -41,14 +41,13 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except TemplateSyntaxError as error:
             raise CorruptModelFile(f"the model's chat template is malformed: {error}") from error
-        self._tokens = {"bos_token": bos, "eos_token": eos}
+        self.source = source
+        self.tokens = {"bos_token": bos, "eos_token": eos}
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The prompt text of the conversation, up to where the assistant begins to answer."""
         try:
-            return self._template.render(
-                messages=list(messages), add_generation_prompt=True, tools=None, **self._tokens
-            )
+            return self._template.render(messages=list(messages), add_generation_prompt=True, tools=None, **self.tokens)
         except (TemplateError, TypeError, KeyError) as error:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", param="messages"

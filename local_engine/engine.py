@@ -18,19 +18,18 @@ from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
 from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
-from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
-from local_engine.model_runner import TORCH_DTYPES, Computed, ModelRunner, pick_device
-from local_engine.models.gguf_file import GgufFile
+from local_engine.errors import DeadlineExceeded, StepFailed
+from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.load import Progress, load_decoder
-from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
-from local_engine.request import FinishReason, Output, Request, SamplingParams
-from local_engine.sampler import Sampled, Sampler
+from local_engine.models.open import open_model
+from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
+from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.speculative.choose import choose_drafter
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
-from local_engine.speculative.verify import Run
-from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
+from local_engine.speculative.verify import Run, verify
+from local_engine.tokenizer import Tokenizer
 
 log = logging.getLogger("local_engine")
 
@@ -46,20 +45,21 @@ class Completion:
 
 def load_engine(path: Path, config: EngineConfig, progress: Progress | None = None) -> Engine:
     """An engine for a .gguf file or a Hugging Face model directory. Raises ModelError."""
-    if path.is_dir():
-        source: WeightSource = SafetensorsWeights(path)
-        tokenizer = tokenizer_from_directory(path)
-    elif path.is_file():
-        weights = GgufWeights(GgufFile(path))
-        source, tokenizer = weights, tokenizer_from_gguf(weights.file.metadata)
-    else:
-        raise ModelNotFound(f"{str(path)!r} is neither a .gguf file nor a model directory")
+    runner, tokenizer = load_runner(path, config, progress)
+    max_context = min(config.max_context, runner.decoder.config.max_positions)
+    return Engine(runner, tokenizer, config, choose_drafter(config, runner, tokenizer, max_context))
+
+
+def load_runner(path: Path, config: EngineConfig, progress: Progress | None = None) -> tuple[ModelRunner, Tokenizer]:
+    """The model alone, with its cache but without an engine around it. Raises ModelError."""
+    source, tokenizer = open_model(path)
     max_context = min(config.max_context, source.config.max_positions)
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
     size = plan_cache(config, source.config, max_context, dtype, device)
-    decoder = load_decoder(source, positions=max_context, dtype=dtype, device=device, progress=progress)
-    runner = ModelRunner(decoder, size)
-    return Engine(runner, tokenizer, config, choose_drafter(config, runner, tokenizer, max_context))
+    decoder = load_decoder(
+        source, positions=max_context, dtype=dtype, device=device, quantize=config.quantize, progress=progress
+    )
+    return ModelRunner(decoder, size, config.kv_dtype, config.cpu_kernel), tokenizer
 
 
 class Engine:
@@ -84,7 +84,7 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
-        self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts, self.sampler)
+        self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts)
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -165,7 +165,8 @@ class Engine:
         speculator = self.speculator
         try:
             computed = self.runner.run(step.chunks, () if speculator is None else speculator.drafter.taps)
-            runs = self._plain_runs(computed) if speculator is None else speculator.verify(computed)
+            verified = verify if speculator is None else speculator.verify
+            runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
@@ -174,10 +175,6 @@ class Engine:
         if speculator is not None:
             speculator.observe(step.chunks, runs, computed)
         return outputs
-
-    def _plain_runs(self, computed: Computed) -> list[Run]:
-        sampled = self.sampler.sample(computed.logits, computed.rows)
-        return [Run(row.request, [each], 0) for row, each in zip(computed.rows, sampled, strict=True)]
 
     def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
         self.scheduler.commit(chunks)
@@ -207,7 +204,15 @@ class Engine:
         self.scheduler.accept(request, accepted)
         if finish is not None:
             self._release(request)
-        return Output(request, shown, kept, finish, accepted_drafts=accepted, rejected_drafts=run.drafted - accepted)
+        return Output(
+            request,
+            shown,
+            kept,
+            finish,
+            accepted_drafts=accepted,
+            rejected_drafts=run.drafted - accepted,
+            logprobs=tuple(each.logprobs for each in run.sampled[:kept] if each.logprobs is not None),
+        )
 
     def _accept_one(self, request: Request, sampled: Sampled) -> tuple[str, FinishReason | None]:
         """Append a token and return the text it completes; an end token is counted but has no text."""

@@ -6,6 +6,8 @@ EngineError
 │   ├── CorruptModelFile  truncated or malformed GGUF / safetensors / JSON
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
+│   ├── CannotQuantize    the model's shape or values do not fit the format asked for
+│   ├── CannotPrune       the layers or the text asked for do not suit
 │   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
 │   ├── DraftModelUnfit   the draft model or drafter does not go with the model
 │   └── BadTrainingData   prompts or kept outputs that a drafter cannot be trained on
@@ -70,6 +72,18 @@ class UnknownArchitecture(ModelError):
     """The model's architecture is none of those the decoder knows."""
 
     code = "unknown_architecture"
+
+
+class CannotQuantize(ModelError):
+    """The weights do not fit the number format asked for, or are quantised already."""
+
+    code = "cannot_quantize"
+
+
+class CannotPrune(ModelError):
+    """So many layers cannot be dropped, the model is quantised, or the text is too short to measure on."""
+
+    code = "cannot_prune"
 
 
 class CacheDoesNotFit(ModelError):

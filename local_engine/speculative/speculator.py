@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from local_engine.model_runner import Computed
-from local_engine.request import Request
+from local_engine.request import Request, Row
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler
 from local_engine.speculative.adapt import Candidate, Planner
@@ -47,14 +49,11 @@ class SpeculationCounts:
 class Speculator:
     """One drafter, the plan how much to ask of it, and the drafts under way. Used by the engine's thread only."""
 
-    def __init__(
-        self, drafter: Drafter, most: int, sampler: Sampler, timer: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, drafter: Drafter, most: int, timer: Callable[[], float] = time.perf_counter) -> None:
         self.drafter = drafter
         self.most = most
         self.planner = Planner()
         self.counts = SpeculationCounts()
-        self._sampler = sampler
         self._timer = timer
         self._drafts: dict[int, Draft] = {}
         self._drafting = 0.0  # seconds spent on the drafts under way
@@ -82,9 +81,9 @@ class Speculator:
         else:
             self._begun = self._timer()
 
-    def verify(self, computed: Computed) -> list[Run]:
+    def verify(self, logits: Tensor, rows: Sequence[Row], sampler: Sampler) -> list[Run]:
         """What each request of the step gets; raises as sampling may."""
-        runs = verify(computed.logits, computed.rows, self._drafts, self._sampler)
+        runs = verify(logits, rows, sampler, self._drafts)
         for run in runs:
             if run.drafted:
                 kind = self._drafts[run.request.id].kind

@@ -81,7 +81,7 @@ def blurred(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def eager(engine: Engine, drafter: Drafter, most: int = 5) -> Engine:
-    engine.speculator = Eager(drafter, most, engine.sampler)
+    engine.speculator = Eager(drafter, most)
     return engine
 
 
