@@ -70,6 +70,15 @@ class EngineMetrics:
         self.latency = self._histogram("vllm:e2e_request_latency_seconds", "From arrival to the last token.", _SECONDS)
         self.prompt_length = self._histogram("vllm:request_prompt_tokens", "Prompt tokens per request.", _COUNTS)
         self.answer_length = self._histogram("vllm:request_generation_tokens", "Generated tokens per request.", _COUNTS)
+        self._count_drafts()
+        self.ended = Counter(
+            "vllm:request_success_total",
+            "Requests that ended, by reason (stop, length, abort, error).",
+            ["model_name", "finished_reason"],
+            registry=self.registry,
+        )
+
+    def _count_drafts(self) -> None:
         self.drafts = self._counter("vllm:spec_decode_num_drafts_total", "Times an answer had drafts to verify.")
         self.draft_tokens = self._counter("vllm:spec_decode_num_draft_tokens_total", "Tokens drafted and verified.")
         self.accepted_tokens = self._counter(
@@ -79,12 +88,6 @@ class EngineMetrics:
             "vllm:spec_decode_num_accepted_tokens_per_pos_total",
             "Drafts that were accepted up to this position at least; the first is 0.",
             ["model_name", "position"],
-            registry=self.registry,
-        )
-        self.ended = Counter(
-            "vllm:request_success_total",
-            "Requests that ended, by reason (stop, length, abort, error).",
-            ["model_name", "finished_reason"],
             registry=self.registry,
         )
 

@@ -16,58 +16,14 @@ from local_engine.engine import Engine, load_engine
 from local_engine.errors import DraftModelUnfit, ModelNotFound
 from local_engine.request import Output, Request, SamplingParams
 from local_engine.speculative.draft import ModelDrafter
-from local_engine.speculative.drafter import Draft, Drafter, Seen
+from local_engine.speculative.drafter import Draft, Drafter
 from local_engine.speculative.ngram import NgramDrafter
 from local_engine.speculative.speculator import Speculator
 from tests.local_engine.conftest import EngineMaker
+from tests.local_engine.scripted_drafters import Scripted, eager
 from tests.local_engine.tiny_models import reference, write_hub_directory
 
 DRAFTERS = ["ngram", "perfect", "junk", "half", "weighed", "draft"]
-
-
-class Scripted:
-    """Knows answers by heart; proposes them, junk, or the right beginning with junk behind it."""
-
-    taps: tuple[int, ...] = ()
-    costly = False
-    kind = "scripted"
-
-    def __init__(self, answers: dict[tuple[int, ...], list[int]], kind: str) -> None:
-        self._answers, self._how = answers, kind
-        self._chance = random.Random(1)
-
-    def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
-        return [self._propose(request, most) for request, most in zip(requests, wanted, strict=True)]
-
-    def _propose(self, request: Request, most: int) -> Draft:
-        right = self._answers[tuple(request.tokens[: request.prompt_tokens])][request.answered :][:most]
-        if self._how == "perfect":
-            return Draft(tuple(right))
-        if self._how == "junk":
-            return Draft(tuple(self._chance.randrange(300) for _ in range(self._chance.randint(0, most))))
-        kept = self._chance.randint(0, len(right))
-        tokens = (*right[:kept], *(self._chance.randrange(300) for _ in range(len(right) - kept)))
-        if self._how == "half" or not tokens:
-            return Draft(tokens)
-        weights = torch.full((len(tokens), 400), 0.5 / 400)
-        for place, token in enumerate(tokens):
-            weights[place, token] += 0.5
-        return Draft(tokens, weights)
-
-    def observe(self, seen: Sequence[Seen]) -> None:
-        raise AssertionError("it taps nothing")
-
-    def forget(self, request: Request) -> None:
-        pass
-
-
-class Eager(Speculator):
-    """Drafts as much as it may, whether it pays or not."""
-
-    def _propose(self, able: list[Request], rows: int) -> None:
-        most = [min(self.most, request.params.max_tokens - request.answered - 1) for request in able]
-        for request, draft in zip(able, self.drafters[0].propose(able, most), strict=True):
-            self._take(request, draft, self.most)
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +37,6 @@ def blurred(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         parameter.data += 0.05 * parameter.std() * torch.randn_like(parameter)
     model.save_pretrained(directory)
     return directory
-
-
-def eager(engine: Engine, drafter: Drafter, most: int = 5) -> Engine:
-    engine.speculator = Eager([drafter], most)
-    return engine
 
 
 def prompt(length: int, salt: int = 0) -> list[int]:
