@@ -135,7 +135,8 @@ class EngineConfig:
     for `max_batch` full contexts within a share of the free memory. `block_size`: tokens per block of it.
     `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
     names none; a small model may otherwise ramble to the end of its context. `speculate`: who drafts tokens ahead (`auto`:
-    the best there is for the model), `draft_model` the files of a smaller model for `draft`, `max_drafts` at most so many
+    the best there is for the model), `draft_model` the files of a smaller model for `draft`, or a trained drafter's file in
+    place of the shipped one, `max_drafts` at most so many
     per request and step; how many it really are is decided by what they bring. `quantize`: number format of the matrices,
     "none" for that of the file (a directory that was quantised offline keeps its own). `kv_dtype`: number format of the
     cache, "auto" for `dtype`. `cpu_kernel`: whether steps on a CPU may be computed by the native kernel instead of torch.
@@ -165,10 +166,10 @@ class EngineConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
         if self.max_queue < 0:
             raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
-        if (self.speculate == "draft") != (self.draft_model is not None):
+        if self.speculate == "draft" and self.draft_model is None or self.draft_model and self.speculate in ("off", "ngram"):
             raise ValueError(
                 f"speculate is {self.speculate!r} and draft_model {self.draft_model!r}: 'draft' needs the path of a draft "
-                "model, and nothing else takes one"
+                "model, 'head' and 'auto' may have that of a trained drafter, nothing else takes one"
             )
         if self.cache_tokens is not None and self.cache_mib is not None:
             raise ValueError("give the cache's size in tokens or in MiB, not both")

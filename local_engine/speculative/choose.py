@@ -14,7 +14,9 @@ from local_engine.models.load import load_decoder
 from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
 from local_engine.speculative.draft import ModelDrafter, check_vocabulary
 from local_engine.speculative.drafter import Drafter
+from local_engine.speculative.heads import HeadDrafter, LookupOrHead
 from local_engine.speculative.ngram import NgramDrafter
+from local_engine.speculative.shipped import find_head
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
 
 
@@ -25,9 +27,15 @@ def choose_drafter(config: EngineConfig, runner: ModelRunner, tokenizer: Tokeniz
     if config.speculate == "draft":
         assert config.draft_model is not None  # EngineConfig saw to it
         return load_draft_model(config.draft_model, config, runner, tokenizer, max_context)
-    if config.speculate == "head":
-        raise DraftModelUnfit("there is no trained drafter for this model: take --speculate ngram, auto or draft")
-    return NgramDrafter()
+    head = None if config.speculate == "ngram" else find_head(runner.decoder, config.draft_model)
+    if config.speculate == "head" and head is None:
+        raise DraftModelUnfit(
+            "there is no trained drafter for this model: make one with `python -m local_engine train-drafter`, or take "
+            "--speculate ngram, auto or draft"
+        )
+    if head is None:
+        return NgramDrafter()
+    return HeadDrafter(head) if config.speculate == "head" else LookupOrHead(HeadDrafter(head))
 
 
 def load_draft_model(
