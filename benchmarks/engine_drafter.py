@@ -29,7 +29,7 @@ from local_engine.models.decoder import Decoder
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.drafter import Seen
 from local_engine.speculative.head_model import DraftHead, target_of
-from local_engine.speculative.heads import LONG_MATCHES, HeadDrafter
+from local_engine.speculative.heads import HeadDrafter
 from local_engine.speculative.ngram import NgramDrafter
 from local_engine.speculative.shipped import find_head
 from local_engine.tokenizer import Tokenizer
@@ -38,6 +38,7 @@ from local_engine.training.lanes import Task
 from local_engine.training.outputs import ShardFolder, Window, collect
 
 LENGTHS = (1, 2, 3, 4, 5)
+LONG_MATCHES = frozenset({"ngram-4", "ngram-5", "ngram-8"})  # kinds of lookup that are believed more than the head
 
 
 def main() -> None:

@@ -16,10 +16,6 @@ from torch import Tensor
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.drafter import NO_DRAFT, Draft, Seen
 from local_engine.speculative.head_model import DraftHead
-from local_engine.speculative.ngram import NgramDrafter
-
-LONG_MATCHES = frozenset({"ngram-4", "ngram-5", "ngram-8"})
-"""Kinds of lookup that are believed more than the head."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,32 +133,3 @@ def _generator(request: Request) -> torch.Generator | None:
     generator = torch.Generator()
     generator.seed()
     return generator
-
-
-class LookupOrHead:
-    """Prompt lookup where the text repeats itself at length, else the head: long repeats are free, and hold longer."""
-
-    costly = True
-    kind = "head"
-
-    def __init__(self, head: HeadDrafter) -> None:
-        self.head, self.lookup = head, NgramDrafter()
-        self.taps = head.taps
-
-    def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
-        """As `Drafter.propose`."""
-        drafts = self.lookup.propose(requests, wanted)
-        weak = [at for at, draft in enumerate(drafts) if draft.kind not in LONG_MATCHES]
-        guesses = self.head.propose([requests[at] for at in weak], [wanted[at] for at in weak])
-        for at, guess in zip(weak, guesses, strict=True):
-            drafts[at] = guess if guess.tokens else drafts[at]
-        return drafts
-
-    def observe(self, seen: Sequence[Seen]) -> None:
-        """For the head."""
-        self.head.observe(seen)
-
-    def forget(self, request: Request) -> None:
-        """Drop what both keep."""
-        self.head.forget(request)
-        self.lookup.forget(request)
