@@ -77,7 +77,7 @@ def engine(taught: Taught) -> Iterator[Engine]:
 
 def head_of(engine: Engine) -> HeadDrafter:
     assert engine.speculator is not None
-    drafter = engine.speculator.drafter
+    drafter = engine.speculator.drafters[0]
     assert isinstance(drafter, HeadDrafter)
     return drafter
 
