@@ -1,10 +1,10 @@
-"""Measures a trained drafter on Spec-Bench, which it never saw: tokens per step by category and draft length, beside prompt lookup.
+"""Measures a trained drafter on Spec-Bench, which it never saw: tokens per step, beside prompt lookup.
 
     python -m benchmarks.engine_drafter --data question.jsonl [--drafter FILE] [--per-category N] [--write]
 
 The target's greedy answers are made once (kept in --work) and then drafted along: after each step the text goes on behind
 the drafts that were right, as in the engine, so the numbers do not depend on the machine. Costs are CPU milliseconds on
-one thread. `either` takes prompt lookup where at least LONG_MATCH tokens match, else the drafter.
+one thread. `either` takes prompt lookup where a long piece matches, else the drafter.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from local_engine.training.lanes import Task
 from local_engine.training.outputs import ShardFolder, Window, collect
 
 LENGTHS = (1, 2, 3, 4, 5)
-LONG_MATCH = 4
-STRONG = {"ngram-4", "ngram-5", "ngram-8"}
+LONG_MATCHES = frozenset({"ngram-4", "ngram-5", "ngram-8"})  # kinds of lookup that are believed more than the head
 
 
 def main() -> None:
@@ -134,7 +133,7 @@ def _kept(kind: str, length: int, right: list[int], lookup: NgramDrafter, text: 
         return by_head
     request = Request(0, text[:known], SamplingParams(max_tokens=1))
     draft = lookup.propose([request], [length])[0]
-    if kind == "either" and draft.kind not in STRONG:
+    if kind == "either" and draft.kind not in LONG_MATCHES:
         return by_head
     kept = 0
     for drafted, said in zip(draft.tokens, text[known:], strict=False):

@@ -23,9 +23,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding, silu
 
 from local_engine.errors import CorruptModelFile, DraftModelUnfit
+from local_engine.kernels.cpu.build import NoKernel
+from local_engine.kernels.cpu.library import Library, open_library
+from local_engine.kernels.cpu.packed_linear import can_pack, pack
 from local_engine.layers.linear import Linear
 from local_engine.layers.norm import RmsNorm
 from local_engine.models.decoder import Decoder
+from local_engine.quantization.int8 import Int8Linear
 
 FORMAT = "penstock-draft-head-1"
 LIKE = 0.95
@@ -57,8 +61,8 @@ class _Block(nn.Module):
     def __init__(self, config: HeadConfig, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         self.norm = RmsNorm(config.hidden, config.norm_eps, dtype, device)
-        self.gate_up = Linear(2 * config.width, config.hidden, dtype, device)
-        self.down = Linear(config.hidden, config.width, dtype, device)
+        self.gate_up: nn.Module = Linear(2 * config.width, config.hidden, dtype, device)
+        self.down: nn.Module = Linear(config.hidden, config.width, dtype, device)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(self.norm(x)).chunk(2, dim=-1)
@@ -84,21 +88,21 @@ class DraftHead(nn.Module):
         self.register_buffer("vocabulary", vocabulary.to(device), persistent=False)
         self.register_buffer("embeddings", embeddings, persistent=False)
         self.fuse_norm = nn.ModuleList(RmsNorm(config.hidden, config.norm_eps, dtype, device) for _ in config.taps)
-        self.fuse = Linear(config.hidden, len(config.taps) * config.hidden, dtype, device)
+        self.fuse: nn.Module = Linear(config.hidden, len(config.taps) * config.hidden, dtype, device)
         self.token_norm = RmsNorm(config.hidden, config.norm_eps, dtype, device)
-        self.token_in = Linear(config.hidden, config.hidden, dtype, device)
+        self.token_in: nn.Module = Linear(config.hidden, config.hidden, dtype, device)
         self.state_norm = RmsNorm(config.hidden, config.norm_eps, dtype, device)
-        self.state_in = Linear(config.hidden, config.hidden, dtype, device)
+        self.state_in: nn.Module = Linear(config.hidden, config.hidden, dtype, device)
         self.blocks = nn.ModuleList(_Block(config, dtype, device) for _ in range(config.blocks))
         self.norm = RmsNorm(config.hidden, config.norm_eps, dtype, device)
         self._drafted: Tensor | None = None
-        self.output = Linear(
+        self.output: nn.Module = Linear(
             len(rows), config.hidden, dtype, device, nn.Parameter(rows.to(dtype).contiguous(), requires_grad=False)
         )
 
     def start(self, streams: Tensor) -> Tensor:
         """The state [n, hidden] from the target's streams [n, taps * hidden] at a token."""
-        parts = streams.to(self.fuse.weight.dtype).chunk(len(self.config.taps), dim=-1)
+        parts = streams.to(self.norm.weight.dtype).chunk(len(self.config.taps), dim=-1)
         state: Tensor = self.fuse(torch.cat([norm(part) for norm, part in zip(self.fuse_norm, parts, strict=True)], -1))
         return state
 
@@ -117,7 +121,9 @@ class DraftHead(nn.Module):
         return part
 
     def _advance(self, state: Tensor, token: Tensor) -> Tensor:
-        state = self.state_in(self.state_norm(state)) + token
+        state = (
+            self.state_in(self.state_norm(state)) + token
+        )  # the state's own scale is not kept: the norm takes it away
         for block in self.blocks:
             state = block(state)
         return state
@@ -235,6 +241,33 @@ def _empty_head(config: HeadConfig, vocabulary: Tensor, decoder: Decoder, dtype:
 
 
 def output_rows(decoder: Decoder, vocabulary: Tensor) -> Tensor:
-    """The target's output rows [drafted, hidden] of `vocabulary`."""
-    weight = decoder.embeddings if decoder.config.tied_embeddings else decoder.output.weight
-    return weight.detach()[vocabulary.to(weight.device)]
+    """The target's output rows [drafted, hidden] of `vocabulary`, whatever format they are kept in."""
+    if decoder.config.tied_embeddings:
+        return decoder.embeddings.detach()[vocabulary.to(decoder.embeddings.device)]
+    if isinstance(decoder.output, Linear):
+        return decoder.output.weight.detach()[vocabulary.to(decoder.output.weight.device)]
+    identity = torch.eye(decoder.config.hidden_size, dtype=decoder.embeddings.dtype, device=decoder.embeddings.device)
+    whole: Tensor = decoder.output(identity)
+    return whole.t()[vocabulary.to(whole.device)]
+
+
+def make_fast(head: DraftHead) -> DraftHead:
+    """The same head with int8 weights, in the native kernel where there is one: on a CPU the bytes read are the time.
+
+    Of a guess nobody asks exactness. A head on another device, or in float32, stays as it is.
+    """
+    if head.embeddings.device.type != "cpu" or head.norm.weight.dtype != torch.bfloat16:
+        return head
+    try:
+        library: Library | None = open_library()
+    except NoKernel:
+        library = None
+    places: list[tuple[nn.Module, str]] = [(head, "fuse"), (head, "token_in"), (head, "state_in"), (head, "output")]
+    places += [(block, name) for block in head.blocks for name in ("gate_up", "down")]
+    for parent, name in places:
+        linear = getattr(parent, name)
+        quantised: nn.Module = Int8Linear.from_weight(linear.weight)
+        if library is not None and can_pack(quantised):
+            quantised = pack(library, quantised)
+        setattr(parent, name, quantised)
+    return head

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from local_engine.errors import DraftModelUnfit
 from local_engine.models.decoder import Decoder
-from local_engine.speculative.head_model import DraftHead, load_head
+from local_engine.speculative.head_model import DraftHead, load_head, make_fast
 
 SHIPPED = Path(__file__).parent.parent / "drafters"
 
 
 def find_head(decoder: Decoder, named: Path | None = None) -> DraftHead | None:
-    """The head in the file `named`, or the shipped one of this very target, or None.
+    """The head, made fast, in the file `named`, or the shipped one of this very target, or None.
 
     Raises CorruptModelFile, and DraftModelUnfit when the named file was trained for another target.
     """
     if named is not None:
-        return load_head(named, decoder)
+        return make_fast(load_head(named, decoder))
     for path in shipped_heads():
         try:
-            return load_head(path, decoder)
+            return make_fast(load_head(path, decoder))
         except DraftModelUnfit:
             continue
     return None

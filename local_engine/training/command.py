@@ -57,7 +57,7 @@ from local_engine.model_files import Hub, resolve_model
 @click.option(
     "--vocabulary",
     type=click.IntRange(min=2),
-    default=8192,
+    default=4096,
     show_default=True,
     help="Tokens the drafter can say: the most frequent ones of the answers.",
 )

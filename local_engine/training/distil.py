@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from local_engine.config import DeviceName, Dtype
-from local_engine.errors import BadTrainingData, ModelNotFound
+from local_engine.errors import BadTrainingData
 from local_engine.model_runner import TORCH_DTYPES, pick_device
 from local_engine.models.decoder import Decoder
-from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import load_decoder
-from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
+from local_engine.models.open import open_model
 from local_engine.speculative.head_model import (
     DraftHead,
     HeadConfig,
@@ -27,16 +26,17 @@ from local_engine.speculative.head_model import (
     save_head,
     target_of,
 )
-from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
+from local_engine.tokenizer import Tokenizer
 from local_engine.training.acceptance import Acceptance, measure_acceptance
 from local_engine.training.drafter import Trained, Trainer, TrainingPlan, train
 from local_engine.training.outputs import ShardFolder, collect, invent_prompts, make_tasks, read_prompts
+from local_engine.training.warm_start import warm_start
 
 Stage = Callable[[str, int, int], None]
 """Called with what is being done, how far it is, and the whole of it."""
 
 _ANSWERING_SHARE, _INVENTING_SHARE = 0.55, 0.1
-_ANSWER_WEIGHT = 4
+_ANSWER_WEIGHT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,16 @@ class DistilPlan:
     """`minutes` bound the whole; `taps` None is the last layer alone; `invented`: prompts the target makes up itself."""
 
     minutes: float
-    vocabulary: int = 8192
+    vocabulary: int = 4096
     width: int = 1024
     blocks: int = 1
     taps: tuple[int, ...] | None = None
-    depth: int = 4
+    depth: int = 3
     invented: int = 0
     answer_tokens: int = 160
     lanes: int = 96
     room: int = 960
+    rows: int = 512
     steps: int | None = None
     seed: int = 0
 
@@ -137,8 +138,9 @@ def learn(
     rows = output_rows(decoder, vocabulary)
     head = DraftHead(config, vocabulary, decoder.embeddings, rows, torch.float32)
     initialise(head, decoder.norm.weight, plan.seed)
+    warm_start(head, (text for shard in folder.shards() for text in shard.windows(held_out=False)), decoder.norm)
     seconds = plan.minutes * 60 * (1 - _ANSWERING_SHARE - (_INVENTING_SHARE if plan.invented else 0))
-    training = TrainingPlan(seconds=seconds, steps=plan.steps, depth=plan.depth, seed=plan.seed)
+    training = TrainingPlan(seconds=seconds, steps=plan.steps, rows=plan.rows, depth=plan.depth, seed=plan.seed)
     trainer = Trainer(head, decoder.norm, training, folder)
     trained = train(trainer, folder.folder / "checkpoint.pt", lambda done, total: stage("training", done, total))
     held_out = [text for shard in folder.shards() for text in shard.windows(held_out=True)]
@@ -169,13 +171,6 @@ def frequent_tokens(counts: Tensor, size: int) -> Tensor:
 
 def open_target(model: Path, positions: int, dtype: Dtype, device: DeviceName) -> tuple[Decoder, Tokenizer]:
     """The decoder for up to `positions` tokens, and its tokenizer. Raises ModelError."""
-    if model.is_dir():
-        source: WeightSource = SafetensorsWeights(model)
-        tokenizer = tokenizer_from_directory(model)
-    elif model.is_file():
-        weights = GgufWeights(GgufFile(model))
-        source, tokenizer = weights, tokenizer_from_gguf(weights.file.metadata)
-    else:
-        raise ModelNotFound(f"{str(model)!r} is neither a .gguf file nor a model directory")
+    source, tokenizer = open_model(model)
     room = min(positions, source.config.max_positions)
     return load_decoder(source, positions=room, dtype=TORCH_DTYPES[dtype], device=pick_device(device)), tokenizer

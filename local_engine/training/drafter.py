@@ -22,8 +22,8 @@ from local_engine.layers.norm import RmsNorm
 from local_engine.speculative.head_model import DraftHead
 from local_engine.training.outputs import Shard, ShardFolder, Window
 
-_PROBE_STEPS = 5
 _CHECKPOINT_SECONDS = 60.0
+_WARM = 0.05  # of the run, in which the rate of learning rises
 Report = Callable[[int, int], None]
 
 
@@ -33,11 +33,11 @@ class TrainingPlan:
 
     seconds: float
     steps: int | None = None
-    rows: int = 1024
-    depth: int = 4
-    learning_rate: float = 2e-3
+    rows: int = 512
+    depth: int = 3
+    learning_rate: float = 1e-3
     decay: float = 0.8
-    epochs: int = 6
+    epochs: int = 8
     seed: int = 0
 
 
@@ -52,8 +52,9 @@ class Trained:
 
 
 def batches(shard: Shard, rows: int, depth: int, chance: torch.Generator) -> Iterator[list[Window]]:
-    """Whole texts with about `rows` tokens together, in random order."""
-    texts = [text for text in shard.windows(held_out=False) if len(text.streams) > depth]
+    """Answers with about `rows` tokens together, in random order. Prompts are not what will be drafted."""
+    texts = [text.of_answer() for text in shard.windows(held_out=False)]
+    texts = [text for text in texts if len(text.streams) > depth]
     batch: list[Window] = []
     held = 0
     for index in torch.randperm(len(texts), generator=chance).tolist():
@@ -79,14 +80,13 @@ class Trainer:
         matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim == 1]
         groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.95))
-        self.done = 0
+        self.done, self.seconds = 0, 0.0
         self.losses: list[float] = []
 
-    def step(self, batch: list[Window], total: int) -> int:
-        """One update; returns how many tokens it saw."""
-        share = self.done / max(1, total)
-        warm = min(1.0, (self.done + 1) / max(1.0, 0.05 * total))
-        rate = self.plan.learning_rate * warm * (0.5 * (1 + math.cos(math.pi * min(1.0, share))) * 0.95 + 0.05)
+    def step(self, batch: list[Window], share: float) -> int:
+        """One update, when `share` (0 to 1) of the run is over; returns how many tokens it saw."""
+        warm = min(1.0, share / _WARM + 0.02)
+        rate = self.plan.learning_rate * warm * (0.5 * (1 + math.cos(math.pi * min(1.0, share))) * 0.98 + 0.02)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.loss(batch)
@@ -133,56 +133,55 @@ class Trainer:
                 weights += self.plan.decay ** (step - 1)
         return total / max(weights, 1e-9)
 
-    def save(self, path: Path, total: int) -> None:
+    def save(self, path: Path) -> None:
         """Everything a killed run needs to go on."""
         unfinished = path.with_suffix(".part")
         state = {
             "head": self.head.state_dict(), "optimizer": self.optimizer.state_dict(), "done": self.done,
-            "total": total, "losses": self.losses, "plan": repr(self.plan),
+            "seconds": self.seconds, "losses": self.losses, "plan": repr(self.plan),
         }  # fmt: skip
         torch.save(state, unfinished)
         unfinished.rename(path)
 
-    def resume(self, path: Path) -> int | None:
-        """Continue from a checkpoint of the same plan; its number of steps, or None where there is none."""
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint of the same plan, if there is one."""
         if not path.is_file():
-            return None
+            return
         state = torch.load(path, weights_only=True)
-        if state["plan"] != repr(self.plan):
-            return None
-        self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.done, self.losses = state["done"], state["losses"]
-        return int(state["total"])
+        if state["plan"] == repr(self.plan):
+            self.head.load_state_dict(state["head"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.done, self.seconds, self.losses = state["done"], state["seconds"], state["losses"]
 
 
 def train(trainer: Trainer, checkpoint: Path | None = None, report: Report | None = None) -> Trained:
-    """Run the plan: `steps`, or as many as fit into `seconds` and `epochs`."""
-    plan, began = trainer.plan, time.monotonic()
-    total = plan.steps or (trainer.resume(checkpoint) if checkpoint is not None else None)
-    rows, saved, first = 0, began, trainer.done
+    """Run the plan: `steps`, or what fits into `seconds` and `epochs`; how far it is decides the rate of learning."""
+    plan = trainer.plan
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+    began = time.monotonic() - trainer.seconds
+    saved, rows = time.monotonic(), 0
+    most = plan.steps or _steps_of(trainer)
     for batch in itertools.islice(_batches(trainer), trainer.done, None):
-        rows += trainer.step(batch, total or 10**9)
-        now = time.monotonic()
-        if total is None and trainer.done - first == _PROBE_STEPS:
-            fitting = int(plan.seconds * _PROBE_STEPS / (now - began))
-            total = max(_PROBE_STEPS + 1, min(fitting, _steps_of(trainer)))
-        if report is not None and total is not None:
-            report(trainer.done, total)
-        if checkpoint is not None and total is not None and now - saved > _CHECKPOINT_SECONDS:
-            trainer.save(checkpoint, total)
-            saved = now
-        if (total is not None and trainer.done >= total) or (plan.steps is None and now - began > plan.seconds):
+        share = trainer.done / most if plan.steps else max(trainer.done / most, trainer.seconds / plan.seconds)
+        if share >= 1:
             break
+        rows += trainer.step(batch, share)
+        trainer.seconds = time.monotonic() - began
+        if report is not None:
+            report(round(1000 * share), 1000)
+        if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+            trainer.save(checkpoint)
+            saved = time.monotonic()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     tail = trainer.losses[-max(1, len(trainer.losses) // 10) :]
-    return Trained(trainer.done, rows, sum(tail) / max(1, len(tail)), time.monotonic() - began)
+    return Trained(trainer.done, rows, sum(tail) / max(1, len(tail)), trainer.seconds)
 
 
 def _steps_of(trainer: Trainer) -> int:
     """About how many steps all epochs have."""
-    tokens = sum(len(shard.tokens) for shard in trainer.folder.shards())
+    tokens = sum(len(shard.tokens) - sum(shard.prompts) for shard in trainer.folder.shards())
     return max(1, trainer.plan.epochs * tokens // trainer.plan.rows)
 
 

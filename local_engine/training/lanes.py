@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from local_engine.layers.attention import attend, mix, window_mask
 from local_engine.models.decoder import Decoder
 
 TOP_K = 50
@@ -63,7 +63,7 @@ class LaneAttention:
         self._where = torch.zeros(0)
         self._positions = torch.zeros(0)
         self._context = 0
-        self._mask = torch.zeros(0)
+        self._masks: dict[int | None, Tensor] = {}
 
     def begin_prefill(self, starts: Sequence[tuple[int, int]]) -> None:
         """The next forward computes whole prompts, end to end, of these (lane, tokens)."""
@@ -77,15 +77,21 @@ class LaneAttention:
         self._starts = []
         self._where, self._positions = lanes, positions
         self._context = min(self.room, -(-(int(positions.max()) + 1) // _ROUND) * _ROUND)
-        hidden = torch.arange(self._context, device=self.device)[None] > positions[:, None]
-        mask = torch.zeros(hidden.shape, dtype=self._keys.dtype, device=self.device)
-        self._mask = mask.masked_fill(hidden, -torch.inf)[:, None, None]
+        self._masks = {}
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        window: int | None = None,
+        softcap: float | None = None,
+    ) -> Tensor:
         """As `StepAttention.attend`."""
         all_keys, all_values = self._keys[layer], self._values[layer]
         if self._starts:
-            return self._attend_prompts(all_keys, all_values, queries, keys, values)
+            return self._attend_prompts(all_keys, all_values, (queries, keys, values), window, softcap)
         all_keys[self._where, :, self._positions] = keys
         all_values[self._where, :, self._positions] = values
         seen_keys, seen_values = all_keys[:, :, : self._context], all_values[:, :, : self._context]
@@ -93,22 +99,35 @@ class LaneAttention:
             seen_keys, seen_values = seen_keys[self._where], seen_values[self._where]
         tokens, heads, head_dim = queries.shape
         grouped = queries.view(tokens, keys.shape[1], -1, head_dim)
-        mixed = scaled_dot_product_attention(grouped, seen_keys, seen_values, attn_mask=self._mask)
+        mixed = mix(grouped, seen_keys, seen_values, self._mask(window), softcap)
         return mixed.reshape(tokens, heads, head_dim)
 
+    def _mask(self, window: int | None) -> Tensor:
+        """What each lane sees, [n, 1, 1, context]: 0, or -inf for what lies ahead or before the window."""
+        if window not in self._masks:
+            behind = self._positions[:, None] - torch.arange(self._context, device=self.device)[None]
+            hidden = behind < 0 if window is None else (behind < 0) | (behind >= window)
+            mask = torch.zeros(hidden.shape, dtype=self._keys.dtype, device=self.device)
+            self._masks[window] = mask.masked_fill(hidden, -torch.inf)[:, None, None]
+        return self._masks[window]
+
     def _attend_prompts(
-        self, all_keys: Tensor, all_values: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+        self,
+        all_keys: Tensor,
+        all_values: Tensor,
+        new: tuple[Tensor, Tensor, Tensor],
+        window: int | None,
+        softcap: float | None,
     ) -> Tensor:
+        queries, keys, values = new
         mixed, first = [], 0
         for lane, tokens in self._starts:
             own = slice(first, first + tokens)
             first += tokens
             new_keys, new_values = keys[own].transpose(0, 1), values[own].transpose(0, 1)
             all_keys[lane, :, :tokens], all_values[lane, :, :tokens] = new_keys, new_values
-            out = scaled_dot_product_attention(
-                queries[own].transpose(0, 1)[None], new_keys[None], new_values[None], is_causal=True, enable_gqa=True
-            )
-            mixed.append(out[0].transpose(0, 1))
+            mask = None if window is None else window_mask(tokens, tokens, window, self.device)
+            mixed.append(attend(queries[own], new_keys[None], new_values[None], mask, softcap))
         return torch.cat(mixed)
 
 

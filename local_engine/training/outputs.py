@@ -101,6 +101,11 @@ class Window:
     streams: Tensor
     answer: Tensor
 
+    def of_answer(self) -> Window:
+        """From the last token of the prompt on, whose stream says how the answer begins."""
+        first = len(self.answer) - int(self.answer.sum())
+        return Window(self.tokens[first:], self.streams[first:], self.answer[first:])
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
