@@ -11,8 +11,9 @@ from local_engine.engine import Engine
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.head_model import load_head
 from local_engine.speculative.heads import HeadDrafter, drafted_shares
+from tests.local_engine.scripted_drafters import eager
 from tests.local_engine.taught_head import Taught, load
-from tests.local_engine.test_speculation import drive, eager, prompt
+from tests.local_engine.test_speculation import drive, prompt
 
 
 @pytest.fixture
