@@ -22,6 +22,8 @@ from local_engine.speculative.verify import Run, verify
 
 log = logging.getLogger("local_engine")
 _MOST_FAILURES = 3
+_MOST_DRAFTS = 192  # per step, over all requests: beyond, no machine gets its rows for nothing, and planning takes long
+_CROWD, _REST = 16, 3  # with so many answers a plan that drafts nothing is kept for so many steps
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class Speculator:
         self._drafting = 0.0  # seconds spent on the drafts under way
         self._begun = 0.0
         self._failures = 0
+        self._resting = 0
 
     def propose(self, scheduler: Scheduler) -> None:
         """Put drafts on the running answers before a step is scheduled; the scheduler takes what there is room for."""
@@ -75,7 +78,8 @@ class Speculator:
         self._drafting = 0.0
         running = [request for request in scheduler.running if request.gap == 1 and request.answered]
         able = [request for request in running if request.params.max_tokens - request.answered > 1]
-        if able and self._failures < _MOST_FAILURES:
+        self._resting -= 1
+        if able and self._resting < 0 and self._failures < _MOST_FAILURES:
             begun = self._timer()
             try:
                 self._propose(able, len(running))
@@ -115,11 +119,14 @@ class Speculator:
             drafter.forget(request)
 
     def _propose(self, able: list[Request], rows: int) -> None:
-        most = [min(self.most, request.params.max_tokens - request.answered - 1) for request in able]
+        each = min(self.most, max(1, _MOST_DRAFTS // rows))
+        most = [min(each, request.params.max_tokens - request.answered - 1) for request in able]
         found = [NO_DRAFT] * len(able) if self._free is None else self._free.propose(able, most)
         candidates = [self._candidate(*each) for each in zip(able, found, most, strict=True)]
         likely = [at for at, each in enumerate(candidates) if each.most]
         wanted = dict(zip(likely, self.planner.plan(rows, [candidates[at] for at in likely]), strict=True))
+        if rows > _CROWD and not any(wanted.values()):
+            self._resting = _REST
         asked = [at for at in likely if candidates[at].costly and wanted[at]]
         if asked and self._costly is not None:
             drafts = self._costly.propose([able[at] for at in asked], [wanted[at] for at in asked])
