@@ -19,7 +19,11 @@ SHORT_CONTEXT = 128
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`tokens`, `positions` and `slots` [tokens] int64; `rows` are those of `sampled`, whose logits are wanted."""
+    """`tokens`, `positions` and `slots` [tokens] int64; `rows` are those of `sampled`, whose logits are wanted.
+
+    A chunk with k drafts has k + 1 such rows, one after another: behind its last known token and behind each draft.
+    `firsts` gives the first row of each request, by its id.
+    """
 
     tokens: Tensor
     positions: Tensor
@@ -28,6 +32,7 @@ class Batch:
     answers: Answers | None
     rows: Tensor
     sampled: list[Row]
+    firsts: dict[int, int]
 
 
 def build_batch(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> Batch:
@@ -35,22 +40,26 @@ def build_batch(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, de
     tokens: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
-    spans, rows, sampled = [], [], []
+    spans: list[Span] = []
+    rows: list[int] = []
+    sampled: list[Row] = []
     short = [chunk for chunk in chunks if chunk.length == 1 and chunk.start < SHORT_CONTEXT]
     short = short if len(short) > 1 else []
     together = {id(chunk) for chunk in short}
+    firsts: dict[int, int] = {}
     for chunk in [*short, *(chunk for chunk in chunks if id(chunk) not in together)]:
         table, end = chunk.request.table, chunk.start + chunk.length
         assert table is not None
-        first = len(tokens)
+        first = firsts[chunk.request.id] = len(tokens)
         tokens += chunk.request.tokens[chunk.start : end]
+        tokens += chunk.request.drafts[: chunk.drafts]
         positions += range(chunk.start, end)
         slots += slots_of(table, chunk.start, end, block_size)
         if id(chunk) not in together:
             spans.append(make_span(first, len(tokens), end, table.blocks, table.contiguous, block_size, device))
         if chunk.closes_gap:
-            rows.append(len(tokens) - 1)
-            sampled.append(Row(chunk.request))
+            rows += range(len(tokens) - 1 - chunk.drafts, len(tokens))
+            sampled += rows_of(chunk)
     return Batch(
         tokens=torch.tensor(tokens, device=device),
         positions=torch.tensor(positions, device=device),
@@ -59,7 +68,14 @@ def build_batch(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, de
         answers=_answers(short, block_size, dtype, device) if short else None,
         rows=torch.tensor(rows, dtype=torch.int64, device=device),
         sampled=sampled,
+        firsts=firsts,
     )
+
+
+def rows_of(chunk: Chunk) -> list[Row]:
+    """What the rows behind the last known token and behind each draft are for."""
+    drafts = tuple(chunk.request.drafts[: chunk.drafts])
+    return [Row(chunk.request, drafts[:count]) for count in range(len(drafts) + 1)]
 
 
 def _answers(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, device: torch.device) -> Answers:

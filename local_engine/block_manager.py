@@ -120,6 +120,14 @@ class BlockManager:
             self._take(table, new)
         return True
 
+    def shrink(self, table: BlockTable, tokens: int) -> None:
+        """Give back the blocks behind those that `tokens` tokens need: room for drafts that were not accepted."""
+        while len(table.blocks) > self.needed(tokens):
+            block = table.blocks.pop()
+            self.references[block] -= 1
+            self._empty[block] = None  # the last to be taken: the request itself will want it back first
+            table.contiguous = table.contiguous or _is_run(table.blocks)
+
     def fill(self, table: BlockTable, tokens: Sequence[int], computed: int) -> None:
         """The first `computed` of `tokens` are in the cache, or will be before anybody reads: full blocks can be shared."""
         full = computed // self.block_size

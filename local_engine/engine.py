@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,21 @@ from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
 from local_engine.cache_size import free_memory, plan_cache
 from local_engine.config import EngineConfig, ModelConfig
+from local_engine.energy import make_meter
 from local_engine.errors import DeadlineExceeded, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.load import Progress, load_decoder, number_format
 from local_engine.models.open import open_model
 from local_engine.models.size import check_fits
-from local_engine.request import FinishReason, Output, Request, Row, SamplingParams
+from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
+from local_engine.speculative.choose import choose_drafters
+from local_engine.speculative.drafter import Drafter
+from local_engine.speculative.speculator import Speculator
+from local_engine.speculative.verify import Run, verify
+from local_engine.step_faults import check_logits, step_failure
+from local_engine.structured.guide import Guide, follow, form_failure
 from local_engine.tokenizer import Tokenizer
 
 log = logging.getLogger("local_engine")
@@ -43,7 +50,8 @@ class Completion:
 def load_engine(path: Path, config: EngineConfig, progress: Progress | None = None) -> Engine:
     """An engine for a .gguf file or a Hugging Face model directory. Raises ModelError."""
     runner, tokenizer = load_runner(path, config, progress)
-    return Engine(runner, tokenizer, config)
+    max_context = min(config.max_context, runner.decoder.config.max_positions)
+    return Engine(runner, tokenizer, config, choose_drafters(config, runner, tokenizer, max_context))
 
 
 def load_runner(path: Path, config: EngineConfig, progress: Progress | None = None) -> tuple[ModelRunner, Tokenizer]:
@@ -57,7 +65,7 @@ def load_runner(path: Path, config: EngineConfig, progress: Progress | None = No
     decoder = load_decoder(
         source, positions=max_context, dtype=dtype, device=device, quantize=quantize, progress=progress
     )
-    return ModelRunner(decoder, size, config.kv_dtype), tokenizer
+    return ModelRunner(decoder, size, config.kv_dtype, config.cpu_kernel), tokenizer
 
 
 class Engine:
@@ -68,6 +76,7 @@ class Engine:
         runner: ModelRunner,
         tokenizer: Tokenizer,
         config: EngineConfig,
+        drafters: Sequence[Drafter] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
@@ -81,6 +90,14 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
+        self.speculator = Speculator(drafters, config.max_drafts) if drafters else None
+        self.energy = make_meter(
+            config.energy,
+            str(runner.device),
+            core_watts=config.core_watts,
+            gpu_watts=config.gpu_watts,
+            grams_per_kwh=config.grams_per_kwh,
+        )
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -103,6 +120,7 @@ class Engine:
         cache_salt: str | None = None,
         priority: int = 0,
         seconds: float | None = None,
+        guide: Guide | None = None,
     ) -> Request:
         """A request for `add`; prompt and max_tokens must fit the context (the server refuses before).
 
@@ -112,11 +130,14 @@ class Engine:
             raise ValueError(f"{len(prompt)} + {params.max_tokens} tokens do not fit 1..{self.max_context}")
         now = self._clock()
         deadline = None if seconds is None else now + seconds
-        return Request(next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now)
+        request = Request(next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now)
+        request.guide = guide
+        return request
 
     def add(self, request: Request) -> None:
         """Let the request take part from the next step on."""
-        self._texts[request.id] = AnswerText(self.tokenizer, request.params.stop)
+        params = request.params
+        self._texts[request.id] = AnswerText(self.tokenizer, params.stop, markup=params.markup)
         self.scheduler.add(request)
 
     def abort(self, request: Request) -> None:
@@ -127,12 +148,17 @@ class Engine:
     def step(self) -> list[Output]:
         """Compute one step: schedule, run, sample, commit. Nothing to do gives an empty list."""
         now = self._clock()
+        if self.speculator is not None:
+            self.speculator.propose(self.scheduler)
         step = self.scheduler.schedule(now)
         outputs = [self._expire(request, now) for request in step.expired]
         for chunk in step.chunks:
             if chunk.request.scheduled is None:
                 chunk.request.scheduled = now
-        return outputs + self._compute(step) if step.chunks else outputs
+        if step.chunks:
+            outputs += self._compute(step)
+            self.energy.bill(step.chunks)
+        return outputs
 
     def generate(self, prompt: list[int], params: SamplingParams) -> Completion:
         """Answer one prompt to its end. For tests and the bench; other requests must not be running."""
@@ -156,51 +182,89 @@ class Engine:
         assert known or not self.blocks.used, "blocks outlive their request"
 
     def _compute(self, step: Step) -> list[Output]:
+        speculator = self.speculator
         try:
-            logits, rows = self.runner.run(step.chunks)
-            tokens = self.sampler.sample(logits, rows)
+            computed = self.runner.run(step.chunks, () if speculator is None else speculator.taps)
+            verified = verify if speculator is None else speculator.verify
+            check_logits(computed.logits)
+            runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
-            return [self._fail(chunk.request, error) for chunk in step.chunks]
-        return self._commit(step.chunks, rows, tokens)
+            failure = step_failure(error)
+            return [self._fail(chunk.request, failure) for chunk in step.chunks]
+        outputs = self._commit(step.chunks, runs)
+        if speculator is not None:
+            speculator.observe(step.chunks, runs, computed)
+        return outputs
 
-    def _commit(self, chunks: list[Chunk], rows: list[Row], tokens: list[int]) -> list[Output]:
+    def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
         self.scheduler.commit(chunks)
         now = self._clock()
         outputs = []
-        for row, token in zip(rows, tokens, strict=True):
-            request = row.request
+        for run in runs:
+            request = run.request
             request.last_token = now
             if request.first_token is None:
                 request.first_token = now
-            outputs.append(self._accept(request, token))
+            outputs.append(self._accept_run(run))
         return outputs
 
-    def _accept(self, request: Request, token: int) -> Output:
-        """Take one sampled token: an end token is counted but has no text."""
-        request.tokens.append(token)
+    def _accept_run(self, run: Run) -> Output:
+        """Take a request's new tokens up to the one that ends the answer: those behind it never were."""
+        request, shown, kept = run.request, "", 0
+        finish: FinishReason | None = None
+        for sampled in run.sampled:
+            piece, finish = self._accept_one(request, sampled)
+            shown += piece
+            kept += 1
+            if finish is not None:
+                break
+        accepted = min(kept, run.accepted)
+        if run.drafted and self.speculator is not None:
+            self.speculator.counts.observe(run.drafted, accepted)
+        self.scheduler.accept(request, accepted)
+        thought, failure = 0, None
+        if finish is not None:
+            self._release(request)
+            if request.guide is not None:
+                follow(request.guide, request.answer)
+                thought, failure = request.guide.thought, form_failure(request.guide)
+        return Output(
+            request,
+            shown,
+            kept,
+            finish if failure is None else "error",
+            failure,
+            accepted_drafts=accepted,
+            rejected_drafts=run.drafted - accepted,
+            logprobs=tuple(each.logprobs for each in run.sampled[:kept] if each.logprobs is not None),
+            reasoning_tokens=thought,
+        )
+
+    def _accept_one(self, request: Request, sampled: Sampled) -> tuple[str, FinishReason | None]:
+        """Append a token and return the text it completes; an end token is counted but has no text."""
+        request.tokens.append(sampled.token)
         text = self._texts[request.id]
         finish: FinishReason | None = None
         shown = ""
-        if token in self.tokenizer.end_ids and not request.params.ignore_eos:
+        runs_on = request.params.ignore_eos and request.guide is None
+        if sampled.token in self.tokenizer.end_ids and not runs_on:
             finish = "stop"
         else:
-            shown = text.push(token)
+            shown = text.push(sampled.token)
             if text.stopped:
                 finish = "stop"
-            elif len(request.tokens) - request.prompt_tokens >= request.params.max_tokens:
+            elif request.answered >= request.params.max_tokens:
                 finish = "length"
         if finish is not None:
             shown += text.finish()
             if text.stopped:  # the held tail completed a stop string
                 finish = "stop"
-            self._release(request)
-        return Output(request, shown, 1, finish)
+        return shown, finish
 
-    def _fail(self, request: Request, error: Exception) -> Output:
+    def _fail(self, request: Request, failure: StepFailed) -> Output:
         self._release(request)
-        failure = StepFailed(f"the step computing this request failed: {type(error).__name__}: {error}")
         return Output(request, "", 0, "error", failure)
 
     def _expire(self, request: Request, now: float) -> Output:
@@ -218,6 +282,8 @@ class Engine:
 
     def _forget(self, request: Request) -> None:
         self.sampler.forget(request)
+        if self.speculator is not None:
+            self.speculator.forget(request)
         del self._texts[request.id]
 
 

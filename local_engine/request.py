@@ -7,6 +7,7 @@ from typing import Literal
 
 from local_engine.block_manager import BlockTable
 from local_engine.errors import EngineError
+from local_engine.structured.guide import Guide
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -22,7 +23,12 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How tokens are chosen and when the answer ends. `top_k` 0 and `top_p` 1 mean off; `temperature` 0 is greedy."""
+    """How tokens are chosen and when the answer ends.
+
+    `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 mean off; `temperature` 0 is greedy. `logit_bias` adds to the
+    logits of tokens. `logprobs` None: none are wanted; a number: of the chosen token and of so many likeliest ones. `markup`:
+    the text shows the tokens that mark thoughts and tool calls.
+    """
 
     max_tokens: int
     temperature: float = 1.0
@@ -33,6 +39,11 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     ignore_eos: bool = False
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    markup: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +53,9 @@ class Request:
     `tokens` are known (prompt, then answer), the first `computed` of them are in the cache. The gap between the two is
     the work left: a long one is prefill, a gap of one is decode. `drafts` are proposals for what comes after the known
     tokens; a step may compute them along. `table` says where its keys and values lie, None while it waits. A lower
-    `priority` goes first. Times are seconds on a monotonic clock; after `deadline` the request is ended.
+    `priority` goes first. Times are seconds on a monotonic clock; after `deadline` the request is ended. `guide` says which
+    tokens may come next.
+    `microjoules` is its part of the energy of its steps so far, None while nobody knows.
     """
 
     id: int
@@ -61,6 +74,8 @@ class Request:
     scheduled: float | None = None
     first_token: float | None = None
     last_token: float | None = None
+    guide: Guide | None = None
+    microjoules: int | None = None
 
     def __post_init__(self) -> None:
         self.prompt_tokens = len(self.tokens)
@@ -69,6 +84,11 @@ class Request:
     def gap(self) -> int:
         """Known tokens that are not computed yet."""
         return len(self.tokens) - self.computed
+
+    @property
+    def answered(self) -> int:
+        """Length of the answer so far, in tokens."""
+        return len(self.tokens) - self.prompt_tokens
 
     @property
     def longest(self) -> int:
@@ -90,11 +110,35 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Natural log probability of a token under the model's own distribution, and of the likeliest tokens there."""
+
+    token: int
+    value: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The token chosen for a row, and its log probabilities if the request wants them."""
+
+    token: int
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
-    """What one step gave one request: whole text (may be empty), tokens counted, and how it ended if it did."""
+    """What one step gave one request: whole text (may be empty), tokens counted, and how it ended if it did.
+
+    `accepted_drafts` of the tokens were proposed before the step; `rejected_drafts` were proposed and are not among them.
+    """
 
     request: Request
     text: str
     tokens: int
     finish: FinishReason | None = None
     error: EngineError | None = None
+    accepted_drafts: int = 0
+    rejected_drafts: int = 0
+    logprobs: tuple[Logprobs, ...] = ()
+    reasoning_tokens: int = 0

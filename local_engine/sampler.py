@@ -1,53 +1,95 @@
-"""The next token of each request from its logits; every request draws from its own generator.
+"""The next token of each request from its logits, for all rows of a step together; every request draws from its own generator.
 
-Greedy takes the largest logit. Otherwise penalties, temperature, top-k and top-p shape the distribution and one uniform
-number picks from it in vocabulary order, so a seeded request takes the same numbers whatever else is in the batch.
+Greedy takes the largest logit. Otherwise temperature and cuts shape the distribution and one uniform number picks from it, so
+a seeded request takes the same numbers whatever else is in the batch. Bias, penalties and what a guide (a grammar, a thought
+that must end) allows come first; a row of a step that verifies drafts is treated as if its drafts had come already.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from local_engine.request import Request, Row, SamplingParams
+from local_engine.request import Request, Row, Sampled
+from local_engine.sampling.distribution import draw_from, draw_rows, shape_rows
+from local_engine.sampling.logprobs import logprobs_of
+from local_engine.sampling.masks import allowed_rows, forbid
+from local_engine.sampling.penalties import TokenCounts, is_steered, steer
 
 
 class Sampler:
-    """Holds one random generator per running request; `forget` drops it when the request ends."""
+    """Holds generator and token counts of each running request; `forget` drops them when it ends."""
 
     def __init__(self) -> None:
         self._generators: dict[int, torch.Generator] = {}
+        self._counts: dict[int, TokenCounts] = {}
 
-    def sample(self, logits: Tensor, rows: list[Row]) -> list[int]:
-        """One token id per row. `logits` [rows, vocab] float32 on any device."""
-        logits = logits.cpu()
-        greedy = logits.argmax(-1).tolist()
-        return [
-            int(greedy[place]) if _is_plain_greedy(row.request.params) else self._sample_one(logits[place], row.request)
-            for place, row in enumerate(rows)
-        ]
+    @torch.inference_mode()
+    def sample(self, logits: Tensor, rows: Sequence[Row]) -> list[Sampled]:
+        """One token per row. `logits` [rows, vocab] float32 on any device."""
+        if not rows:
+            return []
+        steered = self.steer(logits, rows)
+        drawn = [place for place, row in enumerate(rows) if row.request.params.temperature > 0]
+        tokens = steered.argmax(-1) if len(drawn) < len(rows) else torch.zeros(len(rows), dtype=torch.int64)
+        if drawn:
+            points = torch.stack([self.uniform(rows[place].request) for place in drawn]).to(logits.device)
+            part = steered if len(drawn) == len(rows) else steered[drawn]
+            tokens = tokens.to(logits.device)
+            tokens[drawn] = draw_rows(part, [rows[place].request.params for place in drawn], points)
+        chosen: list[int] = tokens.tolist()
+        return self.describe(logits, rows, chosen)
 
-    def forget(self, request: Request) -> None:
-        """Drop the request's generator."""
-        self._generators.pop(request.id, None)
+    @torch.inference_mode()
+    def probabilities(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
+        """What each row is drawn from, [rows, vocab] float32, each row summing to 1; a greedy row is one-hot."""
+        steered = self.steer(logits, rows)
+        drawn = [place for place, row in enumerate(rows) if row.request.params.temperature > 0]
+        if len(drawn) == len(rows):
+            return shape_rows(steered, [row.request.params for row in rows])
+        shaped = torch.zeros_like(steered, dtype=torch.float32)
+        shaped.scatter_(-1, steered.argmax(-1, keepdim=True), 1.0)
+        if drawn:
+            shaped[drawn] = shape_rows(steered[drawn], [rows[place].request.params for place in drawn])
+        return shaped
 
-    @property
-    def owners(self) -> set[int]:
-        """Ids of the requests that have a generator; it stays while a preempted request waits."""
-        return set(self._generators)
+    @torch.inference_mode()
+    def steer(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
+        """The logits after bias, penalties and guides; the given tensor itself when no row has any of them."""
+        counted = [row.request for row in rows if is_steered(row.request.params)]
+        masks = allowed_rows(rows)
+        if not counted and not masks:
+            return logits
+        logits = logits.clone()
+        for request in counted:
+            self._counts_of(request).catch_up(request.tokens)
+        if counted:
+            steer(logits, rows, self._counts)
+        if masks:
+            forbid(logits, masks)
+        return logits
 
-    def _sample_one(self, logits: Tensor, request: Request) -> int:
-        params = request.params
-        logits = _penalise(logits, request)
-        if params.temperature == 0:
-            return int(logits.argmax())
-        probabilities = shape_distribution(logits, params)
-        point = torch.rand((), dtype=torch.float64, generator=self._generator(request))
-        cumulative = probabilities.double().cumsum(0)
-        index = int(torch.searchsorted(cumulative, point * cumulative[-1], right=True))
-        return min(index, int(probabilities.nonzero()[-1]))  # rounding at the very end must not leave the support
+    def describe(self, logits: Tensor, rows: Sequence[Row], tokens: Sequence[int]) -> list[Sampled]:
+        """Tokens that were chosen from the rows, with log probabilities for those requests that want them."""
+        values = logprobs_of(logits, tokens, [row.request.params.logprobs for row in rows])
+        return [Sampled(*each) for each in zip(tokens, values, strict=True)]
 
-    def _generator(self, request: Request) -> torch.Generator:
+    def draw(self, probabilities: Tensor, request: Request) -> int:
+        """A token from `probabilities` [vocab] by the request's next random number: the one `sample` would take."""
+        return draw_from(probabilities, self.uniform(request))
+
+    def is_plain_greedy(self, request: Request) -> bool:
+        """Whether the largest logit is the answer, whatever came before."""
+        return request.params.temperature == 0 and request.guide is None and not is_steered(request.params)
+
+    def uniform(self, request: Request) -> Tensor:
+        """The request's next random number: float64 from 0 to below 1."""
+        return torch.rand((), dtype=torch.float64, generator=self.generator(request))
+
+    def generator(self, request: Request) -> torch.Generator:
+        """The request's own source of randomness, on the CPU."""
         generator = self._generators.get(request.id)
         if generator is None:
             generator = self._generators[request.id] = torch.Generator()
@@ -57,31 +99,18 @@ class Sampler:
                 generator.manual_seed(request.params.seed)
         return generator
 
+    def forget(self, request: Request) -> None:
+        """Drop what is kept for the request."""
+        self._generators.pop(request.id, None)
+        self._counts.pop(request.id, None)
 
-def shape_distribution(logits: Tensor, params: SamplingParams) -> Tensor:
-    """Probabilities [vocab] after temperature, top-k and top-p; not renormalised after the cuts.
+    @property
+    def owners(self) -> set[int]:
+        """Ids of the requests something is kept for; it stays while a preempted request waits."""
+        return {*self._generators, *self._counts}
 
-    Top-p keeps the smallest set of most likely tokens whose mass reaches `top_p` (Holtzman et al. 2019, arXiv 1904.09751).
-    """
-    if 0 < params.top_k < logits.numel():
-        kept, indices = logits.topk(params.top_k)
-        logits = torch.full_like(logits, -torch.inf).scatter(0, indices, kept)
-    probabilities = (logits / params.temperature).softmax(0)
-    if params.top_p < 1:
-        ordered, indices = probabilities.sort(descending=True, stable=True)
-        before = ordered.cumsum(0) - ordered
-        probabilities = probabilities.scatter(0, indices, ordered.where(before < max(params.top_p, 1e-6), 0.0))
-    return probabilities
-
-
-def _is_plain_greedy(params: SamplingParams) -> bool:
-    return params.temperature == 0 and params.frequency_penalty == 0 and params.presence_penalty == 0
-
-
-def _penalise(logits: Tensor, request: Request) -> Tensor:
-    """Subtract OpenAI's penalties for tokens the answer already holds; the prompt does not count."""
-    params = request.params
-    if (params.frequency_penalty == 0 and params.presence_penalty == 0) or not request.answer:
-        return logits
-    counts = torch.bincount(torch.tensor(request.answer), minlength=logits.numel())
-    return logits - params.frequency_penalty * counts - params.presence_penalty * (counts > 0)
+    def _counts_of(self, request: Request) -> TokenCounts:
+        counts = self._counts.get(request.id)
+        if counts is None:
+            counts = self._counts[request.id] = TokenCounts(request)
+        return counts

@@ -92,13 +92,20 @@ class Scheduler:
         budget = self._decode(step, self.step_tokens)
         budget = self._prefill(step, budget)
         if not step.preempted:
-            self._admit(step, budget)
+            budget = self._admit(step, budget)
+            self._add_drafts(step, budget)
         return step
 
     def commit(self, chunks: Sequence[Chunk]) -> None:
         """The step was computed: close the gaps. Drafts are not counted, who verifies them adds what was accepted."""
         for chunk in chunks:
             chunk.request.computed = chunk.start + chunk.length - chunk.drafts
+
+    def accept(self, request: Request, drafts: int) -> None:
+        """So many of the step's drafts are known tokens now: they are computed already, and can be shared."""
+        if drafts and request.table is not None:
+            request.computed += drafts
+            self.blocks.fill(request.table, request.tokens, request.computed)
 
     def discard(self, chunks: Sequence[Chunk]) -> None:
         """The step failed: what it should have computed is in no block; its requests are to be removed now."""
@@ -125,22 +132,32 @@ class Scheduler:
         return expired
 
     def _decode(self, step: Step, budget: int) -> int:
-        """One token for everybody whose answer runs. Drafts take what prompts leave. Returns the budget left.
+        """One token for everybody whose answer runs. Returns the budget left.
 
         Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back.
         """
         decoding = sorted((request for request in self.running if request.gap == 1), key=place_in_line)
-        prompts = sum(request.gap for request in self.running if request.gap > 1)
-        spare = max(0, budget - len(decoding) - prompts)
+        for request in decoding:
+            if request.table is not None:
+                self.blocks.shrink(request.table, len(request.tokens))
         for request in decoding:
             if request.table is None or not self._make_room(request, step):
                 continue  # preempted
-            drafts = min(len(request.drafts), spare)
+            budget -= self._give(step, request, 1)
+        return budget
+
+    def _add_drafts(self, step: Step, budget: int) -> None:
+        """Drafts come last and take what is left: they cost nobody a token or a block."""
+        for at, chunk in enumerate(step.chunks):
+            request = chunk.request
+            if not request.drafts or not chunk.closes_gap:
+                continue
+            drafts = min(len(request.drafts), budget)
             while drafts > 0 and not self._has_room(request, drafts):
                 drafts -= 1
-            spare -= drafts
-            budget -= self._give(step, request, 1 + drafts, drafts)
-        return budget
+            if drafts > 0:
+                budget -= drafts
+                step.chunks[at] = Chunk(request, chunk.start, chunk.length + drafts, drafts)
 
     def _prefill(self, step: Step, budget: int) -> int:
         """What is left goes to those whose prompts are being computed, in their order. Returns the budget left."""
@@ -154,11 +171,11 @@ class Scheduler:
             budget -= self._give(step, request, min(request.gap, budget))
         return budget
 
-    def _give(self, step: Step, request: Request, length: int, drafts: int = 0) -> int:
+    def _give(self, step: Step, request: Request, length: int) -> int:
         """A chunk of `length` tokens; what it will have computed can be shared from now on. Returns `length`."""
         assert request.table is not None
-        step.chunks.append(Chunk(request, request.computed, length, drafts))
-        self.blocks.fill(request.table, request.tokens, request.computed + length - drafts)
+        step.chunks.append(Chunk(request, request.computed, length))
+        self.blocks.fill(request.table, request.tokens, request.computed + length)
         return length
 
     def _make_room(self, request: Request, step: Step) -> bool:
@@ -184,8 +201,8 @@ class Scheduler:
         bisect.insort(self.waiting, request, key=place_in_line)
         step.preempted.append(request)
 
-    def _admit(self, step: Step, budget: int) -> None:
-        """Start waiting requests in their order, as long as slots, budget and blocks last.
+    def _admit(self, step: Step, budget: int) -> int:
+        """Start waiting requests in their order, as long as slots, budget and blocks last. Returns the budget left.
 
         A block for each running request stays free, so that a newcomer is not preempted by the next step.
         """
@@ -193,7 +210,7 @@ class Scheduler:
             request = self.waiting[0]
             table = self.blocks.begin(request.tokens, request.cache_salt, spare=len(self.running))
             if table is None:
-                return  # those behind it wait as well, or a large request would starve
+                return budget  # those behind it wait as well, or a large request would starve
             del self.waiting[0]
             request.table = table
             request.computed = table.registered * self.blocks.block_size
@@ -201,6 +218,7 @@ class Scheduler:
             self._count_shared(request, request.computed)
             self.running.append(request)
             budget -= self._give(step, request, min(request.gap, budget))
+        return budget
 
     def _count_shared(self, request: Request, tokens: int) -> None:
         """Prompt tokens the request need not compute; what it gets back after a preemption is no gain."""

@@ -6,7 +6,7 @@ attention looks at one request at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -149,15 +149,24 @@ class Decoder(nn.Module):
         stream = self.hidden(tokens, positions, attention)
         return self.logits(stream if rows is None else stream[rows])
 
-    def hidden(self, tokens: Tensor, positions: Tensor, attention: StepAttention) -> Tensor:
-        """The stream [tokens, hidden] behind the last layer, before the last norm."""
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attention: StepAttention,
+        taps: Sequence[int] = (),
+        tapped: dict[int, Tensor] | None = None,
+    ) -> Tensor:
+        """The stream [tokens, hidden] behind the last layer, before the last norm; those behind `taps` go to `tapped`."""
         stream = self.embed(tokens)
         turn = local_turn = self.rotary.rows(positions)
         if self.local_rotary is not self.rotary:
             local_turn = self.local_rotary.rows(positions)
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             cos, sin = turn if layer.window is None else local_turn
             stream = layer(stream, cos, sin, attention)
+            if tapped is not None and index in taps:
+                tapped[index] = stream
         return stream
 
     def embed(self, tokens: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from local_engine.config import EngineConfig
 from local_engine.engine import Engine, load_engine
 from local_engine.model_files import find_model
 from tests.local_engine.running_server import RunningServer, serve_in_thread
+from tests.local_engine.taught_head import Taught, teach
 from tests.local_engine.tiny_models import write_gguf, write_hub_directory
 
 MODEL = "smollm2-135m-instruct"
@@ -39,6 +40,12 @@ def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_gguf(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as a GGUF file."""
     return write_gguf(tiny_directory, tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    """A tiny model and a draft head distilled from it."""
+    return teach(tmp_path_factory.mktemp("taught"))
 
 
 @pytest.fixture

@@ -1,0 +1,230 @@
+"""How many tokens to draft for whom: as many as make the next step give most tokens per second, zero included.
+
+Three things are learned while answering: what a step with so many rows takes, what drafting takes, and how often drafts
+are kept. A plan weighs them; an account of seconds keeps the promise that speculation costs at most a percent where it
+does not pay: what a speculative step loses against plain ones is taken from it, what it gains and one percent of plain
+steps are paid in, and without credit nothing is drafted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from local_engine.request import Request
+
+_GAIN_WANTED = 1.02  # plans that promise less are not worth the noise
+_PERCENT = 0.01  # of plain time that may be spent on trying
+_FIRST_CREDIT = 4.0  # plain steps
+_MOST_CREDIT = 32.0
+_REFRESH = 64  # speculative steps after which a plain one is measured again
+_FIRST_PROBE, _LAST_PROBE = 16, 1024  # steps between tries while speculation does not pay
+_SPEED_RATE = 0.2  # how fast the machine's common speed is learned: neighbours come and go
+_COST_RATE = 0.2
+_OUTLIER = 1.5  # a step that takes longer than so many times the expected is counted as if it had taken that
+_PATIENCE = 16  # rows more without a better plan, after which the search ends
+_UNKNOWN_ROW = 0.01  # a row more than was ever measured costs this share: optimistic, one step corrects it
+_MEMORY = 0.96  # weight of older drafts against a new one
+_FIRST_RATE = 0.6  # acceptance before anything is known
+_FIRST_WEIGHT = 4.0
+_REQUEST_WEIGHT = 6.0  # tries after which a request's own record counts as much as everybody's
+
+
+class StepCosts:
+    """Seconds by size (rows of a step, depth of a draft): a common speed, and what each size costs relative to it.
+
+    Large sizes are told apart only to an eighth of their order of magnitude.
+    """
+
+    def __init__(self) -> None:
+        self._speed = 0.0
+        self._relative: dict[int, float] = {}
+
+    def observe(self, size: int, seconds: float) -> None:
+        """A step of `size` took so long."""
+        size = _coarse(size)
+        if not self._relative:
+            self._speed = seconds
+            self._relative[size] = 1.0
+            return
+        known = self._relative.get(size)
+        if known is None:
+            self._relative[size] = seconds / self._speed
+            return
+        ratio = min(_OUTLIER, max(1 / _OUTLIER, seconds / (self._speed * known)))
+        self._speed *= ratio**_SPEED_RATE
+        self._relative[size] = known * ratio**_COST_RATE
+
+    def known(self, size: int) -> bool:
+        """Whether this very size was measured."""
+        return _coarse(size) in self._relative
+
+    def expect(self, size: int) -> float:
+        """Seconds for a step of `size`; between measured sizes by a line, beyond the largest hardly more than it."""
+        size = _coarse(size)
+        known = self._relative.get(size)
+        if known is None:
+            known = self._between(size)
+        return self._speed * known
+
+    def _between(self, size: int) -> float:
+        below = max((each for each in self._relative if each < size), default=None)
+        above = min((each for each in self._relative if each > size), default=None)
+        if below is None:
+            return self._relative[above] if above is not None else 0.0
+        if above is None:
+            return self._relative[below] * (1 + _UNKNOWN_ROW * (size - below))
+        share = (size - below) / (above - below)
+        return self._relative[below] * (1 - share) + self._relative[above] * share
+
+
+def _coarse(size: int) -> int:
+    grain = max(0, size.bit_length() - 5)
+    return size >> grain << grain
+
+
+@dataclass(slots=True)
+class Rate:
+    """How often something tried succeeded, older tries forgotten slowly."""
+
+    tried: float = _FIRST_WEIGHT
+    kept: float = _FIRST_WEIGHT * _FIRST_RATE
+
+    def observe(self, kept: bool) -> None:
+        """One more try."""
+        self.tried = self.tried * _MEMORY + 1.0
+        self.kept = self.kept * _MEMORY + kept
+
+    @property
+    def value(self) -> float:
+        """Between 0 and 1."""
+        return self.kept / self.tried
+
+
+@dataclass(slots=True)
+class Acceptance:
+    """Chance that a draft's token is kept if those before it are: by kind and position, and per request and kind."""
+
+    _by_place: dict[tuple[str, int], Rate] = field(default_factory=dict)
+    _by_request: dict[int, dict[str, Rate]] = field(default_factory=dict)
+
+    def observe(self, request: Request, kind: str, drafted: int, accepted: int) -> None:
+        """The first `accepted` of `drafted` tokens were kept; those behind the first rejected one say nothing."""
+        mine = self._by_request.setdefault(request.id, {}).setdefault(kind, Rate(0.0, 0.0))
+        for place in range(min(drafted, accepted + 1)):
+            self._by_place.setdefault((kind, place), Rate()).observe(place < accepted)
+            mine.observe(place < accepted)
+
+    def survival(self, request: Request, kind: str, count: int) -> list[float]:
+        """Chance that the first, the first two, ... `count` tokens are all kept."""
+        mine = self._by_request.get(request.id, {}).get(kind)
+        chances, product, rate = [], 1.0, _FIRST_RATE
+        for place in range(count):
+            general = self._by_place.get((kind, place))
+            if general is not None:
+                rate = general.value
+            chance = rate
+            if mine is not None:
+                chance = (mine.kept + _REQUEST_WEIGHT * rate) / (mine.tried + _REQUEST_WEIGHT)
+            product *= chance
+            chances.append(product)
+        return chances
+
+    def forget(self, request: Request) -> None:
+        """The request has ended."""
+        self._by_request.pop(request.id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """At most `most` tokens could be drafted for `request`, in the way `kind` names; `costly`: drafting them takes time."""
+
+    request: Request
+    most: int
+    kind: str
+    costly: bool = False
+
+
+class Planner:
+    """Chooses draft lengths; `rows` is what a step without drafts computes, one per running answer."""
+
+    def __init__(self) -> None:
+        self.steps = StepCosts()
+        self.drafting: dict[int, StepCosts] = {}  # by the number of requests drafted for, roughly
+        self.acceptance = Acceptance()
+        self._credit: float | None = None  # seconds; None until a plain step was measured
+        self._since_plain = 0
+        self._until_probe = 0
+        self._probe_pause = _FIRST_PROBE
+
+    def plan(self, rows: int, candidates: Sequence[Candidate]) -> list[int]:
+        """Tokens to draft for each candidate; drafting takes time by the longest costly draft."""
+        nothing = [0] * len(candidates)
+        if not candidates or not self.steps.known(rows) or self._since_plain >= _REFRESH:
+            return nothing  # first learn what a plain step takes
+        ranked = self._ranked(candidates)
+        costly = sum(each.costly for each in candidates)
+        best_count, best_rate = 0, rows / self.steps.expect(rows) * _GAIN_WANTED
+        expected, depth = float(rows), 0
+        for count, (chance, index, place) in enumerate(ranked, start=1):
+            expected += chance
+            if candidates[index].costly:
+                depth = max(depth, place + 1)
+            seconds = self.steps.expect(rows + count) + (self._drafting(costly, depth) if depth else 0.0)
+            if expected / seconds > best_rate:
+                best_count, best_rate = count, expected / seconds
+            elif count > best_count + _PATIENCE:
+                break
+        if not best_count:
+            return self._probe(candidates)
+        if self._credit is not None and self._credit < 0:
+            return nothing
+        self._probe_pause = _FIRST_PROBE
+        for _, index, _ in ranked[:best_count]:
+            nothing[index] += 1
+        return nothing
+
+    def observe_drafting(self, requests: int, depth: int, seconds: float) -> float:
+        """Drafting up to `depth` tokens took so long. Returns what of it is usual: a long prompt's catching up is not."""
+        costs = self.drafting.setdefault(requests.bit_length(), StepCosts())
+        usual = min(seconds, _OUTLIER * costs.expect(depth)) if costs.known(depth) else seconds
+        costs.observe(depth, seconds)
+        return usual
+
+    def observe_step(self, rows: int, drafts: int, tokens: int, seconds: float, drafting: float) -> None:
+        """A step of `rows` answers and `drafts` drafted tokens gave `tokens` tokens; drafting took `drafting` seconds."""
+        self.steps.observe(rows + drafts, seconds)
+        plain = self.steps.expect(rows) if self.steps.known(rows) else seconds
+        if self._credit is None:
+            self._credit = _FIRST_CREDIT * plain
+        if drafts or drafting:
+            self._since_plain += 1
+            self._credit += plain * tokens / rows - seconds - drafting
+        else:
+            self._since_plain = 0
+            self._until_probe -= 1
+            self._credit += _PERCENT * seconds
+        self._credit = min(self._credit, _MOST_CREDIT * plain)
+
+    def _ranked(self, candidates: Sequence[Candidate]) -> list[tuple[float, int, int]]:
+        """(chance, candidate, place) of all tokens that could be drafted, likeliest first; a request's stay in order."""
+        ranked = [
+            (chance, index, place)
+            for index, each in enumerate(candidates)
+            for place, chance in enumerate(self.acceptance.survival(each.request, each.kind, each.most))
+        ]
+        ranked.sort(key=lambda entry: (-entry[0], entry[2]))
+        return ranked
+
+    def _drafting(self, requests: int, depth: int) -> float:
+        """Expected seconds; before the first draft none, which makes it worth a try."""
+        costs = self.drafting.get(requests.bit_length())
+        return 0.0 if costs is None else costs.expect(depth)
+
+    def _probe(self, candidates: Sequence[Candidate]) -> list[int]:
+        """Now and then a short draft for one request, or nobody would notice that it pays again."""
+        if self._until_probe > 0 or self._credit is None or self._credit <= 0:
+            return [0] * len(candidates)
+        self._until_probe = self._probe_pause
+        self._probe_pause = min(2 * self._probe_pause, _LAST_PROBE)
+        return [min(2, candidates[0].most), *[0] * (len(candidates) - 1)]

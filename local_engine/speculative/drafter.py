@@ -1,0 +1,76 @@
+"""What the engine asks of a drafter: proposals for what comes next. A wrong one costs time, never a wrong answer.
+
+In every step the engine calls `propose` for the requests whose answer runs, computes the proposals along with the last
+known token, verifies them, and hands `observe` what the step computed of the tokens that are known now. A drafter that
+raises costs its requests their drafts of this step: they go on without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from local_engine.request import Request
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """Proposed tokens, first one next; may be fewer than wanted, or none.
+
+    `probabilities` [len(tokens), vocab] float32 on the CPU, normalised: what each token was drawn from. None means that
+    the tokens are the drafter's only proposals (a point mass: n-gram, or the most likely token). A drafter that draws
+    must have drawn: tokens picked greedily from `probabilities` would bend the answer's distribution. `kind` names the
+    way the draft was found ("ngram", "head", ...); acceptance is learned per kind.
+    """
+
+    tokens: tuple[int, ...] = ()
+    probabilities: Tensor | None = None
+    kind: str = ""
+
+
+NO_DRAFT = Draft()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What one step computed of `request`: `streams` [n, len(taps) * hidden_size] of its known tokens from `start` on.
+
+    Rejected drafts are not among them; the newest known token never is, as it is not computed yet. `start` may lie
+    before what was seen already (a preempted request is computed again) or behind it (cached prefixes are not computed).
+    """
+
+    request: Request
+    start: int
+    streams: Tensor
+
+
+class Drafter(Protocol):
+    """Called on the engine's thread only."""
+
+    taps: tuple[int, ...]
+    """Layers of the target behind which it reads the stream, laid side by side in this order; the last one is
+    `layers - 1`. Empty: it needs none, and `observe` is not called."""
+
+    costly: bool
+    """Whether proposing takes time worth counting: then it is asked only for what is likely to be used."""
+
+    kind: str
+    """The `kind` of most of its drafts: by their acceptance it is decided how many to ask for."""
+
+    def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
+        """A draft of at most `wanted[i]` tokens (at least 1) to follow `requests[i].tokens`, for each."""
+        ...
+
+    def observe(self, seen: Sequence[Seen]) -> None:
+        """Take what a step computed; called after the answers' new tokens are in `request.tokens`.
+
+        Called for every step, also while nothing is drafted: keep the streams, within bounds, and work in `propose`.
+        """
+        ...
+
+    def forget(self, request: Request) -> None:
+        """The request has ended: drop what is kept for it. Called for every request, also one never seen."""
+        ...

@@ -1,0 +1,180 @@
+"""Speculation for the engine: asks for drafts before a step, verifies them behind it, and learns what they brought.
+
+A drafter that raises is reported once and costs this step its drafts; after several failures in a row it is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from local_engine.model_runner import Computed
+from local_engine.request import Request, Row
+from local_engine.sampler import Sampler
+from local_engine.scheduler import Chunk, Scheduler
+from local_engine.speculative.adapt import Candidate, Planner
+from local_engine.speculative.drafter import NO_DRAFT, Draft, Drafter, Seen
+from local_engine.speculative.verify import Run, verify
+
+log = logging.getLogger("local_engine")
+_MOST_FAILURES = 3
+_MOST_DRAFTS = 192  # per step, over all requests: beyond, no machine gets its rows for nothing, and planning takes long
+_CROWD, _REST = 16, 3  # with so many answers a plan that drafts nothing is kept for so many steps
+
+
+@dataclass(slots=True)
+class SpeculationCounts:
+    """Since the start: `drafts` steps of one request with drafts, their tokens, and how many of them were kept.
+
+    `by_place[i]` counts the drafts whose token i (and all before it) was kept.
+    """
+
+    drafts: int = 0
+    tokens: int = 0
+    accepted: int = 0
+    by_place: list[int] = field(default_factory=list)
+
+    def observe(self, drafted: int, accepted: int) -> None:
+        """One request's draft was verified."""
+        self.drafts += 1
+        self.tokens += drafted
+        self.accepted += accepted
+        self.by_place += [0] * (accepted - len(self.by_place))
+        for place in range(accepted):
+            self.by_place[place] += 1
+
+
+class Speculator:
+    """The drafters, the plan how much to ask of them, and the drafts under way. Used by the engine's thread only.
+
+    Of the drafters one may be costly and one not. Where the one that costs nothing finds something that is likelier to
+    be kept than what the other has brought so far, the other is not asked.
+    """
+
+    def __init__(self, drafters: Sequence[Drafter], most: int, timer: Callable[[], float] = time.perf_counter) -> None:
+        self.drafters = tuple(drafters)
+        self.taps = tuple(layer for drafter in drafters for layer in drafter.taps)
+        self._free = next((drafter for drafter in drafters if not drafter.costly), None)
+        self._costly = next((drafter for drafter in drafters if drafter.costly), None)
+        if sum(drafter.costly for drafter in drafters) > 1 or len(drafters) > 2:
+            raise ValueError("speculation takes at most one drafter that costs time and one that does not")
+        self.most = most
+        self.planner = Planner()
+        self.counts = SpeculationCounts()
+        self._timer = timer
+        self._drafts: dict[int, Draft] = {}
+        self._drafting = 0.0  # seconds spent on the drafts under way
+        self._begun = 0.0
+        self._failures = 0
+        self._resting = 0
+
+    def propose(self, scheduler: Scheduler) -> None:
+        """Put drafts on the running answers before a step is scheduled; the scheduler takes what there is room for."""
+        self._drafts.clear()
+        self._drafting = 0.0
+        running = [request for request in scheduler.running if request.gap == 1 and request.answered]
+        able = [request for request in running if request.params.max_tokens - request.answered > 1]
+        self._resting -= 1
+        if able and self._resting < 0 and self._failures < _MOST_FAILURES:
+            begun = self._timer()
+            try:
+                self._propose(able, len(running))
+                self._failures = 0
+            except Exception:
+                self._failures += 1
+                log.exception("drafting failed (%d in a row, given up at %d)", self._failures, _MOST_FAILURES)
+                for request in able:
+                    request.drafts.clear()
+            self._begun = self._timer()
+            self._drafting = self._begun - begun
+        else:
+            self._begun = self._timer()
+
+    def verify(self, logits: Tensor, rows: Sequence[Row], sampler: Sampler) -> list[Run]:
+        """What each request of the step gets; raises as sampling may."""
+        runs = verify(logits, rows, sampler, self._drafts)
+        for run in runs:
+            if run.drafted:
+                kind = self._drafts[run.request.id].kind
+                self.planner.acceptance.observe(run.request, kind, run.drafted, run.accepted)
+        return runs
+
+    def observe(self, chunks: Sequence[Chunk], runs: Sequence[Run], computed: Computed) -> None:
+        """The step's runs are in the answers; those that have ended hold no blocks any more."""
+        for run in runs:
+            run.request.drafts.clear()
+        if all(chunk.length == 1 + chunk.drafts for chunk in chunks):  # prompts would hide what an answer's row costs
+            self._learn_costs(chunks, runs)
+        if computed.streams is not None:
+            self._show_streams(chunks, {run.request.id: run.accepted for run in runs}, computed)
+
+    def forget(self, request: Request) -> None:
+        """The request has ended."""
+        self.planner.acceptance.forget(request)
+        for drafter in self.drafters:
+            drafter.forget(request)
+
+    def _propose(self, able: list[Request], rows: int) -> None:
+        each = min(self.most, max(1, _MOST_DRAFTS // rows))
+        most = [min(each, request.params.max_tokens - request.answered - 1) for request in able]
+        found = [NO_DRAFT] * len(able) if self._free is None else self._free.propose(able, most)
+        candidates = [self._candidate(*each) for each in zip(able, found, most, strict=True)]
+        likely = [at for at, each in enumerate(candidates) if each.most]
+        wanted = dict(zip(likely, self.planner.plan(rows, [candidates[at] for at in likely]), strict=True))
+        if rows > _CROWD and not any(wanted.values()):
+            self._resting = _REST
+        asked = [at for at in likely if candidates[at].costly and wanted[at]]
+        if asked and self._costly is not None:
+            drafts = self._costly.propose([able[at] for at in asked], [wanted[at] for at in asked])
+            for at, draft in zip(asked, drafts, strict=True):
+                found[at] = draft
+        for at in likely:
+            self._take(able[at], found[at], wanted[at])
+
+    def _candidate(self, request: Request, found: Draft, most: int) -> Candidate:
+        """What could be drafted for a request: what was found for nothing, or what the costly drafter may bring."""
+        free = Candidate(request, len(found.tokens), found.kind)
+        if self._costly is None:
+            return free
+        chances = self.planner.acceptance
+        costly = Candidate(request, most, self._costly.kind, costly=True)
+        if free.most and sum(chances.survival(request, free.kind, free.most)) >= sum(
+            chances.survival(request, costly.kind, most)
+        ):
+            return free
+        return costly
+
+    def _take(self, request: Request, draft: Draft, count: int) -> None:
+        request.drafts = list(draft.tokens[:count])
+        if request.drafts:
+            self._drafts[request.id] = draft
+
+    def _learn_costs(self, chunks: Sequence[Chunk], runs: Sequence[Run]) -> None:
+        seconds = self._timer() - self._begun
+        drafting = self._drafting if self._drafts else 0.0
+        costly = [
+            draft for draft in self._drafts.values() if self._costly is not None and draft.kind == self._costly.kind
+        ]
+        if costly:
+            depth = max(len(draft.tokens) for draft in costly)
+            drafting = self.planner.observe_drafting(len(costly), depth, drafting)
+        drafted = sum(chunk.drafts for chunk in chunks)
+        tokens = sum(len(run.sampled) for run in runs)
+        self.planner.observe_step(len(chunks), drafted, tokens, seconds, drafting)
+
+    def _show_streams(self, chunks: Sequence[Chunk], accepted: dict[int, int], computed: Computed) -> None:
+        assert computed.streams is not None
+        seen = []
+        for chunk in chunks:
+            request = chunk.request
+            if request.table is not None:
+                first = computed.firsts[request.id]
+                known = chunk.length - chunk.drafts + accepted.get(request.id, 0)
+                seen.append(Seen(request, chunk.start, computed.streams[first : first + known]))
+        for drafter in self.drafters:
+            if seen and drafter.taps:
+                drafter.observe(seen)

@@ -1,0 +1,149 @@
+"""Whatever a head guesses, and whatever happens in between, the answers stay the target's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from local_engine.engine import Engine
+from local_engine.request import Request, SamplingParams
+from local_engine.speculative.head_model import load_head
+from local_engine.speculative.heads import HeadDrafter, drafted_shares
+from tests.local_engine.scripted_drafters import eager
+from tests.local_engine.taught_head import Taught, load
+from tests.local_engine.test_speculation import drive, prompt
+
+
+@pytest.fixture
+def engine(taught: Taught) -> Iterator[Engine]:
+    """The model in a tight cache; it always drafts with its head."""
+    made = load(taught, max_batch=3, step_tokens=12, cache_tokens=128)
+    yield eager(made, HeadDrafter(load_head(taught.head, made.runner.decoder)), most=4)
+    made.check_integrity()
+
+
+def head_of(engine: Engine) -> HeadDrafter:
+    assert engine.speculator is not None
+    drafter = engine.speculator.drafters[0]
+    assert isinstance(drafter, HeadDrafter)
+    return drafter
+
+
+def test_greedy_answers_with_a_head_are_the_same_through_preemption(taught: Taught, engine: Engine) -> None:
+    plain = load(taught)
+    prompts = [prompt(length, salt) for salt, length in enumerate((1, 9, 40, 17, 60, 33))]
+    params = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
+    expected = [plain.generate(each, params).tokens for each in prompts]
+    requests = [engine.new_request(each, params) for each in prompts]
+    drive(engine, requests)
+    assert [request.answer for request in requests] == expected
+    assert engine.scheduler.preemptions > 0
+    assert engine.speculator is not None
+    assert engine.speculator.counts.accepted > 0
+    assert not head_of(engine).owners
+
+
+def test_seeded_answers_with_a_head_are_the_same(taught: Taught, engine: Engine) -> None:
+    params = [SamplingParams(max_tokens=30, temperature=t, top_p=0.9, seed=7, ignore_eos=True) for t in (0.2, 0.7, 1.0)]
+    plain = load(taught)
+    expected = [plain.generate(prompt(11), wish).tokens for wish in params]
+    requests = [engine.new_request(prompt(11), wish) for wish in params]
+    drive(engine, requests)
+    assert [request.answer for request in requests] == expected
+
+
+def test_together_and_alone_a_request_gets_the_same_draft(engine: Engine) -> None:
+    drafter = head_of(engine)
+    params = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
+    requests = [engine.new_request(prompt(length, length), params) for length in (5, 14, 23)]
+    for request in requests:
+        engine.add(request)
+    for _ in range(9):
+        engine.step()
+    running = [request for request in engine.scheduler.running if request.gap == 1 and request.answered]
+    assert len(running) >= 2
+    together = drafter.propose(running, [4, 2, 3][: len(running)])
+    alone = [drafter.propose([request], [4])[0] for request in running]
+    for joint, single, wanted in zip(together, alone, (4, 2, 3), strict=False):
+        assert joint.tokens == single.tokens[:wanted]
+        assert joint.probabilities is None
+    while engine.busy:
+        engine.step()
+
+
+def test_a_draft_is_what_the_head_says_after_the_targets_own_states(taught: Taught) -> None:
+    engine = load(taught)
+    head = load_head(taught.head, engine.runner.decoder)
+    eager(engine, HeadDrafter(head), most=3)
+    request = engine.new_request(prompt(10), SamplingParams(max_tokens=12, temperature=0, ignore_eos=True))
+    engine.add(request)
+    while engine.busy:
+        drafts = []
+        if request.gap == 1 and request.answered:
+            drafts = list(head_of(engine).propose([request], [3])[0].tokens)
+            fresh = load(taught)
+            chunked = fresh.new_request(request.tokens[:-1], SamplingParams(max_tokens=1, temperature=0))
+            fresh.add(chunked)
+            stream = fresh.runner.run(fresh.scheduler.schedule(0.0).chunks, head.config.taps).streams
+            assert stream is not None
+            state, said = head.start(stream[-1:]), []
+            token = request.tokens[-1]
+            for _ in range(3):
+                state = head.advance(state, torch.tensor([token]))
+                token = int(head.vocabulary[head.logits(state).argmax()])
+                said.append(token)
+            assert drafts == said
+        engine.step()
+
+
+def test_drawn_drafts_carry_the_shares_they_were_drawn_from(engine: Engine) -> None:
+    params = SamplingParams(max_tokens=30, temperature=0.8, top_p=0.9, ignore_eos=True)
+    request = engine.new_request(prompt(12), params)
+    engine.add(request)
+    engine.step()
+    engine.step()
+    draft = head_of(engine).propose([request], [3])[0]
+    assert draft.probabilities is not None
+    assert draft.probabilities.shape == (len(draft.tokens), engine.model_config.vocab_size)
+    assert torch.allclose(draft.probabilities.sum(-1), torch.ones(len(draft.tokens)))
+    assert all(draft.probabilities[place, token] > 0 for place, token in enumerate(draft.tokens))
+    outside = torch.ones(engine.model_config.vocab_size, dtype=torch.bool)
+    outside[head_of(engine).head.vocabulary] = False
+    assert not draft.probabilities[:, outside].any()
+    engine.abort(request)
+    assert not head_of(engine).owners
+
+
+def test_drawn_answers_with_a_head_are_distributed_as_without(taught: Taught) -> None:
+    """Two tokens, the second of which was drafted: counts against the exact probabilities, at a fixed seed."""
+    engine = load(taught, max_batch=8)
+    eager(engine, HeadDrafter(load_head(taught.head, engine.runner.decoder)), most=3)
+    params = SamplingParams(max_tokens=3, temperature=0.9, top_k=4, ignore_eos=True)
+    plain = load(taught, max_batch=8)
+    runs, counts = 400, []
+    torch.manual_seed(0)
+    for made in (engine, plain):
+        requests = [made.new_request(prompt(7), params) for _ in range(runs)]
+        drive(made, requests)
+        found: dict[tuple[int, ...], int] = {}
+        for request in requests:
+            found[tuple(request.answer[1:])] = found.get(tuple(request.answer[1:]), 0) + 1
+        counts.append(found)
+    keys = set(counts[0]) | set(counts[1])
+    distance = sum(abs(counts[0].get(key, 0) - counts[1].get(key, 0)) for key in keys) / (2 * runs)
+    chance = sum((2 * max(counts[0].get(key, 0), counts[1].get(key, 0))) ** 0.5 for key in keys) / (2 * runs)
+    assert distance < 1.5 * chance
+
+
+def test_shares_follow_the_requests_own_cuts() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    assert drafted_shares(logits, SamplingParams(max_tokens=1, temperature=0.5)).argmax() == 0
+    assert (drafted_shares(logits, SamplingParams(max_tokens=1, top_k=2)) > 0).tolist() == [True, True, False, False]
+    assert drafted_shares(logits, SamplingParams(max_tokens=1, top_p=0.5)).tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_request_without_a_state_gets_no_draft(engine: Engine) -> None:
+    stranger = Request(999, [1, 2, 3], SamplingParams(max_tokens=4))
+    assert head_of(engine).propose([stranger], [3])[0].tokens == ()
