@@ -21,7 +21,12 @@ from tests.local_engine.tiny_models import CHAT_TEMPLATE, write_hub_directory
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "How much water?"}]}
 OPENS = "{% if enable_thinking is not defined or enable_thinking %}{{ '<think>\n' }}{% endif %}"
-SCHEMA = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"ok": {"type": "boolean"}},
+    "required": ["ok"],
+    "additionalProperties": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,9 @@ def test_a_stream_gives_the_thought_and_then_the_answer(client: openai.OpenAI) -
     message = whole.choices[0].message.model_dump()
     assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == message["reasoning_content"]
     assert "".join(delta.get("content") or "" for delta in deltas) == message["content"]
-    kinds = ["reasoning" if delta.get("reasoning_content") else "content" for delta in deltas[1:] if any(delta.values())]
+    kinds = [
+        "reasoning" if delta.get("reasoning_content") else "content" for delta in deltas[1:] if any(delta.values())
+    ]
     assert kinds == sorted(kinds, reverse=True), "no thought after the answer began"
 
 

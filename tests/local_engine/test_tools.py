@@ -51,7 +51,9 @@ def client(smollm2_path: Path) -> Iterator[openai.OpenAI]:
 
 
 def ask(client: openai.OpenAI, **options: Any) -> Any:
-    return client.chat.completions.create(**{"model": MODEL, "messages": ASK, "temperature": 0, "max_tokens": 120, **options})
+    return client.chat.completions.create(
+        **{"model": MODEL, "messages": ASK, "temperature": 0, "max_tokens": 120, **options}
+    )
 
 
 def test_a_named_tool_is_called_in_a_stream_piece_by_piece(client: openai.OpenAI) -> None:
