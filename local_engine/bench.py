@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from local_engine.config import DeviceName, Dtype, EngineConfig
+from local_engine.config import DeviceName, Dtype, EngineConfig, Quantization
 from local_engine.engine import Engine, load_engine, warm_up
 from local_engine.progress import bar
 from local_engine.request import SamplingParams
@@ -32,6 +32,7 @@ class BenchReport:
     """`speculative` is None while the engine has no speculative decoding; `load_average` tells whether others ran."""
 
     dtype: Dtype
+    quantize: Quantization
     device: str
     threads: int
     load_seconds: float
@@ -51,7 +52,9 @@ class BenchReport:
 
     def as_table(self) -> str:
         """For people."""
-        lines = [f"{self.dtype} on {self.device}, {self.threads} threads, loaded in {self.load_seconds:.1f} s"]
+        lines = [
+            f"{self.dtype if self.quantize == 'none' else self.quantize} on {self.device}, {self.threads} threads, loaded in {self.load_seconds:.1f} s"
+        ]
         lines.append(f"prefill {self.prefill_tokens} tokens: {self.prefill.tokens_per_second:.0f} tok/s")
         lines += [f"decode {rate.streams} stream(s): {rate.tokens_per_second:.1f} tok/s" for rate in self.decode]
         return "\n".join(lines)
@@ -61,6 +64,7 @@ def run_bench(
     path: Path,
     *,
     dtype: Dtype,
+    quantize: Quantization = "none",
     device: DeviceName,
     threads: int,
     tokens: int,
@@ -72,7 +76,11 @@ def run_bench(
     if threads:
         torch.set_num_threads(threads)
     config = EngineConfig(
-        dtype=dtype, device=device, max_batch=max(streams), step_tokens=max(prompt_tokens, *streams, 512)
+        dtype=dtype,
+        quantize=quantize,
+        device=device,
+        max_batch=max(streams),
+        step_tokens=max(prompt_tokens, *streams, 512),
     )
     begun = time.perf_counter()
     with bar("loading") as progress:
@@ -83,6 +91,7 @@ def run_bench(
     decode = [Rate(n, statistics.median(_decode_rate(engine, n, tokens) for _ in range(repeats))) for n in streams]
     return BenchReport(
         dtype=dtype,
+        quantize=quantize,
         device=str(engine.runner.device),
         threads=torch.get_num_threads(),
         load_seconds=load_seconds,

@@ -43,7 +43,7 @@ class ChatTemplate:
             names = meta.find_undeclared_variables(environment.parse(source))
         except TemplateSyntaxError as error:
             raise CorruptModelFile(f"the model's chat template is malformed: {error}") from error
-        self._tokens = {"bos_token": bos, "eos_token": eos}
+        self.tokens = {"bos_token": bos, "eos_token": eos}
         self.knows_tools = "tools" in names
 
     def render(
@@ -58,7 +58,7 @@ class ChatTemplate:
         """
         names: dict[str, Any] = {
             **(options or {}),
-            **self._tokens,
+            **self.tokens,
             "messages": list(messages),
             "add_generation_prompt": True,
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +19,20 @@ from local_engine.block_manager import BlockManager
 from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.energy import make_meter
-from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
+from local_engine.errors import DeadlineExceeded, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
-from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
-from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
+from local_engine.models.open import open_model
 from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
-from local_engine.speculative.choose import choose_drafter
+from local_engine.speculative.choose import choose_drafters
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
 from local_engine.speculative.verify import Run, verify
 from local_engine.step_faults import check_logits, step_failure
 from local_engine.structured.guide import Guide, follow, form_failure
-from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
+from local_engine.tokenizer import Tokenizer
 
 log = logging.getLogger("local_engine")
 
@@ -49,20 +48,21 @@ class Completion:
 
 def load_engine(path: Path, config: EngineConfig, progress: Progress | None = None) -> Engine:
     """An engine for a .gguf file or a Hugging Face model directory. Raises ModelError."""
-    if path.is_dir():
-        source: WeightSource = SafetensorsWeights(path)
-        tokenizer = tokenizer_from_directory(path)
-    elif path.is_file():
-        weights = GgufWeights(GgufFile(path))
-        source, tokenizer = weights, tokenizer_from_gguf(weights.file.metadata)
-    else:
-        raise ModelNotFound(f"{str(path)!r} is neither a .gguf file nor a model directory")
+    runner, tokenizer = load_runner(path, config, progress)
+    max_context = min(config.max_context, runner.decoder.config.max_positions)
+    return Engine(runner, tokenizer, config, choose_drafters(config, runner, tokenizer, max_context))
+
+
+def load_runner(path: Path, config: EngineConfig, progress: Progress | None = None) -> tuple[ModelRunner, Tokenizer]:
+    """The model alone, with its cache but without an engine around it. Raises ModelError."""
+    source, tokenizer = open_model(path)
     max_context = min(config.max_context, source.config.max_positions)
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
     size = plan_cache(config, source.config, max_context, dtype, device)
-    decoder = load_decoder(source, positions=max_context, dtype=dtype, device=device, progress=progress)
-    runner = ModelRunner(decoder, size)
-    return Engine(runner, tokenizer, config, choose_drafter(config, runner, tokenizer, max_context))
+    decoder = load_decoder(
+        source, positions=max_context, dtype=dtype, device=device, quantize=config.quantize, progress=progress
+    )
+    return ModelRunner(decoder, size, config.kv_dtype, config.cpu_kernel), tokenizer
 
 
 class Engine:
@@ -73,7 +73,7 @@ class Engine:
         runner: ModelRunner,
         tokenizer: Tokenizer,
         config: EngineConfig,
-        drafter: Drafter | None = None,
+        drafters: Sequence[Drafter] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
@@ -87,7 +87,7 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
-        self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts)
+        self.speculator = Speculator(drafters, config.max_drafts) if drafters else None
         self.energy = make_meter(
             config.energy,
             str(runner.device),
@@ -181,7 +181,7 @@ class Engine:
     def _compute(self, step: Step) -> list[Output]:
         speculator = self.speculator
         try:
-            computed = self.runner.run(step.chunks, () if speculator is None else speculator.drafter.taps)
+            computed = self.runner.run(step.chunks, () if speculator is None else speculator.taps)
             verified = verify if speculator is None else speculator.verify
             check_logits(computed.logits)
             runs = verified(computed.logits, computed.rows, self.sampler)

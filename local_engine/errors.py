@@ -6,8 +6,11 @@ EngineError
 │   ├── CorruptModelFile  truncated or malformed GGUF / safetensors / JSON
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
+│   ├── CannotQuantize    the model's shape or values do not fit the format asked for
+│   ├── CannotPrune       the layers or the text asked for do not suit
 │   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
-│   ├── DraftModelUnfit   the draft model does not go with the model
+│   ├── DraftModelUnfit   the draft model or drafter does not go with the model
+│   ├── BadTrainingData   prompts or kept outputs that a drafter cannot be trained on
 │   └── EnergyUnreadable  the energy counter asked for cannot be read
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
@@ -74,10 +77,28 @@ class UnknownArchitecture(ModelError):
     code = "unknown_architecture"
 
 
+class CannotQuantize(ModelError):
+    """The weights do not fit the number format asked for, or are quantised already."""
+
+    code = "cannot_quantize"
+
+
+class CannotPrune(ModelError):
+    """So many layers cannot be dropped, the model is quantised, or the text is too short to measure on."""
+
+    code = "cannot_prune"
+
+
 class CacheDoesNotFit(ModelError):
     """The cache asked for is larger than the memory that is free, or smaller than one block."""
 
     code = "cache_does_not_fit"
+
+
+class BadTrainingData(ModelError):
+    """Prompts or kept outputs that a drafter cannot be trained on."""
+
+    code = "bad_training_data"
 
 
 class DraftModelUnfit(ModelError):

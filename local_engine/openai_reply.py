@@ -40,10 +40,14 @@ class Choice:
     cached: int = 0
     microjoules: int | None = None
     finish: Finish | None = None
+    accepted_drafts: int = 0
+    rejected_drafts: int = 0
 
     def take(self, output: Output) -> Delta:
         """Count an output of the engine and read its text; returns what that adds."""
         self.tokens += output.tokens
+        self.accepted_drafts += output.accepted_drafts
+        self.rejected_drafts += output.rejected_drafts
         self.cached = output.request.cached_tokens
         self.microjoules = output.request.microjoules
         self.logprobs += output.logprobs
@@ -106,6 +110,7 @@ class ReplyForm:
         """Tokens of the call: the prompt counts once, the answers add up, end tokens included.
 
         What is cached is what the first choice found; the others share the same prompt, which is counted only once.
+        Accepted drafts are among the completion tokens, rejected ones are nowhere: they cost the caller nothing.
         """
         completion = sum(choice.tokens for choice in choices)
         usage = {
@@ -113,7 +118,11 @@ class ReplyForm:
             "completion_tokens": completion,
             "total_tokens": self.prompt_tokens + completion,
             "prompt_tokens_details": {"cached_tokens": choices[0].cached},
-            "completion_tokens_details": {"reasoning_tokens": sum(choice.reasoning_tokens for choice in choices)},
+            "completion_tokens_details": {
+                "reasoning_tokens": sum(choice.reasoning_tokens for choice in choices),
+                "accepted_prediction_tokens": sum(choice.accepted_drafts for choice in choices),
+                "rejected_prediction_tokens": sum(choice.rejected_drafts for choice in choices),
+            },
         }
         energy = self.energy(choices)
         return usage if energy is None else {**usage, "energy": energy}

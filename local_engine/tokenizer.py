@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from local_engine.chat_template import ChatTemplate
@@ -137,6 +138,19 @@ class Tokenizer:
     def to_json(self) -> str:
         """The tokenizer as a Hugging Face tokenizer.json, wherever it came from."""
         return str(self._fast.to_str())
+
+    def save(self, directory: Path) -> None:
+        """Write the files from which `tokenizer_from_directory` makes the same tokenizer."""
+        fast = FastTokenizer.from_str(self._fast.to_str())
+        if self._first_ids:
+            first = [(str(fast.id_to_token(index)), index) for index in self._first_ids]
+            single = " ".join([*(token for token, _ in first), "$A"])
+            fast.post_processor = processors.TemplateProcessing(single=single, special_tokens=first)
+        fast.save(str(directory / "tokenizer.json"))
+        settings: dict[str, Any] = {}
+        if self._template is not None:
+            settings = {**self._template.tokens, "chat_template": self._template.source}
+        (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
     def decode(self, ids: Sequence[int], *, markup: bool = False) -> str:
         """Text of the ids without control tokens; bytes that are no whole character become U+FFFD.

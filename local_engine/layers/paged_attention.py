@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from local_engine.kv_cache import KVPool
-from local_engine.layers.attention import attend, causal_mask
+from local_engine.layers.attention import attend, causal_mask, mix, window_mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +47,14 @@ def make_span(
 class Answers:
     """The first `count` rows of a step, one new token each: all their blocks, padded to one number per request.
 
-    `blocks` [count * widest] int64; `mask` [count, 1, 1, slots] is 0 where a row may look and -inf where it may not.
+    `blocks` [count * widest] int64; `mask` [count, 1, 1, slots] is 0 where a row may look and -inf where it may not;
+    `contexts` are the tokens each has, its new one included.
     """
 
     count: int
     blocks: Tensor
     mask: Tensor
+    contexts: tuple[int, ...]
 
 
 def make_answers(
@@ -66,7 +67,7 @@ def make_answers(
     hidden = torch.arange(widest * block_size)[None] >= torch.tensor(contexts)[:, None]
     mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, -torch.inf)
     blocks = torch.tensor(padded, device=device).flatten()
-    return Answers(len(tables), blocks, mask[:, None, None].to(device))
+    return Answers(len(tables), blocks, mask[:, None, None].to(device), tuple(contexts))
 
 
 class PagedAttention:
@@ -77,25 +78,59 @@ class PagedAttention:
         self._slots = slots
         self._spans = spans
         self._answers = answers
+        self._masks: dict[tuple[int, ...], Tensor | None] = {}  # of windows: the layers of a step share them
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        window: int | None = None,
+        softcap: float | None = None,
+    ) -> Tensor:
         """[tokens, heads, head_dim] for queries [tokens, heads, head_dim], keys and values [tokens, kv_heads, head_dim]."""
         self._pool.write(layer, self._slots, keys, values)
-        mixed = [self._attend_one(layer, queries[span.first : span.last], span) for span in self._spans]
+        mixed = [
+            self._attend_one(layer, queries[span.first : span.last], span, window, softcap) for span in self._spans
+        ]
         if self._answers is not None:
-            mixed.insert(0, self._attend_together(layer, queries, self._answers))
+            mixed.insert(0, self._attend_together(layer, queries, self._answers, window, softcap))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
-    def _attend_one(self, layer: int, queries: Tensor, span: Span) -> Tensor:
+    def _attend_one(self, layer: int, queries: Tensor, span: Span, window: int | None, softcap: float | None) -> Tensor:
         if isinstance(span.place, int):
             keys, values = self._pool.view(layer, span.place, span.context)
         else:
             keys, values = self._pool.gather(layer, span.place, span.context)
-        return attend(queries, keys, values, span.mask)
+        if window is None or span.context <= window:
+            return attend(queries, keys, values, span.mask, softcap)
+        seen = min(span.context, window + len(queries) - 1)  # what lies before the first row's window is seen by none
+        mask = self._window_mask(len(queries), seen, window)
+        return attend(queries, keys[:, :, -seen:], values[:, :, -seen:], mask, softcap)
 
-    def _attend_together(self, layer: int, queries: Tensor, answers: Answers) -> Tensor:
+    def _window_mask(self, new: int, context: int, window: int) -> Tensor | None:
+        key = (new, context, window)
+        if key not in self._masks:
+            self._masks[key] = window_mask(new, context, window, self._slots.device)
+        return self._masks[key]
+
+    def _attend_together(
+        self, layer: int, queries: Tensor, answers: Answers, window: int | None, softcap: float | None
+    ) -> Tensor:
         _, heads, head_dim = queries.shape
         keys, values = self._pool.gather_rows(layer, answers.blocks, answers.count)
         grouped = queries[: answers.count].reshape(answers.count, keys.shape[1], -1, head_dim)
-        mixed = scaled_dot_product_attention(grouped, keys, values, attn_mask=answers.mask)
-        return mixed.reshape(answers.count, heads, head_dim)
+        mask = answers.mask
+        if window is not None and max(answers.contexts) > window:
+            mask = self._answers_mask(answers, window)
+        return mix(grouped, keys, values, mask, softcap).reshape(answers.count, heads, head_dim)
+
+    def _answers_mask(self, answers: Answers, window: int) -> Tensor:
+        mask = self._masks.get((window,))
+        if mask is None:
+            slots = torch.arange(answers.mask.shape[-1], device=answers.mask.device)
+            first = torch.tensor(answers.contexts, device=slots.device)[:, None] - window
+            passed = slots[None] < first  # [count, slots]: behind the window
+            mask = self._masks[(window,)] = answers.mask.masked_fill(passed[:, None, None], -torch.inf)
+        return mask

@@ -11,27 +11,38 @@ from torch import Tensor
 
 
 class RotaryTable:
-    """Cosines and sines of every position up to `positions`, float32, each [positions, head_dim / 2]."""
+    """Cosines and sines of every position up to `positions`, times `scale`, float32, each [positions, turned / 2]."""
 
     def __init__(
-        self, head_dim: int, positions: int, theta: float, factors: tuple[float, ...] | None, device: torch.device
+        self,
+        turned: int,
+        positions: int,
+        theta: float,
+        factors: tuple[float, ...] | None,
+        device: torch.device,
+        scale: float = 1.0,
     ) -> None:
-        frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
+        frequencies = 1.0 / theta ** (torch.arange(0, turned, 2, dtype=torch.int64).float() / turned)
         if factors is not None:
             frequencies = frequencies / torch.tensor(factors)
         angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
-        self.cos = angles.cos().to(device)
-        self.sin = angles.sin().to(device)
+        self.cos = (angles.cos() * scale).to(device)
+        self.sin = (angles.sin() * scale).to(device)
 
     def rows(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine for [tokens] positions, each [tokens, 1, head_dim / 2], ready to broadcast over heads."""
+        """Cosine and sine for [tokens] positions, each [tokens, 1, turned / 2], ready to broadcast over heads."""
         return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn [tokens, heads, head_dim] by its positions' angles; computed in float32, returned in the dtype of `x`."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    """Turn the leading elements of [tokens, heads, head_dim] by their positions' angles, as many as the angles are for.
+
+    Computed in float32, returned in the dtype of `x`.
+    """
+    half = cos.shape[-1]
+    first, second, still = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    parts = [first * cos - second * sin, second * cos + first * sin]
+    return torch.cat([*parts, still] if still.shape[-1] else parts, dim=-1).to(x.dtype)
 
 
 def llama3_factors(head_dim: int, theta: float, scaling: Mapping[str, Any]) -> tuple[float, ...]:

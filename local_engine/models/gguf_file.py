@@ -23,6 +23,10 @@ from local_engine.errors import CorruptModelFile
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _READABLE_VERSIONS = (2, 3)
+_READABLE_TYPES = (
+    "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M",
+    "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +60,25 @@ class GgufFile:
     def read(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The tensor as float32 in torch order; KeyError when there is none of that name."""
         stored = self.tensors[name]
-        raw = np.frombuffer(self._data, dtype=np.uint8, count=stored.nbytes, offset=stored.offset)
-        rows = raw.reshape(*stored.shape[:-1], -1)
+        rows = self.read_raw(name)
         if stored.kind == GGMLQuantizationType.F32:
             return rows.view(np.float32)
-        try:
-            values = dequantize(rows, stored.kind)
-        except NotImplementedError as error:
-            raise self._corrupt(
-                f"tensor {name!r} is stored as {stored.kind.name}, which cannot be read here"
-            ) from error
-        return np.asarray(values, dtype=np.float32).reshape(stored.shape)
+        return np.asarray(dequantize(rows, stored.kind), dtype=np.float32).reshape(stored.shape)
+
+    def read_raw(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The tensor's bytes as they are stored, row by row; not to be written to."""
+        stored = self.tensors[name]
+        raw = np.frombuffer(self._data, dtype=np.uint8, count=stored.nbytes, offset=stored.offset)
+        return raw.reshape(*stored.shape[:-1], -1)
 
     def _corrupt(self, why: str) -> CorruptModelFile:
         return CorruptModelFile(f"{str(self.path)!r} is not a usable GGUF file: {why}; fetch the model again")
+
+    def _unreadable(self, tensor: str, kind: str) -> CorruptModelFile:
+        return CorruptModelFile(
+            f"tensor {tensor!r} in {str(self.path)!r} is stored in type {kind}, which cannot be read; known: "
+            f"{', '.join(_READABLE_TYPES)}. Take the model in one of these"
+        )
 
     def _read_header(self) -> None:
         if self._data[:4] != b"GGUF":
@@ -93,9 +102,11 @@ class GgufFile:
     def _place(self, name: str, shape: tuple[int, ...], kind_number: int, offset: int) -> StoredTensor:
         try:
             kind = GGMLQuantizationType(kind_number)
-            block, block_bytes = GGML_QUANT_SIZES[kind]
-        except (ValueError, KeyError) as error:
-            raise self._corrupt(f"tensor {name!r} has unknown type {kind_number!r}") from error
+        except ValueError:
+            raise self._unreadable(name, str(kind_number)) from None
+        if kind.name not in _READABLE_TYPES:
+            raise self._unreadable(name, f"{kind_number} ({kind.name})")
+        block, block_bytes = GGML_QUANT_SIZES[kind]
         if 0 in shape:
             raise self._corrupt(f"tensor {name!r} has the empty shape {list(shape)!r}")
         if shape[-1] % block:

@@ -14,82 +14,93 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from local_engine.config import ModelConfig
+from local_engine.config import ModelConfig, Quantization
 from local_engine.errors import CorruptModelFile, ModelNotFound
+from local_engine.models.family import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS, Family
 from local_engine.models.gguf_file import GgufFile
-from local_engine.models.registry import config_from_gguf, config_from_hub
+from local_engine.models.names import hub_name, parts, without_prefix
+from local_engine.models.registry import config_from_gguf, config_from_hub, family_of_gguf, family_of_hub
+from local_engine.quantization.gguf_blocks import FOUR_BIT, int4_from_gguf
+from local_engine.quantization.int4 import Int4Rows
+from local_engine.quantization.saved import read_manifest
 
-_GGUF_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_GGUF_LAYER_NAMES = {
-    "attn_norm.weight": "input_layernorm.weight",
-    "attn_q.weight": "self_attn.q_proj.weight",
-    "attn_k.weight": "self_attn.k_proj.weight",
-    "attn_v.weight": "self_attn.v_proj.weight",
-    "attn_output.weight": "self_attn.o_proj.weight",
-    "ffn_norm.weight": "post_attention_layernorm.weight",
-    "ffn_gate.weight": "mlp.gate_proj.weight",
-    "ffn_up.weight": "mlp.up_proj.weight",
-    "ffn_down.weight": "mlp.down_proj.weight",
-}
-_ROPE_FACTORS = "rope_freqs.weight"
+_FACTORS = (ROPE_FACTORS, LONG_FACTORS, SHORT_FACTORS)  # tensors of a GGUF file that belong to the configuration
 
 
 class WeightSource(Protocol):
-    """A configuration and the tensors that go with it."""
+    """A configuration and the tensors that go with it; `stored` other than "none": quantised, and named as the decoder's."""
 
     config: ModelConfig
+    stored: Quantization
 
     def __len__(self) -> int:
         """How many tensors `tensors` will give."""
         ...
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Hugging Face name and value, one at a time, so that only one full-precision tensor is in memory."""
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
+        """Hugging Face name and value, one at a time, so that only one full-precision tensor is in memory.
+
+        With `four_bit` values that the file holds in groups of 4 bits come as such.
+        """
         ...
 
 
 class GgufWeights:
     """Tensors of a GGUF file, dequantised to float32."""
 
+    stored: Quantization = "none"
+
     def __init__(self, file: GgufFile) -> None:
         self.file = file
+        if file.metadata.get("split.count", 1) != 1:
+            raise CorruptModelFile(
+                f"{str(file.path)!r} is one of {file.metadata['split.count']} parts: join them (llama-gguf-split --merge)"
+            )
         embeddings = file.tensors.get("token_embd.weight")
         if embeddings is None:
             raise CorruptModelFile(f"{str(file.path)!r} has no tensor 'token_embd.weight': it holds no language model")
-        factors = tuple(file.read(_ROPE_FACTORS).tolist()) if _ROPE_FACTORS in file.tensors else None
+        self.family = family_of_gguf(file.metadata)
         self.config = config_from_gguf(
             file.metadata,
             vocab_size=embeddings.shape[0],
             tied_embeddings="output.weight" not in file.tensors,
-            rope_factors=factors,
+            factors={name: tuple(file.read(name).ravel().tolist()) for name in _FACTORS if name in file.tensors},
         )
 
     def __len__(self) -> int:
         return len(self.file.tensors)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
         """See WeightSource."""
         for name in self.file.tensors:
-            if name == _ROPE_FACTORS:
+            if name in _FACTORS:
                 continue
-            tensor = torch.tensor(self.file.read(name))
-            if name.endswith("attn_q.weight"):
-                tensor = halves_from_pairs(tensor, self.config.heads)
-            elif name.endswith("attn_k.weight"):
-                tensor = halves_from_pairs(tensor, self.config.kv_heads)
-            yield _hub_name(name), tensor
+            stored = self._four_bit(name) if four_bit else None
+            if stored is None:
+                yield from self._parts(name, torch.tensor(self.file.read(name)))
+                continue
+            sides = [self._parts(name, side) for side in (stored.packed, stored.scale, stored.minimum)]
+            for (part, packed), (_, scale), (_, minimum) in zip(*sides, strict=True):
+                yield part, Int4Rows(packed, scale, minimum)
 
+    def _parts(self, name: str, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Under canonical names and in Hugging Face's order: what a file tensor's rows, of whatever kind, belong to."""
+        if self.family.rotary_pairs and name.endswith("attn_q.weight"):
+            rows = halves_from_pairs(rows, self.config.heads)
+        elif self.family.rotary_pairs and name.endswith("attn_k.weight"):
+            rows = halves_from_pairs(rows, self.config.kv_heads)
+        return parts(self.config, hub_name(name, self.family.gguf_names), rows)
 
-def _hub_name(name: str) -> str:
-    if name in _GGUF_NAMES:
-        return _GGUF_NAMES[name]
-    _, _, rest = name.partition(".")
-    layer, _, kind = rest.partition(".")
-    return f"model.layers.{layer}.{_GGUF_LAYER_NAMES.get(kind, kind)}"
+    def _four_bit(self, name: str) -> Int4Rows | None:
+        stored = self.file.tensors[name]
+        if stored.kind not in FOUR_BIT or len(stored.shape) < 2:
+            return None
+        raw = torch.tensor(self.file.read_raw(name))
+        rows = int4_from_gguf(raw.view(-1, raw.shape[-1]), stored.kind)
+        if rows is None:
+            return None
+        shape = (*stored.shape[:-1], -1)  # experts are stored in one tensor of three axes
+        return Int4Rows(rows.packed.view(shape), rows.scale.view(shape), rows.minimum.view(shape))
 
 
 def halves_from_pairs(weight: Tensor, heads: int) -> Tensor:
@@ -105,11 +116,18 @@ def halves_from_pairs(weight: Tensor, heads: int) -> Tensor:
 
 
 class SafetensorsWeights:
-    """Tensors of a Hugging Face model directory, from one file or from the shards of its index."""
+    """Tensors of a Hugging Face model directory, from one file or from the shards of its index; or of one we have written."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.config = config_from_hub(read_json(directory / "config.json"))
+        saved = read_manifest(directory)
+        self.stored: Quantization = "none" if saved is None else saved.quantize
+        self.family: Family | None = None
+        if saved is None:
+            values = read_json(directory / "config.json")
+            self.family, self.config = family_of_hub(values), config_from_hub(values)
+        else:
+            self.config = saved.config
         self._files = self._list_files()
         self._count = 0
         for file in self._files:
@@ -119,13 +137,20 @@ class SafetensorsWeights:
     def __len__(self) -> int:
         return self._count
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
         """See WeightSource."""
         for file in self._files:
             with self._open(file) as opened:
                 for name in opened.keys():  # noqa: SIM118  (not a mapping)
-                    if not name.endswith("rotary_emb.inv_freq"):  # old checkpoints carry this derived buffer
+                    if self.family is None:
                         yield name, opened.get_tensor(name)
+                        continue
+                    if name.endswith("rotary_emb.inv_freq") or name.startswith(self.family.skipped):
+                        continue  # a derived buffer of old checkpoints; another modality
+                    tensor = opened.get_tensor(name)
+                    if self.family.norm_offset and name.endswith("norm.weight"):
+                        tensor = tensor.float() + self.family.norm_offset
+                    yield from parts(self.config, without_prefix(name, self.family.prefixes), tensor)
 
     def _list_files(self) -> list[Path]:
         index = self.directory / "model.safetensors.index.json"

@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -83,8 +85,36 @@ def test_flipped_bytes_in_a_gguf_header_never_raise_anything_but_a_model_error(t
 
 def test_an_unknown_gguf_architecture_is_named_with_the_known_ones(tiny_directory: Path, tmp_path: Path) -> None:
     path = write_gguf(tiny_directory, tmp_path / "other.gguf", architecture="mamba")
-    with pytest.raises(UnknownArchitecture, match=r"'mamba'.*llama \(LlamaForCausalLM\)"):
+    with pytest.raises(UnknownArchitecture, match=r"'mamba'.*llama \(LlamaForCausalLM, .*phi3 \(Phi3ForCausalLM\)"):
         load(path)
+
+
+@pytest.mark.parametrize(("kind", "says"), [(99, "type 99,"), (24, r"type 24 \(I8\)"), (4, "type 4,")])
+def test_an_unknown_gguf_tensor_type_is_named_with_the_known_ones(
+    tiny_gguf: Path, tmp_path: Path, kind: int, says: str
+) -> None:
+    raw = bytearray(tiny_gguf.read_bytes())
+    entry = raw.index(b"blk.1.ffn_down.weight") + len(b"blk.1.ffn_down.weight")  # then axes, two sizes, type, offset
+    assert struct.unpack_from("<IQQI", raw, entry) == (2, 96, 64, 0)
+    raw[entry + 20 : entry + 24] = struct.pack("<I", kind)
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(raw)
+    with pytest.raises(
+        CorruptModelFile, match=rf"'blk\.1\.ffn_down\.weight'.*{says}.*known: F32, F16, BF16, Q8_0.*Q6_K"
+    ):
+        load(broken)
+
+
+def test_one_part_of_a_split_gguf_says_how_to_join_it(tiny_directory: Path, tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "x-00002-of-00003.gguf", "llama")
+    writer.add_uint16("split.count", 3)
+    writer.add_tensor("blk.1.ffn_down.weight", np.zeros((2, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(CorruptModelFile, match="one of 3 parts: join them"):
+        load(tmp_path / "x-00002-of-00003.gguf")
 
 
 def test_a_missing_gguf_tensor_is_named(tiny_directory: Path, tmp_path: Path) -> None:

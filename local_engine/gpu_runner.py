@@ -1,0 +1,200 @@
+"""Runs steps on a GPU: fixed shapes by CUDA graphs, others launch by launch; tokens are chosen where the logits are.
+
+Untested on a GPU so far; on a CPU the same code runs with torch's reference kernels, which is how it is tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from local_engine.cache_size import CacheSize
+from local_engine.cuda_graphs import GraphSet
+from local_engine.kernels.kernel_set import Kernels, kernels_for
+from local_engine.kv_cache import KVPool
+from local_engine.layers.fused_decoder import FusedDecoder, can_fuse
+from local_engine.layers.kernel_attention import KernelAttention
+from local_engine.models.decoder import Decoder
+from local_engine.request import Request, SamplingParams
+from local_engine.scheduler import Chunk
+from local_engine.step_buffers import RaggedStep, StepBuffers, StepItem, ragged_step
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """`logits` [n, vocab] float32 of the rows that were wanted, valid until the next step; `tokens` chosen from them."""
+
+    logits: Tensor
+    tokens: Tensor
+
+
+class Ahead:
+    """Several steps of decoding, begun on the device; tokens come back step by step while it goes on."""
+
+    def __init__(self, tokens: Tensor, events: Sequence[torch.cuda.Event | None]) -> None:
+        self._tokens, self._events = tokens, events
+
+    def tokens(self, step: int) -> list[int]:
+        """One token per request, of those that were still running; waits for the step."""
+        event = self._events[step]
+        if event is not None:
+            event.synchronize()
+        tokens: list[int] = self._tokens[step].tolist()
+        return tokens
+
+
+class GpuRunner:
+    """Decoder plus pool; `max_batch` requests of up to `max_context` tokens and `max_drafts` drafts get graphs."""
+
+    def __init__(
+        self, decoder: Decoder, size: CacheSize, *, max_batch: int, max_context: int, max_drafts: int = 0,
+        graphs: bool = True, kernels: Kernels | None = None,
+    ) -> None:  # fmt: skip
+        self.decoder = decoder
+        self.device = decoder.embeddings.device
+        self.pool = KVPool(decoder.config, size.blocks, size.block_size, decoder.embeddings.dtype, self.device)
+        self._kernels = kernels or kernels_for(self.device)
+        self._fused = FusedDecoder(decoder, self._kernels) if can_fuse(decoder.config) else None
+        self.max_batch, self.max_context, self.max_drafts = max_batch, max_context, max_drafts
+        self._read = torch.empty(0)
+        self.graphs: GraphSet | None = None
+        if graphs and not decoder.config.experts:  # a mixture asks the host which experts were chosen
+            self.graphs = self._make_graphs()
+
+    @torch.inference_mode()
+    def _make_graphs(self) -> GraphSet:
+        width = -(-self.max_context // self.pool.block_size)
+        graphs = GraphSet(
+            self._compute, self.max_batch, self.max_drafts, width, self.pool.block_size, self.device
+        )  # fmt: skip
+        rows = max(graphs.requests[-1], 64) if self.max_drafts else graphs.requests[-1]
+        self._logits = torch.empty(rows, self.decoder.config.vocab_size, dtype=torch.float32, device=self.device)
+        graphs.capture_all()
+        return graphs
+
+    @torch.inference_mode()
+    def step(self, items: Sequence[StepItem], wanted: Sequence[int]) -> StepResult:
+        """Compute the items; the last `wanted[i]` tokens of item i have their rows among the result's, in order.
+
+        A token is greedy, or drawn at the item's temperature where that is above 0.
+        """
+        captured = None if self.graphs is None else self.graphs.pick(items)
+        if captured is None:
+            return self._eager(items, wanted)
+        buffers, replay = captured
+        buffers.fill(items)
+        replay()
+        if buffers.rows_each == 1 and all(wanted):
+            return StepResult(self._logits[: len(items)], buffers.sampled[: len(items)])
+        rows = [
+            index * buffers.rows_each + at
+            for index, (item, count) in enumerate(zip(items, wanted, strict=True))
+            for at in range(len(item.tokens) - count, len(item.tokens))
+        ]
+        chosen = self._send(rows)
+        return StepResult(self._logits[chosen], buffers.sampled[chosen])
+
+    @torch.inference_mode()
+    def run_ahead(self, items: Sequence[StepItem], steps: int) -> Ahead | None:
+        """Begin `steps` steps of one token each, every one fed with the token before; None when no graph fits.
+
+        An item runs while its position is before its `limit`; what comes back for it after that means nothing.
+        """
+        captured = None if self.graphs is None else self.graphs.pick(items)
+        if captured is None or captured[0].rows_each > 1:
+            return None
+        buffers, replay = captured
+        buffers.fill(items)
+        tokens = self._read_buffer(steps)[:, : len(items)]
+        events: list[torch.cuda.Event | None] = []
+        for step in range(steps):
+            replay()
+            tokens[step].copy_(buffers.sampled[: len(items)], non_blocking=True)
+            events.append(torch.cuda.Event() if self.device.type == "cuda" else None)
+            if (event := events[-1]) is not None:
+                event.record()
+        return Ahead(tokens, events)
+
+    def _compute(self, buffers: StepBuffers) -> None:
+        """One step over static buffers, recorded as a graph: logits, tokens, and the buffers made ready for the next."""
+        attention = KernelAttention(self.pool, buffers.slots, [buffers.rows], self._kernels)
+        stream = self._hidden(buffers.tokens, buffers.positions, buffers.slots, attention)
+        logits = self._logits[: stream.shape[0]]
+        logits.copy_(self._logits_of(stream))
+        if buffers.rows_each > 1:
+            buffers.sampled.copy_(logits.argmax(-1))
+            return
+        kernels = self._kernels
+        buffers.sampled.copy_(kernels.sample(logits, buffers.seeds, buffers.positions, buffers.temperatures))
+        kernels.advance(
+            buffers.tokens, buffers.positions, buffers.slots, buffers.lengths, buffers.contexts, buffers.tables,
+            buffers.limits, buffers.sampled, buffers.block_size,
+        )  # fmt: skip
+
+    def _eager(self, items: Sequence[StepItem], wanted: Sequence[int]) -> StepResult:
+        step: RaggedStep = ragged_step(items, self.pool.block_size, self.device)
+        attention = KernelAttention(self.pool, step.slots, step.groups, self._kernels)
+        stream = self._hidden(step.tokens, step.positions, step.slots, attention)
+        rows: list[int] = []
+        owners: list[StepItem] = []
+        positions: list[int] = []
+        first = 0
+        for item, count in zip(items, wanted, strict=True):
+            last = first + len(item.tokens)
+            rows += range(last - count, last)
+            owners += [item] * count
+            positions += range(item.start + len(item.tokens) - count, item.start + len(item.tokens))
+            first = last
+        logits = self._logits_of(stream[self._send(rows)]).float()
+        seeds, at = self._send([item.seed for item in owners]), self._send(positions)
+        temperatures = torch.tensor([item.temperature for item in owners], device=self.device)
+        return StepResult(logits, self._kernels.sample(logits, seeds, at, temperatures) if rows else seeds.long())
+
+    def _hidden(self, tokens: Tensor, positions: Tensor, slots: Tensor, attention: KernelAttention) -> Tensor:
+        if self._fused is not None:
+            return self._fused.hidden(tokens, positions, slots, attention)
+        return self.decoder.hidden(tokens, positions, attention)
+
+    def _logits_of(self, stream: Tensor) -> Tensor:
+        return self.decoder.logits(stream) if self._fused is None else self._fused.logits(stream)
+
+    def _send(self, numbers: list[int]) -> Tensor:
+        """[n] int32 on the device, without waiting for it."""
+        host = torch.tensor(numbers, dtype=torch.int32)
+        return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
+
+    def _read_buffer(self, steps: int) -> Tensor:
+        """Room for the tokens of `steps` steps, where the device can write without the host's help."""
+        if self._read.shape[0] < steps:
+            pinned = self.device.type == "cuda"
+            self._read = torch.empty(steps, self.max_batch, dtype=torch.int64, pin_memory=pinned)
+        return self._read
+
+
+def item_of(chunk: Chunk) -> StepItem:
+    """What the step needs to know of a chunk; its drafts come behind its known tokens."""
+    request, end = chunk.request, chunk.start + chunk.length
+    assert request.table is not None
+    known = end - chunk.drafts
+    params = request.params
+    return StepItem(
+        [*request.tokens[chunk.start : known], *request.drafts[: chunk.drafts]],
+        chunk.start, request.table.blocks, end, seed_of(request),
+        params.temperature if request.guide is None and chosen_on_device(params) else 0.0,
+    )  # fmt: skip
+
+
+def seed_of(request: Request) -> int:
+    """31 bits that are the request's own: its seed, or its number where it has none."""
+    seed = request.params.seed
+    return (request.id * 2654435761 if seed is None else seed) % 2**31
+
+
+def chosen_on_device(params: SamplingParams) -> bool:
+    """Whether the next token is greedy or drawn at a temperature and nothing more, which the device does by itself."""
+    plain = SamplingParams(max_tokens=1, temperature=0)
+    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False, "markup": False}
+    return replace(params, **same) == plain  # type: ignore[arg-type]

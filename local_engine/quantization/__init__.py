@@ -1,0 +1,1 @@
+"""Weights in fewer bits: modules with `Linear`'s `forward`, quantised while loading or offline."""
