@@ -17,7 +17,8 @@ from local_engine.structured.matcher import bits_of
 from local_engine.structured.thought import ThoughtGuide, thought_tags
 from local_engine.tokenizer import tokenizer_from_directory
 from tests.local_engine.running_server import RunningServer, serve_in_thread
-from tests.local_engine.tiny_models import CHAT_TEMPLATE, write_hub_directory
+from tests.local_engine.tiny_models import write_hub_directory
+from tests.local_engine.tiny_tokenizer import CHAT_TEMPLATE
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "How much water?"}]}
 OPENS = "{% if enable_thinking is not defined or enable_thinking %}{{ '<think>\n' }}{% endif %}"
