@@ -1,11 +1,10 @@
-"""Tools, JSON schemas, log probabilities and thoughts of the engine through the gateway: nothing is lost, thoughts are billed."""
+"""Tools, schemas, log probabilities and thoughts of the engine through the gateway: nothing is lost, thoughts are billed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import openai
