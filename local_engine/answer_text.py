@@ -15,6 +15,7 @@ class StopMatcher:
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
+        self._firsts = frozenset(stop[0] for stop in self._stops)  # few places of a text can begin one at all
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
         self.stopped = False
@@ -40,9 +41,10 @@ class StopMatcher:
 
     def _possible_start(self) -> int:
         """Length of the longest tail that begins some stop string."""
-        for length in range(min(self._longest - 1, len(self._held)), 0, -1):
-            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
-                return length
+        held = self._held
+        for start in range(max(0, len(held) - self._longest + 1), len(held)):
+            if held[start] in self._firsts and any(stop.startswith(held[start:]) for stop in self._stops):
+                return len(held) - start
         return 0
 
 

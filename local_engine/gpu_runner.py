@@ -183,7 +183,7 @@ def item_of(chunk: Chunk) -> StepItem:
     return StepItem(
         [*request.tokens[chunk.start : known], *request.drafts[: chunk.drafts]],
         chunk.start, request.table.blocks, end, seed_of(request),
-        params.temperature if chosen_on_device(params) else 0.0,
+        params.temperature if request.guide is None and chosen_on_device(params) else 0.0,
     )  # fmt: skip
 
 
@@ -196,5 +196,5 @@ def seed_of(request: Request) -> int:
 def chosen_on_device(params: SamplingParams) -> bool:
     """Whether the next token is greedy or drawn at a temperature and nothing more, which the device does by itself."""
     plain = SamplingParams(max_tokens=1, temperature=0)
-    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False}
+    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False, "markup": False}
     return replace(params, **same) == plain  # type: ignore[arg-type]

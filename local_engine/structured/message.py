@@ -101,7 +101,6 @@ class ToolReader:
 
     def __init__(self, names: Collection[str], *, forced: bool, short_ids: bool = False) -> None:
         self._names = names
-        self._forced = forced
         self._short_ids = short_ids
         self._state: Literal["text", "gap", "call"] = "gap" if forced else "text"
         self._held = ""
@@ -178,9 +177,6 @@ class ToolReader:
             self._held = held
             return False
         if self._closer is not None and len(held) < len(self._closer) and self._closer.startswith(held):
-            return False
-        if self._forced:
-            self._held = ""  # the closing bracket
             return False
         self._state = "text"
         if self._closer is not None and held.startswith(self._closer):

@@ -101,7 +101,7 @@ def _follow(root: Any, reference: str) -> Any:
 
 
 _LARK = re.compile(
-    r"""(?P<skip>\s+|//[^\n]*|\#[^\n]*)
+    r"""(?P<skip>\s+|//[^\n]*|\#[^\n]*|%llguidance\s*\{[^}]*\})
       | (?P<text>"(?:\\.|[^"\\])*"i?(?:\s*\.\.\s*"(?:\\.|[^"\\])*")?)
       | (?P<regex>/(?:\\.|[^/\\\n])+/[imslux]*)
       | (?P<special><[^>\s]+>)

@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from local_engine.errors import InvalidRequest
+from local_engine.request import SamplingDefaults
+from local_engine.wire.chat import parse_chat
 from tests.local_engine.conftest import EngineMaker
 from tests.local_engine.running_server import RunningServer, serve_in_thread
 
@@ -175,3 +178,9 @@ def test_a_server_that_is_still_loading_says_so(tiny_server: RunningServer) -> N
     assert (health.status_code, health.json()["status"]) == (503, "loading")
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
     assert refused.headers["retry-after"] == "1"
+
+
+def test_a_million_stop_strings_are_refused_by_their_number() -> None:
+    with pytest.raises(InvalidRequest, match="1000000") as caught:
+        parse_chat(changed(stop=["x"] * 1_000_000), SamplingDefaults())
+    assert caught.value.param == "stop"
