@@ -42,7 +42,7 @@ def load_draft_model(
     asked = replace(config, cache_tokens=pool.blocks * pool.block_size, cache_mib=None)
     size: CacheSize = plan_cache(asked, source.config, positions, dtype, device)
     decoder = load_decoder(source, positions=positions, dtype=dtype, device=device)
-    return ModelDrafter(ModelRunner(decoder, size), positions)
+    return ModelDrafter(ModelRunner(decoder, size, cpu_kernel=config.cpu_kernel), positions)
 
 
 def open_model(path: Path) -> tuple[WeightSource, Tokenizer]:
