@@ -16,8 +16,8 @@ from local_engine.kernels.cpu.library import Library
 from tests.local_engine.tiny_models import write_hub_directory
 
 ALL = frozenset(
-    ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "f16c", "fma"]
-    + ["avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"]
+    {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "f16c", "fma"}
+    | {"avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"}
 )
 
 

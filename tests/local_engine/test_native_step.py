@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from local_engine.kernels.cpu.build import NoKernel
 from local_engine.kernels.cpu.library import Library, open_library
 from local_engine.kernels.cpu.packed_linear import pack
 from local_engine.layers.linear import Linear
+from local_engine.layers.paged_attention import PagedAttention, make_span
 from local_engine.native_step import NativeStep, Piece, check_model
 from tests.local_engine.native_models import (
     CPU,
@@ -44,11 +47,11 @@ def library(request: pytest.FixtureRequest) -> Library:
 
 
 @pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> int:
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
-    request.addfinalizer(lambda: torch.set_num_threads(before))
-    return request.param
+    yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,8 +136,6 @@ def test_streams_behind_layers_are_given_as_the_decoder_gives_them(library: Libr
     native = NativeStep(decoder, new_pool(config), library)
     logits, streams = native.run([Piece(PROMPT, 0, range(5))], [74], taps=[1, 3])
     pool = new_pool(config, 16, torch.float32)
-    from local_engine.layers.paged_attention import PagedAttention, make_span
-
     attention = PagedAttention(pool, torch.arange(75), [make_span(0, 75, 75, range(16), True, 16, CPU)])
     wide.hidden(torch.tensor(PROMPT), torch.arange(75), attention, (1, 3), tapped)
     expected = torch.cat([tapped[1], tapped[3]], dim=-1)
@@ -150,8 +151,6 @@ def test_the_decoder_can_still_be_called_through_torch_once_its_weights_are_pack
     native = NativeStep(decoder, new_pool(config), library)
     logits, _ = native.run([Piece(PROMPT, 0, range(5))], range(75))
     pool = new_pool(config)
-    from local_engine.layers.paged_attention import PagedAttention, make_span
-
     attention = PagedAttention(pool, torch.arange(75), [make_span(0, 75, 75, range(16), True, 16, CPU)])
     with torch.inference_mode():
         through_torch = decoder(torch.tensor(PROMPT), torch.arange(75), attention, None)
