@@ -11,10 +11,12 @@ from typing import Any, get_args
 import click
 
 from local_engine.cli_options import DEFAULT_MODEL, hub_of, model_options, shared_options
-from local_engine.config import EngineConfig, KvDtype
+from local_engine.config import EngineConfig, KvDtype, Speculate
+from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_KWH, EnergySource
 from local_engine.errors import EngineError
 from local_engine.model_commands import measure_perplexity, prune, quantize
 from local_engine.model_files import resolve_model
+from local_engine.training.command import train_drafter
 
 # A thread that waits for its partners should sleep: spinning starves them as soon as the machine is shared, and one
 # step then takes scheduler quanta instead of microseconds. Read by the OpenMP runtime when torch is imported.
@@ -90,6 +92,58 @@ def main() -> None:
     default=True,
     show_default=True,
     help="Whether prompts that begin alike are computed once.",
+)
+@click.option(
+    "--speculate",
+    type=click.Choice(get_args(Speculate)),
+    default="auto",
+    show_default=True,
+    help="Who drafts tokens ahead for the model to check; auto takes what there is for the model.",
+)
+@click.option(
+    "--draft-model",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="For --speculate draft a smaller model of the same vocabulary, for head a drafter trained for the model.",
+)
+@click.option(
+    "--max-drafts",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Tokens drafted per answer and step at most; how many it really are is decided by what they bring.",
+)
+@click.option(
+    "--energy",
+    type=click.Choice(get_args(EnergySource)),
+    envvar="PENSTOCK_ENGINE_ENERGY",
+    default="auto",
+    show_default=True,
+    help="Where joules come from; auto: NVML on a GPU, else RAPL where readable, else an estimate.",
+)
+@click.option(
+    "--core-watts",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_CORE_WATTS",
+    default=CORE_WATTS,
+    show_default=True,
+    help="Of a busy virtual core, for the estimate.",
+)
+@click.option(
+    "--gpu-watts",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_GPU_WATTS",
+    default=GPU_WATTS,
+    show_default=True,
+    help="Of a busy GPU, for the estimate.",
+)
+@click.option(
+    "--grams-per-kwh",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_GRAMS_PER_KWH",
+    default=WORLD_GRAMS_PER_KWH,
+    show_default=True,
+    help="CO2 equivalent of the electricity; the default is the world's average of 2024.",
 )
 @click.option(
     "--max-body-bytes",
@@ -176,7 +230,7 @@ def bench(model: str, weights_dir: Path, hub_url: str, as_json: bool, **options:
     click.echo(json.dumps({"model": model, **report.as_dict()}) if as_json else report.as_table())
 
 
-for command in (quantize, prune, measure_perplexity):
+for command in (quantize, prune, measure_perplexity, train_drafter):
     main.add_command(command)
 
 
