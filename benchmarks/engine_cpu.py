@@ -159,14 +159,29 @@ def install_peers(model: Path) -> None:
         )  # fmt: skip
     plain = INSTALLED / "smollm2-bfloat16"
     if not plain.exists():
-        import torch
-        import transformers
+        unpack(model, plain)
 
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(
-            str(model.parent), gguf_file=model.name, dtype=torch.bfloat16
+
+def unpack(model: Path, to: Path) -> None:
+    """The GGUF file's numbers as a bfloat16 directory in Hugging Face's layout."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from local_engine.models.open import open_model
+
+    source, tokenizer = open_model(model)
+    config = source.config
+    loaded = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocab_size, hidden_size=config.hidden_size, intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers, num_attention_heads=config.heads, num_key_value_heads=config.kv_heads,
+            max_position_embeddings=config.max_positions, rms_norm_eps=config.norm_eps,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta}, tie_word_embeddings=True,
         )
-        loaded.save_pretrained(plain)
-        transformers.AutoTokenizer.from_pretrained(str(model.parent), gguf_file=model.name).save_pretrained(plain)
+    ).to(torch.bfloat16)  # fmt: skip
+    loaded.load_state_dict({name: tensor for name, tensor in source.tensors() if name != "lm_head.weight"}, strict=False)
+    loaded.save_pretrained(to)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer._fast, eos_token="<|im_end|>").save_pretrained(to)
 
 
 def main() -> None:
