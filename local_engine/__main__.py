@@ -206,7 +206,7 @@ def fetch(name: str, weights_dir: Path, hub_url: str, as_json: bool) -> None:
     "--streams",
     type=click.IntRange(min=1),
     multiple=True,
-    default=(1, 4),
+    default=(1, 8),
     show_default=True,
     help="Numbers of streams to decode together; repeat the option.",
 )

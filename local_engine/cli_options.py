@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from local_engine.config import DeviceName, Dtype, Quantization
+from local_engine.config import CpuKernel, DeviceName, Dtype, Quantization
 from local_engine.model_files import DEFAULT_HUB, Hub
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -46,6 +46,10 @@ def run_options(command: Command) -> Command:
                      help="Number format the matrices are brought to while loading; none keeps that of the files."),
         click.option("--device", type=click.Choice(get_args(DeviceName)), default="auto", show_default=True,
                      help="Where to compute; auto takes an NVIDIA GPU when there is one."),
+        click.option("--cpu-kernel", type=click.Choice(get_args(CpuKernel)), default="auto", show_default=True,
+                     envvar="PENSTOCK_ENGINE_CPU_KERNEL",
+                     help="Compute steps on a CPU by the native kernel where it can; off leaves them to torch "
+                     "(environment: PENSTOCK_ENGINE_CPU_KERNEL)."),
         click.option("--threads", type=click.IntRange(min=0), default=0,
                      help="CPU threads; 0 leaves the choice to torch.  [default: 0]"),
     ]  # fmt: skip

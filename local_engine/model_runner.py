@@ -69,7 +69,10 @@ class ModelRunner:
 
     def _run_native(self, native: NativeStep, chunks: Sequence[Chunk], taps: Sequence[int]) -> Computed:
         """The same in one call."""
-        pieces, rows, wanted, firsts = [], [], [], {}
+        pieces: list[Piece] = []
+        rows: list[Row] = []
+        wanted: list[int] = []
+        firsts: dict[int, int] = {}
         end = 0
         for chunk in chunks:
             request = chunk.request

@@ -47,7 +47,8 @@ class NativeStep:
         self._config = decoder.config
         self._kept: list[object] = []
         layers = [_pack_layer(layer, library, self._kept) for layer in decoder.layers]
-        decoder.output = _packed(decoder.output, library)
+        output = _packed(decoder.output, library)
+        setattr(decoder, "output", output)  # noqa: B010  (declared as the layer it was)
         each_layer = (LayerParts * len(layers))(*layers)
         self._kept.append(each_layer)
         config = self._config
@@ -56,7 +57,7 @@ class NativeStep:
             kv_heads=config.kv_heads, head_dim=config.head_dim, block_size=pool.block_size, tiles=library.tiles,
             slots=pool.blocks * pool.block_size, eps=config.norm_eps, embeddings=decoder.embeddings.data_ptr(),
             cos=decoder.rotary.cos.data_ptr(), sin=decoder.rotary.sin.data_ptr(),
-            norm=_wide(decoder.norm, self._kept), output=decoder.output.matrix,
+            norm=_wide(decoder.norm, self._kept), output=output.matrix,
             each_layer=ctypes.cast(each_layer, ctypes.POINTER(LayerParts)), pool=pool.tensor.data_ptr(),
         )  # fmt: skip
         self._model = library.make_model(parts)
@@ -129,10 +130,14 @@ def _linears(layer: nn.Module) -> tuple[nn.Module, ...]:
 
 def _pack_layer(layer: nn.Module, library: Library, kept: list[object]) -> LayerParts:
     assert isinstance(layer, DecoderLayer)
-    layer.qkv, layer.attention_out = _packed(layer.qkv, library), _packed(layer.attention_out, library)
-    layer.gate_up, layer.down = _packed(layer.gate_up, library, parts=2), _packed(layer.down, library)
+    packed = {
+        name: _packed(getattr(layer, name), library, parts=2 if name == "gate_up" else 1)
+        for name in ("qkv", "attention_out", "gate_up", "down")
+    }
+    for name, module in packed.items():
+        setattr(layer, name, module)
     return LayerParts(
-        *(packed.matrix for packed in (layer.qkv, layer.attention_out, layer.gate_up, layer.down)),
+        *(module.matrix for module in packed.values()),
         _wide(layer.attention_norm, kept),
         _wide(layer.feed_forward_norm, kept),
     )

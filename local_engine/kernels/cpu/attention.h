@@ -13,12 +13,9 @@ namespace penstock {
 struct Cached {
     const uint16_t* base;  // of slot 0 and this head
     size_t stride;         // from slot to slot
-    const int32_t* table;  // block numbers
-    int block_size;
+    const int32_t* slots;  // of the request's tokens
 
-    const uint16_t* at(int token) const {
-        return base + (size_t(table[token / block_size]) * block_size + token % block_size) * stride;
-    }
+    const uint16_t* at(int token) const { return base + slots[token] * stride; }
 };
 
 /// Query rows of one key head: row r is new token r / group, query head r % group of the head's group.

@@ -174,13 +174,19 @@ class Model {
     void cut_attention(const StepParts& s) {
         constexpr int longest = 8 * LANES;  // more rows share one packing of keys and values, fewer share out the work
         pieces_.clear();
-        positions_.resize(s.rows);
-        owner_.resize(s.rows);
+        slots_.clear();
+        first_slot_.clear();
+        positions_.clear();
+        row_slots_.clear();
         for (int request = 0; request < s.requests; ++request) {
-            int rows = s.first_row[request + 1] - s.first_row[request];
-            for (int i = 0; i < rows; ++i) {
-                positions_[s.first_row[request] + i] = s.start[request] + i;
-                owner_[s.first_row[request] + i] = request;
+            int rows = s.first_row[request + 1] - s.first_row[request], context = s.start[request] + rows;
+            const int32_t* table = s.tables + s.table_offset[request];
+            first_slot_.push_back(slots_.size());
+            for (int token = 0; token < context; ++token)
+                slots_.push_back(table[token / m_.block_size] * m_.block_size + token % m_.block_size);
+            for (int token = s.start[request]; token < context; ++token) {
+                positions_.push_back(token);
+                row_slots_.push_back(slots_[first_slot_[request] + token]);
             }
             for (int last = rows * group_; last > 0; last -= longest)  // the long ones first
                 for (int head = 0; head < m_.kv_heads; ++head)
@@ -193,14 +199,13 @@ class Model {
     }
 
     void attention(const StepParts& s, Team& team, int thread, int layer) {
-        team.share(s.rows, 4, [&](int row) { turn_and_keep(s, layer, row); });
+        team.share(s.rows, 4, [&](int row) { turn_and_keep(layer, row); });
         AttentionSpace& space = *spaces_[thread];
         team.share(static_cast<int>(pieces_.size()), 1, [&](int index) {
             const Piece& piece = pieces_[index];
             size_t stride = size_t(m_.kv_heads) * m_.head_dim, head = size_t(piece.kv_head) * m_.head_dim;
-            const int32_t* table = s.tables + s.table_offset[piece.request];
-            Cached keys{kept(layer, 0) + head, stride, table, m_.block_size};
-            Cached values{kept(layer, 1) + head, stride, table, m_.block_size};
+            const int32_t* slots = slots_.data() + first_slot_[piece.request];
+            Cached keys{kept(layer, 0) + head, stride, slots}, values{kept(layer, 1) + head, stride, slots};
             int first_row = s.first_row[piece.request];
             const uint16_t* rows = queries_.data() + (piece.kv_head * query_room_ + size_t(first_row) * group_) * query_stride_;
             Queries q{rows, query_stride_, group_, m_.head_dim, s.start[piece.request], 1.0f / __builtin_sqrtf(m_.head_dim)};
@@ -217,11 +222,9 @@ class Model {
     }
 
     /// Turn a row's queries and keys by its position; queries go to their buffer, keys and values to the pool.
-    void turn_and_keep(const StepParts& s, int layer, int row) {
+    void turn_and_keep(int layer, int row) {
         int position = positions_[row], dim = m_.head_dim;
-        const int32_t* table = s.tables + s.table_offset[owner_[row]];
-        size_t slot = size_t(table[position / m_.block_size]) * m_.block_size + position % m_.block_size;
-        size_t place = slot * m_.kv_heads * dim;
+        size_t place = size_t(row_slots_[row]) * m_.kv_heads * dim;
         const float* from = qkv_.data() + size_t(row) * (m_.heads + 2 * m_.kv_heads) * dim;
         for (int head = 0; head < m_.heads; ++head, from += dim)
             turn(from, position, queries_.data() + (head / group_ * query_room_ + size_t(row) * group_ + head % group_) * query_stride_);
@@ -254,7 +257,9 @@ class Model {
     Buffer<uint16_t> queries_;
     std::vector<std::unique_ptr<AttentionSpace>> spaces_;
     std::vector<Piece> pieces_;
-    std::vector<int> positions_, owner_;
+    std::vector<int32_t> slots_;       // of every token of every request, one request after the other
+    std::vector<size_t> first_slot_;   // of each request, in slots_
+    std::vector<int32_t> positions_, row_slots_;  // of each row
 };
 
 }  // namespace penstock

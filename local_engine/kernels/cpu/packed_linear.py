@@ -11,10 +11,7 @@ from local_engine.kernels.cpu.library import Library
 
 
 class PackedLinear(nn.Module):
-    """[tokens, columns] to [tokens, rows], in the dtype of the input; `matrix` is its address in the kernel.
-
-    `parts` equal parts of the rows alternate in memory (2 for gate and up).
-    """
+    """[tokens, columns] to [tokens, rows], in the dtype of the input; `matrix` is its address in the kernel."""
 
     def __init__(self, library: Library, matrix: int, rows: int, columns: int) -> None:
         super().__init__()
@@ -26,6 +23,12 @@ class PackedLinear(nn.Module):
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
         return self._library.matrix_bytes(self.matrix)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights in bfloat16 [rows, columns], unpacked again at every call: products with single columns."""
+        rows: Tensor = self(torch.eye(self.columns))
+        return rows.T.contiguous().bfloat16()
 
     def forward(self, x: Tensor) -> Tensor:
         """In the dtype of `x`."""
@@ -47,7 +50,10 @@ def can_pack(linear: nn.Module) -> bool:
 
 
 def pack(library: Library, linear: nn.Module, parts: int = 1) -> PackedLinear:
-    """The same layer repacked. `can_pack` must hold. Raises MemoryError."""
+    """The same layer repacked; `parts` equal parts of its rows alternate in memory (2 for gate and up).
+
+    `can_pack` must hold. Raises MemoryError.
+    """
     tensors = dict(linear.named_parameters()) | dict(linear.named_buffers())
     threads = torch.get_num_threads()
     if "packed" in tensors:
