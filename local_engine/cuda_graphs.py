@@ -17,6 +17,9 @@ from local_engine.step_buffers import StepBuffers, StepItem
 
 log = logging.getLogger("local_engine")
 
+_VERIFIED_ROWS = 64
+"""Graphs that verify drafts have at least room for so many rows, however few requests may run at once."""
+
 Compute = Callable[[StepBuffers], None]
 
 
@@ -49,12 +52,17 @@ class GraphSet:
         self.requests, self.rows = batch_buckets(most_requests), verify_rows(most_drafts)
         self.captured: dict[tuple[int, int], tuple[StepBuffers, Callable[[], None]]] = {}
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of the largest step that gets a graph."""
+        return self.requests[-1] if self.rows == [1] else max(self.requests[-1], _VERIFIED_ROWS)
+
     def capture_all(self) -> None:
         """Record every shape, the largest first, so that the memory it needs serves the others as well."""
         pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         for rows in reversed(self.rows):
             for requests in reversed(self.requests):
-                if rows > 1 and requests * rows > max(self.requests[-1], 64):
+                if requests * rows > self.most_rows:
                     continue  # so many rows are bound by arithmetic: nobody drafts there
                 try:
                     buffers = StepBuffers(requests, rows, self._width, self._block_size, self.device)

@@ -23,7 +23,7 @@ def _best_of_chunks(best, place, logits, seeds, positions, temperatures, vocab, 
     score = tl.load(logits + row * vocab + at, mask=at < vocab, other=float("-inf"))
     temperature = tl.load(temperatures + row)
     if temperature > 0:
-        seed = tl.load(seeds + row) + tl.load(positions + row) * 0x9E3779B97F4A7C1
+        seed = tl.load(seeds + row).to(tl.int64) + tl.load(positions + row).to(tl.int64) * 0x9E3779B97F4A7C1
         uniform = tl.maximum(tl.rand(seed, at), 1e-10)
         score = score / temperature - tl.log(-tl.log(uniform))
     top, where = tl.max(score, 0, return_indices=True)
