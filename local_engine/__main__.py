@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import click
 
-from local_engine.config import DeviceName, Dtype, EngineConfig
+from local_engine.config import DeviceName, Dtype, EngineConfig, Speculate
 from local_engine.errors import EngineError
 from local_engine.model_files import DEFAULT_HUB, Hub, resolve_model
 
@@ -120,6 +120,26 @@ def main() -> None:
     default=True,
     show_default=True,
     help="Whether prompts that begin alike are computed once.",
+)
+@click.option(
+    "--speculate",
+    type=click.Choice(get_args(Speculate)),
+    default="auto",
+    show_default=True,
+    help="Who drafts tokens ahead for the model to check; auto takes what there is for the model.",
+)
+@click.option(
+    "--draft-model",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="A smaller model of the same vocabulary, for --speculate draft: .gguf file or model directory.",
+)
+@click.option(
+    "--max-drafts",
+    type=click.IntRange(min=1),
+    default=7,
+    show_default=True,
+    help="Tokens drafted per answer and step at most; how many it really are is decided by what they bring.",
 )
 @click.option(
     "--max-body-bytes",

@@ -57,6 +57,17 @@ class EngineMetrics:
         self.latency = self._histogram("vllm:e2e_request_latency_seconds", "From arrival to the last token.", _SECONDS)
         self.prompt_length = self._histogram("vllm:request_prompt_tokens", "Prompt tokens per request.", _COUNTS)
         self.answer_length = self._histogram("vllm:request_generation_tokens", "Generated tokens per request.", _COUNTS)
+        self.drafts = self._counter("vllm:spec_decode_num_drafts_total", "Times an answer had drafts to verify.")
+        self.draft_tokens = self._counter("vllm:spec_decode_num_draft_tokens_total", "Tokens drafted and verified.")
+        self.accepted_tokens = self._counter(
+            "vllm:spec_decode_num_accepted_tokens_total", "Drafted tokens that became part of an answer."
+        )
+        self.accepted_by_place = Counter(
+            "vllm:spec_decode_num_accepted_tokens_per_pos_total",
+            "Drafts that were accepted up to this position at least; the first is 0.",
+            ["model_name", "position"],
+            registry=self.registry,
+        )
         self.ended = Counter(
             "vllm:request_success_total",
             "Requests that ended, by reason (stop, length, abort, error).",
@@ -86,6 +97,14 @@ class EngineMetrics:
         self.steps.inc()
         self.generated_tokens.inc(sum(output.tokens for output in outputs))
         self.observe_queue(engine)
+        if engine.speculator is not None:
+            counts = engine.speculator.counts
+            self._advance(self.drafts, "drafts", counts.drafts)
+            self._advance(self.draft_tokens, "draft_tokens", counts.tokens)
+            self._advance(self.accepted_tokens, "accepted_tokens", counts.accepted)
+            for place, total in enumerate(counts.by_place):
+                counter = self.accepted_by_place.labels(self._model, str(place))
+                self._advance(counter, f"accepted_{place}", total)
 
     def observe_end(self, request: Request, finish: FinishReason) -> None:
         """A request left the engine."""

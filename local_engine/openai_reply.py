@@ -22,6 +22,8 @@ class Choice:
     tokens: int = 0
     cached: int = 0
     finish: FinishReason | None = None
+    accepted_drafts: int = 0
+    rejected_drafts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class ReplyForm:
         """Tokens of the call: the prompt counts once, the answers add up, end tokens included.
 
         What is cached is what the first choice found; the others share the same prompt, which is counted only once.
+        Accepted drafts are among the completion tokens, rejected ones are nowhere: they cost the caller nothing.
         """
         completion = sum(choice.tokens for choice in choices)
         return {
@@ -67,7 +70,11 @@ class ReplyForm:
             "completion_tokens": completion,
             "total_tokens": self.prompt_tokens + completion,
             "prompt_tokens_details": {"cached_tokens": choices[0].cached},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "accepted_prediction_tokens": sum(choice.accepted_drafts for choice in choices),
+                "rejected_prediction_tokens": sum(choice.rejected_drafts for choice in choices),
+            },
         }
 
     def _answer(self, choice: Choice) -> dict[str, Any]:

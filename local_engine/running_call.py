@@ -43,6 +43,8 @@ class RunningCall:
             choice = self.choices[index]
             choice.text += output.text
             choice.tokens += output.tokens
+            choice.accepted_drafts += output.accepted_drafts
+            choice.rejected_drafts += output.rejected_drafts
             choice.cached = output.request.cached_tokens
             choice.finish = output.finish
             if output.finish is not None:

@@ -2,8 +2,9 @@
 
 After Saxena 2023 (prompt lookup decoding), with an index as in LZ77 compressors: the places where each pair of tokens
 ended before are a chain, newest first; the newest few are compared backwards and the longest match wins. A new token
-costs one entry, a proposal a bounded number of comparisons, however long the text is. Nothing is looked up in other
-requests' texts: what one tenant wrote must not speed up another's answer.
+costs two entries, a proposal a bounded number of comparisons, however long the text is. Where not even a pair came
+before, the last token's newest place has to do. Nothing is looked up in other requests' texts: what one tenant wrote must
+not speed up another's answer.
 """
 
 from __future__ import annotations
@@ -16,25 +17,27 @@ from local_engine.speculative.drafter import NO_DRAFT, Draft, Seen
 _ANCHOR = 2  # tokens that must match at least
 _CANDIDATES = 8  # places looked at per proposal
 _LONGEST_MATCH = 16  # beyond, a longer match says nothing more
-_KINDS = {2: "ngram-2", 3: "ngram-3", 4: "ngram-4", 5: "ngram-5", 6: "ngram-5", 7: "ngram-5"}
+_KINDS = {1: "ngram-1", 2: "ngram-2", 3: "ngram-3", 4: "ngram-4", 5: "ngram-5", 6: "ngram-5", 7: "ngram-5"}
 _LONG = "ngram-8"
 
 
 class SuffixIndex:
-    """Where pairs of tokens ended in one growing text."""
+    """Where tokens, and pairs of them, ended in one growing text."""
 
     def __init__(self) -> None:
         self._newest: dict[tuple[int, int], int] = {}
+        self._single: dict[int, int] = {}
+        self._same_token = -1  # where the text's last token stood before; -1: nowhere
         self._before: list[int] = []  # for each place, where the pair that ends here ended the time before; -1: nowhere
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Take in what `tokens` has grown by since the last call."""
-        newest, before = self._newest, self._before
+        newest, before, single = self._newest, self._before, self._single
         for at in range(len(before), len(tokens)):
-            if at == 0:
-                before.append(-1)
-                continue
-            pair = (tokens[at - 1], tokens[at])
+            token = tokens[at]
+            self._same_token = single.get(token, -1)
+            single[token] = at
+            pair = (tokens[at - 1] if at else -1, token)
             before.append(newest.get(pair, -1))
             newest[pair] = at
 
@@ -44,8 +47,8 @@ class SuffixIndex:
         Among equally long matches the newest wins. All of `tokens` must have been taken in.
         """
         last = len(tokens) - 1
-        end, length = -1, 0
-        at = self._before[last] if last > 0 else -1
+        end, length = self._same_token, int(self._same_token >= 0)
+        at = self._before[last]
         for _ in range(_CANDIDATES):
             if at < 0:
                 break
@@ -66,7 +69,7 @@ class NgramDrafter:
 
     taps: tuple[int, ...] = ()
     costly = False
-    kind = "ngram-2"
+    kind = "ngram"
 
     def __init__(self) -> None:
         self._indexes: dict[int, SuffixIndex] = {}

@@ -150,3 +150,43 @@ def test_drafts_use_what_is_left_and_never_cost_anybody_a_token_or_a_block() -> 
     scheduler.commit(chunks)
     assert (first.computed, second.computed) == (4, 4)
     scheduler.check_integrity()
+
+
+def test_a_block_that_rejected_drafts_held_is_there_for_others_in_the_next_step() -> None:
+    scheduler = make(max_batch=2, step_tokens=20, blocks=4)
+    first, second = request(1, 4, 9), request(2, 4, 4)
+    scheduler.add(first)
+    advance(scheduler)
+    first.drafts = [1, 2, 3, 4, 5, 6, 7]
+    chunks = scheduler.schedule(0.0).chunks
+    assert [(chunk.length, chunk.drafts) for chunk in chunks] == [(8, 7)]
+    assert scheduler.blocks.used == 3
+    scheduler.commit(chunks)  # all rejected
+    first.tokens.append(7)
+    first.drafts = [1, 2, 3, 4, 5, 6, 7]
+    scheduler.add(second)
+    chunks = scheduler.schedule(0.0).chunks
+    assert [(chunk.request.id, chunk.length) for chunk in chunks] == [(1, 7), (2, 4)], (
+        "six drafts fit the last free block"
+    )
+    scheduler.commit(chunks)
+    scheduler.check_integrity()
+
+
+def test_accepted_drafts_fill_blocks_that_others_may_share_and_rejected_ones_do_not() -> None:
+    scheduler = make(max_batch=1, step_tokens=40)
+    first = request(1, 3, 12)
+    scheduler.add(first)
+    advance(scheduler)
+    first.drafts = [10, 11, 12, 13, 14, 15, 16, 17]
+    scheduler.commit(scheduler.schedule(0.0).chunks)
+    first.tokens += [10, 11, 12, 99]  # 8 known: 1000 1001 1002 7 | 10 11 12 99, the last one not computed
+    scheduler.accept(first, 3)
+    assert first.computed == 7
+    first.drafts = []
+    scheduler.remove(first)
+    for follows, shared in ((99, 4), (13, 4)):
+        again = request(2, [1000, 1001, 1002, 7, 10, 11, 12, follows, 5], 1)
+        scheduler.add(again)
+        advance(scheduler)
+        assert again.cached_tokens == shared

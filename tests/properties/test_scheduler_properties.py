@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from hypothesis import given, settings
@@ -81,12 +82,26 @@ def accept(scheduler: Scheduler, step: Step, data: st.DataObject) -> set[int]:
         request = chunk.request
         accepted = data.draw(st.integers(0, chunk.drafts)) if chunk.drafts else 0
         request.tokens += [0] * accepted + [1]
-        request.computed += accepted
+        scheduler.accept(request, accepted)
         request.drafts = []
         if len(request.answer) >= request.params.max_tokens:
             scheduler.remove(request)
             ended.add(request.id)
     return ended
+
+
+def twin(scheduler: Scheduler) -> Scheduler:
+    """A copy in the same state whose requests have no drafts."""
+    copied = copy.deepcopy(scheduler)
+    for request in (*copied.running, *copied.waiting):
+        request.drafts = []
+    return copied
+
+
+def shape(step: Step) -> tuple[object, ...]:
+    """Who computes what, drafts left out, and who lost their place."""
+    chunks = [(chunk.request.id, chunk.start, chunk.length - chunk.drafts) for chunk in step.chunks]
+    return chunks, [each.id for each in step.preempted], [each.id for each in step.expired]
 
 
 @settings(max_examples=150, deadline=None)
@@ -122,7 +137,9 @@ def test_every_request_ends_within_budget_and_blocks(
                 )
         first_in_line = min(scheduler.running, key=place_in_line, default=None)
         before = None if first_in_line is None else first_in_line.computed
+        without = twin(scheduler).schedule(float(now))
         step = scheduler.schedule(float(now))
+        assert shape(step) == shape(without), "drafts changed what a step does for others"
         open_ones -= {request.id for request in step.expired}
 
         check_step(scheduler, step)

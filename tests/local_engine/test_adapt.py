@@ -1,0 +1,125 @@
+"""Draft lengths follow what they bring, on machines and answers of every kind, and never cost more than a few percent.
+
+The clock is the test's own: a step takes what a made-up machine would take, so nothing here depends on the real one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from local_engine.request import Request, SamplingParams
+from local_engine.speculative.adapt import Candidate, Planner
+
+Machine = Callable[[int], float]
+MOST = 7
+
+
+def flat(rows: int) -> float:
+    """Up to sixteen rows cost what one costs, as where reading the weights is all."""
+    return 0.01 * max(1.0, rows / 16)
+
+
+def steep(rows: int) -> float:
+    """Every row costs as much as the first."""
+    return 0.01 * rows
+
+
+def half(rows: int) -> float:
+    """A row more costs half a step."""
+    return 0.01 * (1 + 0.5 * (rows - 1))
+
+
+def run(
+    machine: Machine, chance: float, *, requests: int = 1, steps: int = 600, drafting: float = 0.0, noise: float = 0.0,
+    planner: Planner | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """(speed against plain decoding, drafts per step over the last half) when each draft is kept with `chance`."""
+    dice = random.Random(3)
+    planner = planner or Planner()
+    answers = [Request(number, [1], SamplingParams(max_tokens=10**6)) for number in range(requests)]
+    spent = tokens = 0.0
+    late = 0
+    for step in range(steps):
+        wanted = planner.plan(requests, [Candidate(each, MOST, "test") for each in answers], costly=drafting > 0)
+        drafted = sum(wanted)
+        given = 0
+        for request, count in zip(answers, wanted, strict=True):
+            accepted = 0
+            while accepted < count and dice.random() < chance:
+                accepted += 1
+            if count:
+                planner.acceptance.observe(request, "test", count, accepted)
+            given += accepted + 1
+        seconds = machine(requests + drafted) * (1 + noise * dice.random())
+        depth = max(wanted)
+        spent += seconds + drafting * depth
+        usual = planner.observe_drafting(sum(map(bool, wanted)), depth, drafting * depth) if drafting and depth else 0.0
+        planner.observe_step(requests, drafted, given, seconds, usual)
+        tokens += given
+        late += drafted if step >= steps // 2 else 0
+    plain = machine(requests) * (1 + noise / 2) / requests
+    return tokens * plain / spent, late / (steps - steps // 2)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_where_rows_are_free_good_drafts_are_as_long_as_they_may(noise: float) -> None:
+    speed, drafts = run(flat, 0.9, noise=noise)
+    assert drafts > 0.9 * MOST
+    assert speed > 4
+
+
+def test_where_rows_cost_as_much_as_tokens_nothing_is_drafted() -> None:
+    for chance in (0.0, 0.5, 0.9):
+        speed, drafts = run(steep, chance)
+        assert speed > 0.97
+        assert drafts < 0.1
+
+
+@pytest.mark.parametrize("machine", [flat, half, steep])
+@pytest.mark.parametrize("drafting", [0.0, 0.002])
+@pytest.mark.parametrize("requests", [1, 4, 16])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_it_is_never_slower_than_plain_decoding_by_more_than_three_percent(
+    machine: Machine, drafting: float, requests: int, noise: float
+) -> None:
+    for chance in (0.0, 0.3, 0.6, 0.8):
+        speed, _ = run(machine, chance, requests=requests, drafting=drafting, noise=noise)
+        assert speed > 0.97, (chance, speed)
+
+
+def test_drafting_that_takes_longer_than_it_saves_is_left_alone() -> None:
+    speed, drafts = run(flat, 0.5, drafting=0.02)
+    assert speed > 0.97
+    assert drafts < 0.2
+    assert run(flat, 0.9, drafting=0.001)[0] > 2
+
+
+def test_many_answers_at_once_get_shorter_drafts_than_one() -> None:
+    alone = run(flat, 0.7)[1]
+    together = run(flat, 0.7, requests=16)[1] / 16
+    assert together < 0.5 * alone
+
+
+def test_an_answer_that_takes_no_drafts_gets_none_and_its_neighbour_keeps_them() -> None:
+    planner = Planner()
+    good, bad = (Request(number, [1], SamplingParams(max_tokens=999)) for number in (1, 2))
+    for rows in (2, 2, 4, 8, 16):
+        planner.observe_step(2, rows - 2, rows, half(rows), 0.0)
+    for _ in range(40):
+        planner.acceptance.observe(good, "test", 4, 4)
+        planner.acceptance.observe(bad, "test", 4, 0)
+    planner.observe_step(2, 0, 2, half(2), 0.0)
+    wanted = planner.plan(2, [Candidate(good, MOST, "test"), Candidate(bad, MOST, "test")], costly=False)
+    assert wanted[0] > 2
+    assert wanted[1] == 0
+    planner.acceptance.forget(good)
+    planner.acceptance.forget(bad)
+
+
+def test_it_comes_back_when_drafts_become_good_again() -> None:
+    planner = Planner()
+    assert run(flat, 0.0, planner=planner, steps=300)[1] < 1
+    assert run(flat, 0.9, planner=planner, steps=1500)[1] > 0.8 * MOST
