@@ -19,11 +19,12 @@ from local_engine.block_manager import BlockManager
 from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
-from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
+from local_engine.model_runner import TORCH_DTYPES, ModelRunner, on_gpu, pick_device
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
 from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
 from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
+from local_engine.run_ahead import without_room
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.speculative.choose import choose_drafter
@@ -59,6 +60,8 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
     size = plan_cache(config, source.config, max_context, dtype, device)
     decoder = load_decoder(source, positions=max_context, dtype=dtype, device=device, progress=progress)
     runner = ModelRunner(decoder, size)
+    if device.type == "cuda":
+        runner = on_gpu(runner, config.max_batch, max_context, 0 if config.speculate == "off" else config.max_drafts)
     return Engine(runner, tokenizer, config, choose_drafter(config, runner, tokenizer, max_context))
 
 
@@ -84,6 +87,7 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
+        self.ahead = None if drafter is not None else runner.ahead()
         self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts)
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
@@ -133,6 +137,8 @@ class Engine:
         now = self._clock()
         if self.speculator is not None:
             self.speculator.propose(self.scheduler)
+        elif self.ahead is not None:
+            self.ahead.reserve(self.scheduler)
         step = self.scheduler.schedule(now)
         outputs = [self._expire(request, now) for request in step.expired]
         for chunk in step.chunks:
@@ -162,19 +168,35 @@ class Engine:
         assert known or not self.blocks.used, "blocks outlive their request"
 
     def _compute(self, step: Step) -> list[Output]:
-        speculator = self.speculator
+        speculator, chunks = self.speculator, step.chunks
+        outputs: list[Output] = []
         try:
-            computed = self.runner.run(step.chunks, () if speculator is None else speculator.drafter.taps)
+            if self.ahead is not None:
+                rounds = self.ahead.begin(chunks)
+                if rounds is not None:
+                    for index, runs in enumerate(rounds):
+                        outputs += self._commit_ahead(chunks if index == 0 else [], runs)
+                    return outputs
+                chunks = without_room(chunks)
+            computed = self.runner.run(chunks, () if speculator is None else speculator.drafter.taps)
             verified = verify if speculator is None else speculator.verify
             runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
-            log.exception("a step of %d requests failed", len(step.chunks))
-            self.scheduler.discard(step.chunks)
-            return [self._fail(chunk.request, error) for chunk in step.chunks]
-        outputs = self._commit(step.chunks, runs)
+            log.exception("a step of %d requests failed", len(chunks))
+            self.scheduler.discard(chunks)
+            running = [chunk.request for chunk in chunks if chunk.request.table is not None]
+            return outputs + [self._fail(request, error) for request in running]
+        outputs = self._commit(chunks, runs)
         if speculator is not None:
-            speculator.observe(step.chunks, runs, computed)
+            speculator.observe(chunks, runs, computed)
         return outputs
+
+    def _commit_ahead(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
+        """One of several steps in the air: `chunks` are those of the first, the others go one token further each."""
+        if not chunks:
+            for run in runs:
+                self.scheduler.accept(run.request, 1)
+        return self._commit(chunks, runs)
 
     def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
         self.scheduler.commit(chunks)

@@ -6,7 +6,7 @@ Untested on a GPU so far; on a CPU the same code runs with torch's reference ker
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ from local_engine.kernels.kernel_set import Kernels, kernels_for
 from local_engine.layers.fused_decoder import FusedDecoder, can_fuse
 from local_engine.layers.kernel_attention import KernelAttention
 from local_engine.model_runner import Computed, ModelRunner
-from local_engine.request import Request, SamplingParams
+from local_engine.run_ahead import RunAhead
 from local_engine.scheduler import Chunk
-from local_engine.step_buffers import RaggedStep, StepBuffers, StepItem, ragged_step
+from local_engine.step_buffers import RaggedStep, StepBuffers, StepItem, chosen_on_device, ragged_step, seed_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,10 @@ class GpuRunner(ModelRunner):
         rows = [row for chunk in chunks if chunk.closes_gap for row in rows_of(chunk)]
         firsts = {chunk.request.id: first for chunk, first in zip(chunks, result.firsts, strict=True)}
         return Computed(result.logits, rows, result.streams if taps else None, firsts)
+
+    def ahead(self) -> RunAhead | None:
+        """Graphs are what steps ahead are made of."""
+        return RunAhead(self) if self._wants_graphs else None
 
     @torch.inference_mode()
     def step(self, items: Sequence[StepItem], wanted: Sequence[int], taps: Sequence[int] = ()) -> StepResult:
@@ -222,16 +226,3 @@ def item_of(chunk: Chunk) -> StepItem:
 def wanted_of(chunk: Chunk) -> int:
     """How many of its last rows give logits that are wanted."""
     return 1 + chunk.drafts if chunk.closes_gap else 0
-
-
-def seed_of(request: Request) -> int:
-    """31 bits that are the request's own: its seed, or its number where it has none."""
-    seed = request.params.seed
-    return (request.id * 2654435761 if seed is None else seed) % 2**31
-
-
-def chosen_on_device(params: SamplingParams) -> bool:
-    """Whether the next token is greedy or drawn at a temperature and nothing more, which the device does by itself."""
-    plain = SamplingParams(max_tokens=1, temperature=0)
-    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False}
-    return replace(params, **same) == plain  # type: ignore[arg-type]

@@ -6,14 +6,18 @@ shape. Padding is a request of length 0 whose slots are -1: kernels neither read
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from local_engine.kernels.paged_rows import PagedRows
+from local_engine.request import Request, SamplingParams
+
+_SALT = secrets.randbits(31)
 
 SHORT = 8
 """Up to so many new tokens a request is attended with those that decode, else with those that prefill."""
@@ -140,3 +144,15 @@ def ragged_step(items: Sequence[StepItem], block_size: int, device: torch.device
         for at, (requests, width, longest) in zip(range(3, len(views), 4), shapes, strict=True)
     ]
     return RaggedStep(views[0], views[1], views[2], groups)
+
+
+def seed_of(request: Request) -> int:
+    """31 bits for the device's draws that are the request's own; another process gives it others."""
+    return (request.id * 2654435761 + _SALT) % 2**31
+
+
+def chosen_on_device(params: SamplingParams) -> bool:
+    """Whether the next token is greedy or drawn at a temperature and nothing more, which the device does by itself."""
+    plain = SamplingParams(max_tokens=1, temperature=0)
+    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False}
+    return replace(params, **same) == plain  # type: ignore[arg-type]

@@ -11,16 +11,17 @@ pytest.importorskip("triton", reason="Triton has no wheel for this system")
 from local_engine.cache_size import CacheSize
 from local_engine.config import ModelConfig
 from local_engine.cuda_graphs import GraphSet, batch_buckets, verify_rows
-from local_engine.gpu_runner import GpuRunner, chosen_on_device
+from local_engine.gpu_runner import GpuRunner
 from local_engine.kernels.kernel_set import reference_kernels
 from local_engine.kernels.small_linear import MOST_ROWS
 from local_engine.layers.attention_reference import PlainAttention
 from local_engine.layers.fused_decoder import can_fuse
+from local_engine.model_runner import ModelRunner
 from local_engine.models.decoder import Decoder
 from local_engine.quantization.int4 import Int4Linear
 from local_engine.quantization.int8 import Int8Linear
 from local_engine.request import SamplingParams
-from local_engine.step_buffers import StepBuffers, StepItem
+from local_engine.step_buffers import StepBuffers, StepItem, chosen_on_device
 
 CPU = torch.device("cpu")
 
@@ -40,10 +41,12 @@ def random_decoder(shape: ModelConfig) -> Decoder:
     return decoder
 
 
-def runner_for(decoder: Decoder, **options: object) -> GpuRunner:
-    return GpuRunner(
-        decoder, CacheSize(40, 4, 0), max_batch=3, max_context=60, max_drafts=3, **options,  # type: ignore[arg-type]
-    )  # fmt: skip
+def runner_for(decoder: Decoder, *, max_batch: int = 3, graphs: bool = True) -> GpuRunner:
+    runner = GpuRunner(
+        ModelRunner(decoder, CacheSize(40, 4, 0)), max_batch=max_batch, max_context=60, max_drafts=3, graphs=graphs
+    )
+    runner.prepare()
+    return runner
 
 
 @torch.inference_mode()
@@ -106,7 +109,7 @@ def test_a_graph_padded_to_its_bucket_gives_what_the_eager_step_gives() -> None:
     items = [StepItem([index + 1], 0, [index], 1) for index in range(3)]
     results = []
     for graphs in (True, False):
-        runner = GpuRunner(decoder, CacheSize(8, 4, 0), max_batch=7, max_context=16, graphs=graphs)
+        runner = runner_for(decoder, max_batch=7, graphs=graphs)
         assert (runner.graphs is not None) == graphs
         results.append(runner.step(items, [1, 1, 1]))
     torch.testing.assert_close(results[0].logits, results[1].logits)
