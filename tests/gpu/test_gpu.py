@@ -22,4 +22,4 @@ def test_a_kernel_computes_what_its_reference_does(case: str) -> None:
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_steps_on_the_gpu(check: str) -> None:
-    CHECKS[check]()
+    CHECKS[check]("cuda")
