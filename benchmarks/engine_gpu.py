@@ -57,7 +57,12 @@ def main() -> int:
         left = deadline - time.monotonic() - RESERVE_SECONDS
         parts[name] = run_apart(name, options.device, min(PARTS[name][0], left), parts.get("ceilings"))
         print(json.dumps({name: shown(parts[name])}), flush=True)
-        write("engine_gpu", {"parts": parts, "table": table(parts), "not_run_yet": waiting(options, parts)}, facts, options.out)
+        write(
+            "engine_gpu",
+            {"parts": parts, "table": table(parts), "not_run_yet": waiting(options, parts)},
+            facts,
+            options.out,
+        )
     for row in table(parts):
         print(f"{row['what']:24} {row['tokens_per_s']!s:>9} tok/s, target {row['target']}")
     return 0 if all(part["ok"] for part in parts.values()) else 1

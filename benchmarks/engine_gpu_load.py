@@ -60,7 +60,8 @@ def one_stream(
     for _ in range(3):
         request = engine.new_request(prompt, params)
         _run(engine, [request])
-        assert request.first_token is not None and request.last_token is not None
+        assert request.first_token is not None
+        assert request.last_token is not None
         rates.append((tokens - 1) / (request.last_token - request.first_token))
     step_ms = device_step_ms(engine, 1, 512)
     bandwidth = (copy_gb_s or 4300.0) * 1e9
@@ -103,9 +104,7 @@ def many_streams(
     Stops after `seconds` and says so.
     """
     engine, dice = engine_for(load, device), random.Random(0)
-    wanted = [
-        (_prompt(dice, dice.randint(*lengths), engine), dice.randint(*answers)) for _ in range(requests)
-    ]
+    wanted = [(_prompt(dice, dice.randint(*lengths), engine), dice.randint(*answers)) for _ in range(requests)]
     engine.generate(wanted[0][0][:16], SamplingParams(max_tokens=20, temperature=temperature, ignore_eos=True))
     _warm_prefill(engine, load, dice)
     asked = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def tune(device: torch.device, shape: str) -> Iterator[dict[str, Any]]:
     if device.type != "cuda":
         yield {"note": "only a GPU can be tuned"}
         return
-    from local_engine.kernels.small_linear import Cut, choose_cut, small_linear
+    from local_engine.kernels.small_linear import Cut, choose_cut
 
     config = SHAPES[shape]
     q_rows = (config.heads + 2 * config.kv_heads) * config.head_dim
@@ -87,11 +88,14 @@ def tune(device: torch.device, shape: str) -> Iterator[dict[str, Any]]:
     ]
     for dtype in (torch.bfloat16, torch.int8):
         for name, (rows, columns) in sizes.items():
-            weights = [torch.randint(-99, 99, (rows, columns), dtype=torch.int8, device=device).to(dtype) for _ in range(8)]
+            weights = [
+                torch.randint(-99, 99, (rows, columns), dtype=torch.int8, device=device).to(dtype) for _ in range(8)
+            ]
             x = torch.randn(1, columns, dtype=torch.bfloat16, device=device)
             chosen = choose_cut(1, rows, weights[0].element_size())
+            call = partial(_product, x)
             speeds = {
-                cut: 8 * weights[0].nbytes / _graph_seconds(lambda w, cut=cut: small_linear(x, w, None, cut=cut), weights) / 1e9
+                cut: 8 * weights[0].nbytes / _graph_seconds(partial(call, cut), weights) / 1e9
                 for cut in {*cuts, chosen}
             }
             best = max(speeds, key=lambda cut: speeds[cut])
@@ -99,6 +103,12 @@ def tune(device: torch.device, shape: str) -> Iterator[dict[str, Any]]:
                 "product": name, "weights": str(dtype), "chosen": str(chosen), "chosen_gb_s": round(speeds[chosen]),
                 "best": str(best), "best_gb_s": round(speeds[best]),
             }  # fmt: skip
+
+
+def _product(x: torch.Tensor, cut: Any, weight: torch.Tensor) -> torch.Tensor:
+    from local_engine.kernels.small_linear import small_linear
+
+    return small_linear(x, weight, None, cut=cut)
 
 
 def _graph_seconds(call: Any, weights: list[torch.Tensor]) -> float:

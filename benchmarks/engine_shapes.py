@@ -5,30 +5,14 @@ Tokens stand for numbers ("w17"), so that text is made as for a real model.
 
 from __future__ import annotations
 
-import sys
-import types
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import models
 from torch import nn
 
-
-class _Missing(types.ModuleType):
-    """Stands for the reader of GGUF files on a machine that lacks it: imported by the engine, never called here."""
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-if "gguf" not in sys.modules and find_spec("gguf") is None:
-    for module in ("gguf", "gguf.constants", "gguf.quants"):
-        sys.modules[module] = _Missing(module)
-
+import benchmarks.without_gguf  # noqa: F401  before the engine
 from local_engine.cache_size import CacheSize
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.engine import Engine
@@ -94,10 +78,10 @@ def random_decoder(
 
 def weight_bytes(decoder: Decoder) -> int:
     """What a step of one token must read of the weights: every matrix once, of the embeddings one row."""
-    linears = [module for module in decoder.modules() if isinstance(module, Linear | Int8Linear | Int4Linear | Fp8Linear)]
-    return sum(
-        tensor.nbytes for module in linears for tensor in (*module.parameters(False), *module.buffers(False))
-    )
+    linears = [
+        module for module in decoder.modules() if isinstance(module, Linear | Int8Linear | Int4Linear | Fp8Linear)
+    ]
+    return sum(tensor.nbytes for module in linears for tensor in (*module.parameters(False), *module.buffers(False)))
 
 
 def numbers_tokenizer(size: int) -> Tokenizer:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
-]
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
 from tests.local_engine.gpu_checks import CHECKS
 from tests.local_engine.kernel_cases import CASES
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -34,6 +34,7 @@ from local_engine.kernels.small_linear import Fused, small_linear
 
 H200 = GPUTarget("cuda", 90, 32)
 
+
 class NoGpu:
     """Enough of a driver to compile for `H200`."""
 

@@ -146,7 +146,10 @@ CHECKS: dict[str, Callable[[Device], None]] = {
         )
         for kind in ("int8", "int4", "fp8")
     },
-    **{f"graphs equal launches, {count} requests": partial(graphs_equal_launches, requests=count) for count in (1, 3, 19)},
+    **{
+        f"graphs equal launches, {count} requests": partial(graphs_equal_launches, requests=count)
+        for count in (1, 3, 19)
+    },
     "steps ahead equal single steps": steps_ahead_equal_single_steps,
     "answers do not depend on how they are made": answers_do_not_depend_on_how_they_are_made,
     **({"logits equal transformers'": logits_equal_transformers} if find_spec("transformers") else {}),
@@ -162,7 +165,9 @@ def main(device: Device) -> int:
             check(device)
         except Exception:
             error, failed = traceback.format_exc(), failed + 1
-        print(json.dumps({"case": name, "error": error, "seconds": round(time.perf_counter() - started, 2)}), flush=True)
+        print(
+            json.dumps({"case": name, "error": error, "seconds": round(time.perf_counter() - started, 2)}), flush=True
+        )
     return 1 if failed else 0
 
 

@@ -72,7 +72,8 @@ def test_ten_answers_take_few_steps_and_texts_are_whole(tiny_engine: EngineMaker
     plain.add(other)
     outputs = run_to_end(engine)[request.id]
     expected = run_to_end(plain)[other.id]
-    assert request.answer == other.answer and text(outputs) == text(expected)
+    assert request.answer == other.answer
+    assert text(outputs) == text(expected)
     assert outputs[-1].finish == expected[-1].finish
     assert sum(output.tokens for output in outputs) == len(request.answer)
     assert all(output.accepted_drafts == output.rejected_drafts == 0 for output in outputs)
@@ -87,7 +88,8 @@ def test_seeded_answers_are_the_plain_engines_own(tiny_engine: EngineMaker) -> N
 def test_drawn_answers_differ_from_one_another_and_end(tiny_engine: EngineMaker) -> None:
     params = SamplingParams(max_tokens=25, temperature=1.0, ignore_eos=True)
     both = answers(on_gpu_path(tiny_engine()), [(prompt(12), params)] * 2)
-    assert both[0] != both[1] and [len(each) for each in both] == [25, 25]
+    assert both[0] != both[1]
+    assert [len(each) for each in both] == [25, 25]
 
 
 def test_drafts_verified_in_graphs_leave_greedy_answers_as_they_are(tiny_engine: EngineMaker) -> None:
