@@ -59,8 +59,8 @@ bench-router: $(TEST_READY) ## Measure the router beside its baselines; table, J
 	$(BIN)/python -m router_models.evaluation --data $(DATA) --json benchmarks/results/router.json --curves benchmarks/results $(ARGS)
 
 .PHONY: bench-engine
-bench-engine: $(TEST_READY) ## Measure the bundled engine: tokens per second, one stream and many
-	$(BIN)/python -m local_engine bench $(ARGS)
+bench-engine: $(TEST_READY) ## Measure the bundled engine on this CPU beside the peers that are installed (ARGS=--install-peers)
+	$(BIN)/python -m benchmarks.engine_cpu $(ARGS)
 
 .PHONY: bench-cache
 bench-cache: ## Measure the answer caches

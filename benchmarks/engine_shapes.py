@@ -5,6 +5,7 @@ Tokens stand for numbers ("w17"), so that text is made as for a real model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -104,7 +105,7 @@ class Load:
     max_drafts: int = 0
 
 
-def engine_for(load: Load, device: torch.device, drafter: Drafter | None = None) -> Engine:
+def engine_for(load: Load, device: torch.device, drafters: Sequence[Drafter] = ()) -> Engine:
     """An engine over random weights, on a GPU with kernels and graphs."""
     model = SHAPES[load.shape]
     config = EngineConfig(
@@ -117,4 +118,4 @@ def engine_for(load: Load, device: torch.device, drafter: Drafter | None = None)
     runner = ModelRunner(decoder, size)
     if device.type == "cuda":
         runner = on_gpu(runner, load.max_batch, load.max_context, load.max_drafts)
-    return Engine(runner, numbers_tokenizer(model.vocab_size), config, drafter)
+    return Engine(runner, numbers_tokenizer(model.vocab_size), config, drafters)

@@ -30,7 +30,7 @@ from local_engine.config import EngineConfig
 from local_engine.engine import Engine, load_engine, warm_up
 from local_engine.model_files import Hub, resolve_model
 from local_engine.request import SamplingParams
-from local_engine.speculative.choose import choose_drafter
+from local_engine.speculative.choose import choose_drafters
 
 PLAIN = "plain"
 
@@ -141,8 +141,8 @@ def make_engines(arguments: argparse.Namespace) -> dict[str, Engine]:
         else:
             chosen = replace(config, speculate="draft", draft_model=Path(name))
             name = "draft"
-        drafter = choose_drafter(chosen, plain.runner, plain.tokenizer, plain.max_context)
-        engines[name] = Engine(plain.runner, plain.tokenizer, chosen, drafter)
+        drafters = choose_drafters(chosen, plain.runner, plain.tokenizer, plain.max_context)
+        engines[name] = Engine(plain.runner, plain.tokenizer, chosen, drafters)
         warm_up(engines[name])
     return engines
 

@@ -1,61 +1,26 @@
-"""The engine's command line: `python -m local_engine serve|fetch|bench`; errors are one line and exit status 1."""
+"""The engine's command line: `python -m local_engine serve|fetch|bench|quantize|prune|perplexity`; errors are one line and exit status 1."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
-from local_engine.config import DeviceName, Dtype, EngineConfig, Speculate
+from local_engine.cli_options import DEFAULT_MODEL, hub_of, model_options, shared_options
+from local_engine.config import EngineConfig, KvDtype, Speculate
+from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_KWH, EnergySource
 from local_engine.errors import EngineError
-from local_engine.model_files import DEFAULT_HUB, Hub, resolve_model
+from local_engine.model_commands import measure_perplexity, prune, quantize
+from local_engine.model_files import resolve_model
+from local_engine.training.command import train_drafter
 
 # A thread that waits for its partners should sleep: spinning starves them as soon as the machine is shared, and one
 # step then takes scheduler quanta instead of microseconds. Read by the OpenMP runtime when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-DEFAULT_MODEL = "smollm2-135m-instruct"
-DEFAULT_WEIGHTS_DIR = Path("~/.penstock/weights")
-_Command = Callable[..., Any]
-
-
-def _shared_options(command: _Command) -> _Command:
-    """The options of every command that needs a model's files."""
-    decorators = [
-        click.option("--weights-dir", type=click.Path(path_type=Path), default=DEFAULT_WEIGHTS_DIR, show_default=True,
-                     help="Folder where fetched models are kept."),
-        click.option("--hub-url", envvar="HF_ENDPOINT", default=DEFAULT_HUB, show_default=True,
-                     help="Hugging Face hub to fetch from (environment: HF_ENDPOINT; its token: HF_TOKEN)."),
-    ]  # fmt: skip
-    for decorate in reversed(decorators):
-        command = decorate(command)
-    return command
-
-
-def _model_options(command: _Command) -> _Command:
-    """The options of every command that runs a model."""
-    decorators = [
-        click.option("--model", default=DEFAULT_MODEL, show_default=True,
-                     help="Known name, hub id (org/name), .gguf file or model directory."),
-        click.option("--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True,
-                     help="Number format of weights and cache."),
-        click.option("--device", type=click.Choice(get_args(DeviceName)), default="auto", show_default=True,
-                     help="Where to compute; auto takes an NVIDIA GPU when there is one."),
-        click.option("--threads", type=click.IntRange(min=0), default=0,
-                     help="CPU threads; 0 leaves the choice to torch.  [default: 0]"),
-    ]  # fmt: skip
-    for decorate in reversed(decorators):
-        command = decorate(command)
-    return command
-
-
-def _hub(url: str) -> Hub:
-    return Hub(url=url.rstrip("/"), token=os.environ.get("HF_TOKEN") or None)
 
 
 @click.group()
@@ -64,8 +29,8 @@ def main() -> None:
 
 
 @main.command()
-@_model_options
-@_shared_options
+@model_options
+@shared_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8100, show_default=True, help="Port; 0 takes a free one."
@@ -116,6 +81,13 @@ def main() -> None:
 )
 @click.option("--cache-mib", type=click.IntRange(min=1), default=None, help="The cache's size in MiB instead.")
 @click.option(
+    "--kv-dtype",
+    type=click.Choice(get_args(KvDtype)),
+    default="auto",
+    show_default=True,
+    help="Number format of the cache: auto is that of --dtype, the others take half the memory.",
+)
+@click.option(
     "--prefix-sharing/--no-prefix-sharing",
     default=True,
     show_default=True,
@@ -132,7 +104,7 @@ def main() -> None:
     "--draft-model",
     type=click.Path(path_type=Path),
     default=None,
-    help="A smaller model of the same vocabulary, for --speculate draft: .gguf file or model directory.",
+    help="For --speculate draft a smaller model of the same vocabulary, for head a drafter trained for the model.",
 )
 @click.option(
     "--max-drafts",
@@ -140,6 +112,38 @@ def main() -> None:
     default=7,
     show_default=True,
     help="Tokens drafted per answer and step at most; how many it really are is decided by what they bring.",
+)
+@click.option(
+    "--energy",
+    type=click.Choice(get_args(EnergySource)),
+    envvar="PENSTOCK_ENGINE_ENERGY",
+    default="auto",
+    show_default=True,
+    help="Where joules come from; auto: NVML on a GPU, else RAPL where readable, else an estimate.",
+)
+@click.option(
+    "--core-watts",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_CORE_WATTS",
+    default=CORE_WATTS,
+    show_default=True,
+    help="Of a busy virtual core, for the estimate.",
+)
+@click.option(
+    "--gpu-watts",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_GPU_WATTS",
+    default=GPU_WATTS,
+    show_default=True,
+    help="Of a busy GPU, for the estimate.",
+)
+@click.option(
+    "--grams-per-kwh",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_GRAMS_PER_KWH",
+    default=WORLD_GRAMS_PER_KWH,
+    show_default=True,
+    help="CO2 equivalent of the electricity; the default is the world's average of 2024.",
 )
 @click.option(
     "--max-body-bytes",
@@ -170,7 +174,7 @@ def serve(model: str, served_name: str | None, hub_url: str, weights_dir: Path, 
             ServeOptions(
                 model=model,
                 served_name=served_name or model,
-                hub=_hub(hub_url),
+                hub=hub_of(hub_url),
                 weights_dir=weights_dir.expanduser(),
                 engine=engine,
                 **options,
@@ -181,12 +185,12 @@ def serve(model: str, served_name: str | None, hub_url: str, weights_dir: Path, 
 
 @main.command()
 @click.argument("name", default=DEFAULT_MODEL)
-@_shared_options
+@shared_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document: name, path, source.")
 def fetch(name: str, weights_dir: Path, hub_url: str, as_json: bool) -> None:
     """Make a model's files available on this machine and print where they are."""
     try:
-        files = resolve_model(name, weights_dir.expanduser(), _hub(hub_url))
+        files = resolve_model(name, weights_dir.expanduser(), hub_of(hub_url))
     except EngineError as error:
         raise click.ClickException(error.message) from error
     document = {"name": files.name, "path": str(files.path), "source": files.source}
@@ -194,15 +198,15 @@ def fetch(name: str, weights_dir: Path, hub_url: str, as_json: bool) -> None:
 
 
 @main.command()
-@_model_options
-@_shared_options
+@model_options
+@shared_options
 @click.option("--tokens", type=click.IntRange(min=2), default=128, show_default=True, help="Tokens decoded per stream.")
 @click.option("--prompt-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Tokens prefilled.")
 @click.option(
     "--streams",
     type=click.IntRange(min=1),
     multiple=True,
-    default=(1, 4),
+    default=(1, 8),
     show_default=True,
     help="Numbers of streams to decode together; repeat the option.",
 )
@@ -219,11 +223,15 @@ def bench(model: str, weights_dir: Path, hub_url: str, as_json: bool, **options:
     from local_engine.bench import run_bench  # imports torch
 
     try:
-        files = resolve_model(model, weights_dir.expanduser(), _hub(hub_url))
+        files = resolve_model(model, weights_dir.expanduser(), hub_of(hub_url))
         report = run_bench(files.path, **options)
     except EngineError as error:
         raise click.ClickException(error.message) from error
     click.echo(json.dumps({"model": model, **report.as_dict()}) if as_json else report.as_table())
+
+
+for command in (quantize, prune, measure_perplexity, train_drafter):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ class StopMatcher:
 class AnswerText:
     """Decoder and stop matcher in a row."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, markup: bool = False) -> None:
+        self._decoder = StreamDecoder(tokenizer, markup=markup)
         self._matcher = StopMatcher(stops)
 
     def push(self, token: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from local_engine.config import DeviceName, Dtype, EngineConfig
+from local_engine.config import CpuKernel, DeviceName, Dtype, EngineConfig, Quantization
 from local_engine.engine import Engine, load_engine, warm_up
 from local_engine.progress import bar
 from local_engine.request import SamplingParams
@@ -29,9 +29,13 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """`speculative` is None while the engine has no speculative decoding; `load_average` tells whether others ran."""
+    """`native`: whether the CPU's native kernel computed the steps.
+
+    `speculative` is None while the engine has no speculative decoding; `load_average` tells whether others ran."""
 
     dtype: Dtype
+    quantize: Quantization
+    native: bool
     device: str
     threads: int
     load_seconds: float
@@ -51,7 +55,9 @@ class BenchReport:
 
     def as_table(self) -> str:
         """For people."""
-        lines = [f"{self.dtype} on {self.device}, {self.threads} threads, loaded in {self.load_seconds:.1f} s"]
+        weights = self.dtype if self.quantize == "none" else self.quantize
+        path = "native kernel" if self.native else "torch"
+        lines = [f"{weights} on {self.device} ({path}), {self.threads} threads, loaded in {self.load_seconds:.1f} s"]
         lines.append(f"prefill {self.prefill_tokens} tokens: {self.prefill.tokens_per_second:.0f} tok/s")
         lines += [f"decode {rate.streams} stream(s): {rate.tokens_per_second:.1f} tok/s" for rate in self.decode]
         return "\n".join(lines)
@@ -61,6 +67,8 @@ def run_bench(
     path: Path,
     *,
     dtype: Dtype,
+    quantize: Quantization = "none",
+    cpu_kernel: CpuKernel = "auto",
     device: DeviceName,
     threads: int,
     tokens: int,
@@ -72,17 +80,24 @@ def run_bench(
     if threads:
         torch.set_num_threads(threads)
     config = EngineConfig(
-        dtype=dtype, device=device, max_batch=max(streams), step_tokens=max(prompt_tokens, *streams, 512)
+        dtype=dtype,
+        quantize=quantize,
+        cpu_kernel=cpu_kernel,
+        device=device,
+        max_batch=max(streams),
+        step_tokens=max(prompt_tokens, *streams, 512),
     )
     begun = time.perf_counter()
     with bar("loading") as progress:
         engine = load_engine(path, config, progress)
     load_seconds = time.perf_counter() - begun
     warm_up(engine)
-    prefill = statistics.median(_prefill_seconds(engine, prompt_tokens) for _ in range(repeats))
-    decode = [Rate(n, statistics.median(_decode_rate(engine, n, tokens) for _ in range(repeats))) for n in streams]
+    prefill = statistics.median(prefill_seconds(engine, prompt_tokens) for _ in range(repeats))
+    decode = [Rate(n, statistics.median(decode_rate(engine, n, tokens) for _ in range(repeats))) for n in streams]
     return BenchReport(
         dtype=dtype,
+        quantize=quantize,
+        native=engine.runner.native is not None,
         device=str(engine.runner.device),
         threads=torch.get_num_threads(),
         load_seconds=load_seconds,
@@ -108,7 +123,8 @@ def _unshared() -> str:
     return uuid.uuid4().hex
 
 
-def _prefill_seconds(engine: Engine, length: int) -> float:
+def prefill_seconds(engine: Engine, length: int) -> float:
+    """Seconds of the step that computes a prompt nobody computed before; `step_tokens` must be `length` at least."""
     params = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
     request = engine.new_request(_prompt(engine, length), params, cache_salt=_unshared())
     engine.add(request)
@@ -117,7 +133,7 @@ def _prefill_seconds(engine: Engine, length: int) -> float:
     return time.perf_counter() - begun
 
 
-def _decode_rate(engine: Engine, streams: int, tokens: int) -> float:
+def decode_rate(engine: Engine, streams: int, tokens: int) -> float:
     """Tokens per second over all streams once every prompt is computed."""
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
     for index in range(streams):

@@ -9,6 +9,7 @@ import torch
 
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.errors import CacheDoesNotFit
+from local_engine.quantization.kv import token_bytes
 
 _MIB = 1 << 20
 _CPU_SHARE = 0.25  # of the free memory, when no size is asked for: the gateway and the database live there as well
@@ -37,8 +38,8 @@ def plan_cache(
 
     Raises CacheDoesNotFit, with the numbers.
     """
-    token_bytes = model.cache_elements_per_token * dtype.itemsize
-    block_bytes = config.block_size * token_bytes
+    per_token = token_bytes(model, config.kv_dtype, dtype)
+    block_bytes = config.block_size * per_token
     free = free_memory(device)
     if config.cache_tokens is not None:
         blocks, asked = config.cache_tokens // config.block_size, f"--cache-tokens {config.cache_tokens}"
@@ -54,7 +55,7 @@ def plan_cache(
         )
     if blocks * block_bytes > free:
         raise CacheDoesNotFit(
-            f"{asked} needs a cache of {blocks * block_bytes / _MIB:.0f} MiB ({token_bytes} bytes per token), "
+            f"{asked} needs a cache of {blocks * block_bytes / _MIB:.0f} MiB ({per_token} bytes per token), "
             f"{free / _MIB:.0f} MiB are free: lower --cache-tokens, --cache-mib or --max-context"
         )
     return CacheSize(blocks, config.block_size, blocks * block_bytes)

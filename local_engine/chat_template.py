@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from local_engine.errors import CorruptModelFile, InvalidRequest
@@ -37,19 +37,34 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _tojson
         environment.globals.update(raise_exception=_raise_exception, strftime_now=_strftime_now)
+        self.source = source
         try:
             self._template = environment.from_string(source)
+            names = meta.find_undeclared_variables(environment.parse(source))
         except TemplateSyntaxError as error:
             raise CorruptModelFile(f"the model's chat template is malformed: {error}") from error
-        self._tokens = {"bos_token": bos, "eos_token": eos}
+        self.tokens = {"bos_token": bos, "eos_token": eos}
+        self.knows_tools = "tools" in names
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The prompt text of the conversation, up to where the assistant begins to answer."""
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt text of the conversation, up to where the assistant begins to answer.
+
+        `tools` as OpenAI writes them, for templates that know tools; `options` are the template's own, like enable_thinking.
+        """
+        names: dict[str, Any] = {
+            **(options or {}),
+            **self.tokens,
+            "messages": list(messages),
+            "add_generation_prompt": True,
+        }
         try:
-            return self._template.render(
-                messages=list(messages), add_generation_prompt=True, tools=None, **self._tokens
-            )
-        except (TemplateError, TypeError, KeyError) as error:
+            return self._template.render(tools=list(tools) if tools else None, **names)
+        except (TemplateError, TypeError, KeyError, ValueError) as error:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", param="messages"
             ) from error

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_KWH, EnergySource
+
 Dtype = Literal["bfloat16", "float32"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+Quantization = Literal["none", "int8", "int4", "fp8"]
+CpuKernel = Literal["auto", "off"]
+KvDtype = Literal["auto", "int8", "fp8"]
 Activation = Literal["silu", "gelu_tanh"]
 Speculate = Literal["off", "ngram", "draft", "head", "auto"]
 
@@ -132,8 +137,13 @@ class EngineConfig:
     for `max_batch` full contexts within a share of the free memory. `block_size`: tokens per block of it.
     `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
     names none; a small model may otherwise ramble to the end of its context. `speculate`: who drafts tokens ahead (`auto`:
-    the best there is for the model), `draft_model` the files of a smaller model for `draft`, `max_drafts` at most so many
-    per request and step; how many it really are is decided by what they bring.
+    the best there is for the model), `draft_model` the files of a smaller model for `draft`, or of a drafter for `head`,
+    `max_drafts` at most so many per request and step; how many it really are is decided by what they bring.
+    `quantize`: number format of the matrices,
+    "none" for that of the file (a directory that was quantised offline keeps its own). `kv_dtype`: number format of the
+    cache, "auto" for `dtype`. `cpu_kernel`: whether steps on a CPU may be computed by the native kernel instead of torch.
+    `energy`: where joules come from; `core_watts` and `gpu_watts`: of a busy core and GPU, for an estimate. `grams_per_kwh`:
+    CO2 equivalent of electricity.
     """
 
     dtype: Dtype = "bfloat16"
@@ -150,17 +160,29 @@ class EngineConfig:
     speculate: Speculate = "off"
     draft_model: Path | None = None
     max_drafts: int = 7
+    quantize: Quantization = "none"
+    kv_dtype: KvDtype = "auto"
+    cpu_kernel: CpuKernel = "auto"
+    energy: EnergySource = "auto"
+    core_watts: float = CORE_WATTS
+    gpu_watts: float = GPU_WATTS
+    grams_per_kwh: float = WORLD_GRAMS_PER_KWH
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens", "max_drafts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
+        for name in ("core_watts", "gpu_watts", "grams_per_kwh"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a number, 0 or more")
         if self.max_queue < 0:
             raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
-        if (self.speculate == "draft") != (self.draft_model is not None):
+        if self.speculate == "draft" and self.draft_model is None:
+            raise ValueError("speculate is 'draft': draft_model must name the files of the draft model")
+        if self.draft_model is not None and self.speculate not in ("draft", "head"):
             raise ValueError(
-                f"speculate is {self.speculate!r} and draft_model {self.draft_model!r}: 'draft' needs the path of a draft "
-                "model, and nothing else takes one"
+                f"draft_model is {self.draft_model!r}, but speculate is {self.speculate!r}: take 'draft', or 'head' for a "
+                "drafter"
             )
         if self.cache_tokens is not None and self.cache_mib is not None:
             raise ValueError("give the cache's size in tokens or in MiB, not both")

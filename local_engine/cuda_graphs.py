@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -82,11 +83,11 @@ class GraphSet:
         return self.captured.get((self.requests[bisect_left(self.requests, len(items))], rows))
 
 
-def _record(compute: Compute, buffers: StepBuffers, pool: tuple[int, int] | None) -> Callable[[], None]:
+def _record(compute: Compute, buffers: StepBuffers, pool: Any) -> Callable[[], None]:
     """A replay of `compute(buffers)`; the buffers hold padding only, so that recording changes nothing."""
     if pool is None:
         return lambda: compute(buffers)
-    aside = torch.cuda.Stream()
+    aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         compute(buffers)  # compiles kernels and makes handles, which must not happen while recording

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,20 +18,22 @@ from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
 from local_engine.cache_size import plan_cache
 from local_engine.config import EngineConfig, ModelConfig
-from local_engine.errors import DeadlineExceeded, ModelNotFound, StepFailed
+from local_engine.energy import make_meter
+from local_engine.errors import DeadlineExceeded, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, on_gpu, pick_device
-from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import Progress, load_decoder
-from local_engine.models.weights import GgufWeights, SafetensorsWeights, WeightSource
+from local_engine.models.open import open_model
 from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
 from local_engine.run_ahead import without_room
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
-from local_engine.speculative.choose import choose_drafter
+from local_engine.speculative.choose import choose_drafters
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
 from local_engine.speculative.verify import Run, verify
-from local_engine.tokenizer import Tokenizer, tokenizer_from_directory, tokenizer_from_gguf
+from local_engine.step_faults import check_logits, step_failure
+from local_engine.structured.guide import Guide, follow, form_failure
+from local_engine.tokenizer import Tokenizer
 
 log = logging.getLogger("local_engine")
 
@@ -47,22 +49,23 @@ class Completion:
 
 def load_engine(path: Path, config: EngineConfig, progress: Progress | None = None) -> Engine:
     """An engine for a .gguf file or a Hugging Face model directory. Raises ModelError."""
-    if path.is_dir():
-        source: WeightSource = SafetensorsWeights(path)
-        tokenizer = tokenizer_from_directory(path)
-    elif path.is_file():
-        weights = GgufWeights(GgufFile(path))
-        source, tokenizer = weights, tokenizer_from_gguf(weights.file.metadata)
-    else:
-        raise ModelNotFound(f"{str(path)!r} is neither a .gguf file nor a model directory")
+    runner, tokenizer = load_runner(path, config, progress)
+    max_context = min(config.max_context, runner.decoder.config.max_positions)
+    if runner.device.type == "cuda":
+        runner = on_gpu(runner, config.max_batch, max_context, 0 if config.speculate == "off" else config.max_drafts)
+    return Engine(runner, tokenizer, config, choose_drafters(config, runner, tokenizer, max_context))
+
+
+def load_runner(path: Path, config: EngineConfig, progress: Progress | None = None) -> tuple[ModelRunner, Tokenizer]:
+    """The model alone, with its cache but without an engine around it. Raises ModelError."""
+    source, tokenizer = open_model(path)
     max_context = min(config.max_context, source.config.max_positions)
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
     size = plan_cache(config, source.config, max_context, dtype, device)
-    decoder = load_decoder(source, positions=max_context, dtype=dtype, device=device, progress=progress)
-    runner = ModelRunner(decoder, size)
-    if device.type == "cuda":
-        runner = on_gpu(runner, config.max_batch, max_context, 0 if config.speculate == "off" else config.max_drafts)
-    return Engine(runner, tokenizer, config, choose_drafter(config, runner, tokenizer, max_context))
+    decoder = load_decoder(
+        source, positions=max_context, dtype=dtype, device=device, quantize=config.quantize, progress=progress
+    )
+    return ModelRunner(decoder, size, config.kv_dtype, config.cpu_kernel), tokenizer
 
 
 class Engine:
@@ -73,7 +76,7 @@ class Engine:
         runner: ModelRunner,
         tokenizer: Tokenizer,
         config: EngineConfig,
-        drafter: Drafter | None = None,
+        drafters: Sequence[Drafter] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
@@ -87,8 +90,15 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
-        self.ahead = None if drafter is not None else runner.ahead()
-        self.speculator = None if drafter is None else Speculator(drafter, config.max_drafts)
+        self.speculator = Speculator(drafters, config.max_drafts) if drafters else None
+        self.ahead = None if drafters else runner.ahead()
+        self.energy = make_meter(
+            config.energy,
+            str(runner.device),
+            core_watts=config.core_watts,
+            gpu_watts=config.gpu_watts,
+            grams_per_kwh=config.grams_per_kwh,
+        )
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -111,6 +121,7 @@ class Engine:
         cache_salt: str | None = None,
         priority: int = 0,
         seconds: float | None = None,
+        guide: Guide | None = None,
     ) -> Request:
         """A request for `add`; prompt and max_tokens must fit the context (the server refuses before).
 
@@ -120,11 +131,14 @@ class Engine:
             raise ValueError(f"{len(prompt)} + {params.max_tokens} tokens do not fit 1..{self.max_context}")
         now = self._clock()
         deadline = None if seconds is None else now + seconds
-        return Request(next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now)
+        request = Request(next(self._ids), list(prompt), params, cache_salt, priority, deadline=deadline, arrived=now)
+        request.guide = guide
+        return request
 
     def add(self, request: Request) -> None:
         """Let the request take part from the next step on."""
-        self._texts[request.id] = AnswerText(self.tokenizer, request.params.stop)
+        params = request.params
+        self._texts[request.id] = AnswerText(self.tokenizer, params.stop, markup=params.markup)
         self.scheduler.add(request)
 
     def abort(self, request: Request) -> None:
@@ -144,7 +158,10 @@ class Engine:
         for chunk in step.chunks:
             if chunk.request.scheduled is None:
                 chunk.request.scheduled = now
-        return outputs + self._compute(step) if step.chunks else outputs
+        if step.chunks:
+            outputs += self._compute(step)
+            self.energy.bill(step.chunks)
+        return outputs
 
     def generate(self, prompt: list[int], params: SamplingParams) -> Completion:
         """Answer one prompt to its end. For tests and the bench; other requests must not be running."""
@@ -178,14 +195,15 @@ class Engine:
                         outputs += self._commit_ahead(chunks if index == 0 else [], runs)
                     return outputs
                 chunks = without_room(chunks)
-            computed = self.runner.run(chunks, () if speculator is None else speculator.drafter.taps)
+            computed = self.runner.run(chunks, () if speculator is None else speculator.taps)
             verified = verify if speculator is None else speculator.verify
+            check_logits(computed.logits)
             runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
             log.exception("a step of %d requests failed", len(chunks))
             self.scheduler.discard(chunks)
             running = [chunk.request for chunk in chunks if chunk.request.table is not None]
-            return outputs + [self._fail(request, error) for request in running]
+            return outputs + [self._fail(request, step_failure(error)) for request in running]
         outputs = self._commit(chunks, runs)
         if speculator is not None:
             speculator.observe(chunks, runs, computed)
@@ -224,16 +242,22 @@ class Engine:
         if run.drafted and self.speculator is not None:
             self.speculator.counts.observe(run.drafted, accepted)
         self.scheduler.accept(request, accepted)
+        thought, failure = 0, None
         if finish is not None:
             self._release(request)
+            if request.guide is not None:
+                follow(request.guide, request.answer)
+                thought, failure = request.guide.thought, form_failure(request.guide)
         return Output(
             request,
             shown,
             kept,
-            finish,
+            finish if failure is None else "error",
+            failure,
             accepted_drafts=accepted,
             rejected_drafts=run.drafted - accepted,
             logprobs=tuple(each.logprobs for each in run.sampled[:kept] if each.logprobs is not None),
+            reasoning_tokens=thought,
         )
 
     def _accept_one(self, request: Request, sampled: Sampled) -> tuple[str, FinishReason | None]:
@@ -242,7 +266,8 @@ class Engine:
         text = self._texts[request.id]
         finish: FinishReason | None = None
         shown = ""
-        if sampled.token in self.tokenizer.end_ids and not request.params.ignore_eos:
+        runs_on = request.params.ignore_eos and request.guide is None
+        if sampled.token in self.tokenizer.end_ids and not runs_on:
             finish = "stop"
         else:
             shown = text.push(sampled.token)
@@ -256,9 +281,8 @@ class Engine:
                 finish = "stop"
         return shown, finish
 
-    def _fail(self, request: Request, error: Exception) -> Output:
+    def _fail(self, request: Request, failure: StepFailed) -> Output:
         self._release(request)
-        failure = StepFailed(f"the step computing this request failed: {type(error).__name__}: {error}")
         return Output(request, "", 0, "error", failure)
 
     def _expire(self, request: Request, now: float) -> Output:

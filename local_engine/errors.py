@@ -7,8 +7,11 @@ EngineError
 │   ├── WrongShape        a tensor is missing, unexpected or of the wrong shape
 │   ├── UnknownArchitecture
 │   ├── CannotQuantize    the model's shape or values do not fit the format asked for
+│   ├── CannotPrune       the layers or the text asked for do not suit
 │   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
-│   └── DraftModelUnfit   the draft model does not go with the model
+│   ├── DraftModelUnfit   the draft model or drafter does not go with the model
+│   ├── BadTrainingData   prompts or kept outputs that a drafter cannot be trained on
+│   └── EnergyUnreadable  the energy counter asked for cannot be read
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
     │   └── ContextTooLong 400 context_length_exceeded
@@ -17,8 +20,10 @@ EngineError
     ├── BodyTooLarge      413
     ├── QueueFull         429 with Retry-After
     ├── NotReady          503 while the model loads or the server drains
+    ├── FormFailed        400, the answer's grammar exceeded its limits while it was written
     ├── DeadlineExceeded  504, the request's own deadline passed before its end
     └── StepFailed        500, the step that carried this request raised; others go on
+        └── StepOutOfMemory 503 with Retry-After, it raised because memory was short
 """
 
 from __future__ import annotations
@@ -78,16 +83,34 @@ class CannotQuantize(ModelError):
     code = "cannot_quantize"
 
 
+class CannotPrune(ModelError):
+    """So many layers cannot be dropped, the model is quantised, or the text is too short to measure on."""
+
+    code = "cannot_prune"
+
+
 class CacheDoesNotFit(ModelError):
     """The cache asked for is larger than the memory that is free, or smaller than one block."""
 
     code = "cache_does_not_fit"
 
 
+class BadTrainingData(ModelError):
+    """Prompts or kept outputs that a drafter cannot be trained on."""
+
+    code = "bad_training_data"
+
+
 class DraftModelUnfit(ModelError):
     """A draft model or drafter was asked for that does not go with the model."""
 
     code = "draft_model_unfit"
+
+
+class EnergyUnreadable(ModelError):
+    """The energy counter that was asked for is not on this machine, or not for this user."""
+
+    code = "energy_unreadable"
 
 
 class RequestError(EngineError):
@@ -175,7 +198,20 @@ class DeadlineExceeded(RequestError):
     type = "timeout_error"
 
 
+class FormFailed(RequestError):
+    """The form the answer must have exceeded the limits of what is followed; its blocks are free again."""
+
+    code = "form_failed"
+
+
 class StepFailed(EngineError):
     """The engine step that carried this request raised; its blocks are free again."""
 
     code = "engine_step_failed"
+
+
+class StepOutOfMemory(StepFailed):
+    """The engine step that carried this request ran out of memory; its blocks are free again."""
+
+    status = 503
+    code = "out_of_memory"

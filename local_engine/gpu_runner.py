@@ -19,7 +19,15 @@ from local_engine.layers.kernel_attention import KernelAttention
 from local_engine.model_runner import Computed, ModelRunner
 from local_engine.run_ahead import RunAhead
 from local_engine.scheduler import Chunk
-from local_engine.step_buffers import RaggedStep, StepBuffers, StepItem, chosen_on_device, ragged_step, seed_of
+from local_engine.step_buffers import (
+    RaggedStep,
+    StepBuffers,
+    StepItem,
+    chosen_on_device,
+    new_event,
+    ragged_step,
+    seed_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class GpuRunner(ModelRunner):
         self, plain: ModelRunner, *, max_batch: int, max_context: int, max_drafts: int = 0, graphs: bool = True,
         kernels: Kernels | None = None,
     ) -> None:  # fmt: skip
-        self.decoder, self.device, self.pool = plain.decoder, plain.device, plain.pool
+        self.decoder, self.device, self.pool, self.native = plain.decoder, plain.device, plain.pool, None
         self._kernels = kernels or kernels_for(self.device)
         self._fused = FusedDecoder(self.decoder, self._kernels) if can_fuse(self.decoder.config) else None
         self.max_batch, self.max_context, self.max_drafts = max_batch, max_context, max_drafts
@@ -138,7 +146,7 @@ class GpuRunner(ModelRunner):
         for step in range(steps):
             replay()
             tokens[step].copy_(buffers.sampled[: len(items)], non_blocking=True)
-            events.append(torch.cuda.Event() if self.device.type == "cuda" else None)
+            events.append(new_event(self.device))
             if (event := events[-1]) is not None:
                 event.record()
         return Ahead(tokens, events)

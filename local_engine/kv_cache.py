@@ -28,7 +28,8 @@ class KVPool:
         self.blocks, self.block_size = blocks, block_size
         self.heads, self.head_dim = config.kv_heads, config.head_dim
         shape = (config.layers, 2, blocks * block_size, self.heads, self.head_dim)
-        self.tensor = _zeros(shape, dtype) if device.type == "cpu" else torch.zeros(shape, dtype=dtype, device=device)
+        self.dtype = dtype
+        self.tensor = zeros(shape, dtype, device)
         # Views made once: a step must not index five axes for every layer and request.
         self._rows = [(layer[0], layer[1]) for layer in self.tensor]
         self._by_head = [(keys.transpose(0, 1)[None], values.transpose(0, 1)[None]) for keys, values in self._rows]
@@ -62,7 +63,7 @@ class KVPool:
     @property
     def block_nbytes(self) -> int:
         """Bytes of one block over all layers."""
-        return self.tensor.nbytes // self.blocks
+        return self.nbytes // self.blocks
 
     @property
     def nbytes(self) -> int:
@@ -70,6 +71,8 @@ class KVPool:
         return self.tensor.nbytes
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros whose pages the system makes when they are touched; torch.zeros would touch them all."""
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros whose pages, on a CPU, the system makes when they are touched; torch.zeros would touch them all."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
     return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)).view(dtype).view(shape)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from local_engine.engine import Engine
 from local_engine.errors import EngineError, NotReady, QueueFull
 from local_engine.metrics import EngineMetrics
 from local_engine.request import Output, Request
+from local_engine.step_faults import step_failure
 
 log = logging.getLogger("local_engine")
 Sink = Callable[[Output], None]
 _LONGEST_RETRY_AFTER = 60  # seconds
+_IDLE_SECONDS = 5.0  # between two readings of the energy counters while nothing runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,25 @@ class _Open:
 
     request: Request
     sink: Sink
+
+
+class _Job:
+    """Work beside the answers: slices, and who waits for the last of them."""
+
+    def __init__(self, steps: Iterator[None]) -> None:
+        self.steps = steps
+        self.done: Future[None] = Future()
+
+    def finish(self, error: EngineError | None) -> None:
+        """Tell who waits, unless they have gone."""
+        if self.done.set_running_or_notify_cancel():
+            self.done.set_result(None) if error is None else self.done.set_exception(error)
+        self.close()
+
+    def close(self) -> None:
+        """Give back what the work holds."""
+        if isinstance(self.steps, Generator):
+            self.steps.close()
 
 
 class EngineLoop:
@@ -39,7 +62,9 @@ class EngineLoop:
         self._open: dict[int, _Open] = {}
         self._arrived: list[Request] = []
         self._dropped: list[Request] = []
+        self._jobs: deque[_Job] = deque()
         self._stopping = False
+        self.failure: str | None = None
         self._seconds_per_request = 1.0  # running mean, for Retry-After
         self._thread = threading.Thread(target=self._run, name="engine-loop", daemon=True)
 
@@ -79,6 +104,22 @@ class EngineLoop:
             self._dropped += requests
             self._wake.notify()
 
+    def submit_job(self, steps: Iterator[None]) -> Future[None]:
+        """Let the engine's thread run through `steps`, one after each step of the engine; the future tells when it is done.
+
+        Cancelling the future closes them. Raises QueueFull or NotReady as `submit` does.
+        """
+        job = _Job(steps)
+        with self._wake:
+            if self._stopping:
+                raise NotReady("the engine is shutting down: send the request to another instance", retry_after=1)
+            if len(self._jobs) > self.engine.config.max_queue:
+                self.metrics.refused.inc()
+                raise QueueFull(f"{len(self._jobs)} jobs are waiting: try again later", retry_after=1)
+            self._jobs.append(job)
+            self._wake.notify()
+        return job.done
+
     @property
     def open_requests(self) -> int:
         """Accepted requests that have not ended."""
@@ -96,13 +137,17 @@ class EngineLoop:
             self._end_all(NotReady("the engine shut down before the answer was complete"))
         except Exception as error:  # a bug in the bookkeeping: what a step computes is guarded in the engine
             log.exception("the engine's loop failed")
-            self._end_all(EngineError(f"the engine's loop failed: {type(error).__name__}: {error}"))
+            self.failure = f"the engine's loop failed: {type(error).__name__}: {error}"
+            self._end_all(EngineError(self.failure))
 
     def _turn(self) -> None:
         """Take in what has arrived, then compute one step."""
         with self._wake:
-            while not (self._arrived or self._dropped or self._stopping or self.engine.busy):
-                self._wake.wait()
+            while not (self._arrived or self._dropped or self._stopping or self.engine.busy or self._jobs):
+                self.engine.energy.pass_idle()
+                self.metrics.observe_energy(self.engine.energy)
+                self._wake.wait(_IDLE_SECONDS)
+                self.engine.energy.pass_idle()
             arrived, self._arrived = self._arrived, []
             dropped, self._dropped = self._dropped, []
         for request in arrived:
@@ -117,6 +162,24 @@ class EngineLoop:
             self.metrics.observe_step(self.engine, outputs)
         for output in outputs:
             self._deliver(output)
+        self._advance_job()
+
+    def _advance_job(self) -> None:
+        """One slice of the first job; one that fails or whose caller has gone is over."""
+        if not self._jobs:
+            return
+        job = self._jobs[0]
+        try:
+            if not job.done.cancelled():
+                next(job.steps)
+                return
+            job.close()
+        except StopIteration:
+            job.finish(None)
+        except Exception as error:
+            log.exception("a job failed")
+            job.finish(step_failure(error))
+        self._jobs.popleft()
 
     def _deliver(self, output: Output) -> None:
         request = output.request
@@ -147,6 +210,9 @@ class EngineLoop:
         with self._wake:
             self._stopping = True
             entries = list(self._open.values())
+            jobs, self._jobs = self._jobs, deque()
+        for job in jobs:
+            job.finish(error)
         for entry in entries:
             self._deliver(Output(entry.request, "", 0, "error", error))
         for entry in entries:  # last: after a bug this may raise, and by then everybody has an answer

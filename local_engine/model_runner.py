@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from local_engine.batch import build_batch
+from local_engine.batch import build_batch, rows_of
 from local_engine.cache_size import CacheSize
-from local_engine.config import DeviceName, Dtype
-from local_engine.kv_cache import KVPool
+from local_engine.config import CpuKernel, DeviceName, Dtype, KvDtype
 from local_engine.layers.paged_attention import PagedAttention
 from local_engine.models.decoder import Decoder
+from local_engine.native_step import NativeStep, Piece, load_native
+from local_engine.quantization.kv import make_pool
 from local_engine.request import Row
 from local_engine.scheduler import Chunk
 
@@ -51,21 +52,47 @@ class Computed:
 class ModelRunner:
     """Decoder plus pool: `run` computes what the scheduler chose."""
 
-    def __init__(self, decoder: Decoder, size: CacheSize) -> None:
+    def __init__(
+        self, decoder: Decoder, size: CacheSize, kv_dtype: KvDtype = "auto", cpu_kernel: CpuKernel = "off"
+    ) -> None:
         self.decoder = decoder
         self.device = decoder.embeddings.device
-        self.pool = KVPool(decoder.config, size.blocks, size.block_size, decoder.embeddings.dtype, self.device)
+        self.pool = make_pool(
+            decoder.config, size.blocks, size.block_size, kv_dtype, decoder.embeddings.dtype, self.device
+        )
+        self.native = load_native(decoder, self.pool) if cpu_kernel == "auto" else None
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], taps: Sequence[int] = ()) -> Computed:
         """Compute the chunks; `taps` are layers behind which the stream is wanted as well."""
-        batch = build_batch(chunks, self.pool.block_size, self.pool.tensor.dtype, self.device)
+        if self.native is not None:
+            return self._run_native(self.native, chunks, taps)
+        batch = build_batch(chunks, self.pool.block_size, self.pool.dtype, self.device)
         attention = PagedAttention(self.pool, batch.slots, batch.spans, batch.answers)
         tapped: dict[int, Tensor] = {}
         stream = self.decoder.hidden(batch.tokens, batch.positions, attention, taps, tapped)
         logits = self.decoder.logits(stream[batch.rows])
         streams = torch.cat([tapped[layer] for layer in taps], dim=-1) if taps else None
         return Computed(logits, batch.sampled, streams, batch.firsts)
+
+    def _run_native(self, native: NativeStep, chunks: Sequence[Chunk], taps: Sequence[int]) -> Computed:
+        """The same in one call."""
+        pieces: list[Piece] = []
+        rows: list[Row] = []
+        wanted: list[int] = []
+        firsts: dict[int, int] = {}
+        end = 0
+        for chunk in chunks:
+            request = chunk.request
+            assert request.table is not None
+            tokens = request.tokens[chunk.start : chunk.start + chunk.length] + request.drafts[: chunk.drafts]
+            pieces.append(Piece(tokens, chunk.start, request.table.blocks))
+            firsts[request.id], end = end, end + len(tokens)
+            if chunk.closes_gap:
+                wanted += range(end - 1 - chunk.drafts, end)
+                rows += rows_of(chunk)
+        logits, streams = native.run(pieces, wanted, taps)
+        return Computed(logits, rows, streams if taps else None, firsts)
 
     def ahead(self) -> RunAhead | None:
         """Who begins several decode steps at once, where that gains something."""

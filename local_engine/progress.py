@@ -13,6 +13,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -31,5 +32,25 @@ def bar(title: str, unit: Literal["items", "bytes"] = "items") -> Iterator[Calla
 
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total or None)
+
+        yield show
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage of a longer run; call what it gives with (stage, done, total)."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+                if not console.is_terminal:
+                    console.print(f"{stage} ...", highlight=False)
+            progress.update(tasks[stage], completed=done, total=total)
 
         yield show

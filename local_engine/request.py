@@ -26,7 +26,8 @@ class SamplingParams:
     """How tokens are chosen and when the answer ends.
 
     `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 mean off; `temperature` 0 is greedy. `logit_bias` adds to the
-    logits of tokens. `logprobs` None: none are wanted; a number: of the chosen token and of so many likeliest ones.
+    logits of tokens. `logprobs` None: none are wanted; a number: of the chosen token and of so many likeliest ones. `markup`:
+    the text shows the tokens that mark thoughts and tool calls.
     """
 
     max_tokens: int
@@ -42,6 +43,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
+    markup: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -53,6 +55,7 @@ class Request:
     tokens; a step may compute them along. `table` says where its keys and values lie, None while it waits. A lower
     `priority` goes first. Times are seconds on a monotonic clock; after `deadline` the request is ended. `guide` says which
     tokens may come next.
+    `microjoules` is its part of the energy of its steps so far, None while nobody knows.
     """
 
     id: int
@@ -72,6 +75,7 @@ class Request:
     first_token: float | None = None
     last_token: float | None = None
     guide: Guide | None = None
+    microjoules: int | None = None
 
     def __post_init__(self) -> None:
         self.prompt_tokens = len(self.tokens)
@@ -137,3 +141,4 @@ class Output:
     accepted_drafts: int = 0
     rejected_drafts: int = 0
     logprobs: tuple[Logprobs, ...] = ()
+    reasoning_tokens: int = 0

@@ -16,6 +16,7 @@ from local_engine.request import Request, Sampled
 from local_engine.scheduler import Chunk, Scheduler
 from local_engine.speculative.verify import Run
 from local_engine.step_buffers import StepItem, chosen_on_device, seed_of
+from local_engine.step_faults import broken_logits
 
 if TYPE_CHECKING:
     from local_engine.gpu_runner import Ahead, GpuRunner  # needs Triton
@@ -67,12 +68,14 @@ def without_room(chunks: Sequence[Chunk]) -> list[Chunk]:
 def _rounds(chunks: Sequence[Chunk], ahead: Ahead, steps: int) -> Iterator[list[Run]]:
     """A request takes part until its room is used up or it was released, which leaves it without a table."""
     for step in range(steps):
-        tokens = ahead.tokens(step)
-        yield [
-            Run(chunk.request, [Sampled(token)], 0)
-            for chunk, token in zip(chunks, tokens, strict=True)
+        live = [
+            (chunk.request, token)
+            for chunk, token in zip(chunks, ahead.tokens(step), strict=True)
             if step <= chunk.drafts and chunk.request.table is not None
         ]
+        if any(token < 0 for _, token in live):
+            raise broken_logits()
+        yield [Run(request, [Sampled(token)], 0) for request, token in live]
 
 
 def _item(chunk: Chunk) -> StepItem:

@@ -6,7 +6,7 @@ However a call ends, what still runs of it is aborted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -16,18 +16,19 @@ from local_engine.errors import EngineError
 from local_engine.loop import EngineLoop
 from local_engine.openai_reply import Choice, ReplyForm
 from local_engine.request import Output, Request
+from local_engine.structured.message import Delta, MessageReader
 
 
 class RunningCall:
     """The requests of one call (one per choice) and the outputs that come back from the engine's thread."""
 
-    def __init__(self, loop: EngineLoop, requests: list[Request]) -> None:
+    def __init__(self, loop: EngineLoop, requests: list[Request], readers: Sequence[MessageReader]) -> None:
         self._loop = loop
         self._requests = requests
         self._index = {request.id: index for index, request in enumerate(requests)}
         self._open = set(self._index)
         self._outputs: asyncio.Queue[Output] = asyncio.Queue()
-        self.choices = [Choice() for _ in requests]
+        self.choices = [Choice(reader) for reader in readers]
         self._event_loop = asyncio.get_running_loop()
         loop.submit(requests, self._receive)
 
@@ -35,23 +36,17 @@ class RunningCall:
         """Called on the engine's thread."""
         self._event_loop.call_soon_threadsafe(self._outputs.put_nowait, output)
 
-    async def outputs(self) -> AsyncIterator[tuple[int, Output]]:
-        """Index of the choice and its next output, until all have ended; raises the error of a failed one."""
+    async def outputs(self) -> AsyncIterator[tuple[int, Output, Delta]]:
+        """Index of the choice, its next output and what that says, until all have ended; raises the error of a failed one."""
         while self._open:
             output = await self._outputs.get()
             index = self._index[output.request.id]
-            choice = self.choices[index]
-            choice.text += output.text
-            choice.tokens += output.tokens
-            choice.accepted_drafts += output.accepted_drafts
-            choice.rejected_drafts += output.rejected_drafts
-            choice.cached = output.request.cached_tokens
-            choice.finish = output.finish
+            delta = self.choices[index].take(output)
             if output.finish is not None:
                 self._open.discard(output.request.id)
             if output.error is not None:
                 raise output.error
-            yield index, output
+            yield index, output, delta
 
     async def collect(self) -> list[Choice]:
         """All choices, complete."""
@@ -85,13 +80,15 @@ class CallStream(StreamingResponse):
 
     async def _events(self) -> AsyncIterator[bytes]:
         form = self._form
-        if form.kind == "chat":
-            for index in range(len(self._running.choices)):
-                yield form.opening(index)
+        unopened = set(range(len(self._running.choices))) if form.kind == "chat" or form.echo else set()
         try:
-            async for index, output in self._running.outputs():
-                if output.text or output.finish is not None:
-                    yield form.piece(index, output.text, output.finish)
+            async for index, output, delta in self._running.outputs():
+                if index in unopened and output.error is None:
+                    # Not before the first token: whoever relays the stream can still ask another engine until then.
+                    unopened.discard(index)
+                    yield form.opening(index)
+                if delta or output.finish is not None or output.logprobs:
+                    yield form.piece(index, self._running.choices[index], delta, output.logprobs)
         except EngineError as error:
             yield openai_reply.sse(error.body())  # no [DONE] after an error: the stream is incomplete
             return

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +19,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from local_engine import openai_wire
+from local_engine.embedding import EmbeddingJob
+from local_engine.engine import Engine
 from local_engine.errors import (
     BodyTooLarge,
     ContextTooLong,
@@ -32,10 +33,17 @@ from local_engine.errors import (
     UnknownRoute,
 )
 from local_engine.loop import EngineLoop
-from local_engine.openai_reply import Choice, Kind, ReplyForm
-from local_engine.request import Request, SamplingDefaults
+from local_engine.openai_logprobs import LogprobText
+from local_engine.openai_reply import Choice, Kind, ReplyForm, embedding_reply
+from local_engine.prepare import Preparer, make_requests
+from local_engine.request import SamplingDefaults
 from local_engine.running_call import CallStream, RunningCall
+from local_engine.wire.chat import ChatCall, parse_chat
+from local_engine.wire.completion import CompletionCall, EmbeddingCall, parse_completion, parse_embedding, parse_tokens
+from local_engine.wire.fields import parse_body, valid_unicode
+from local_engine.wire.messages import parse_messages
 
+T = TypeVar("T")
 Status = Literal["loading", "ready", "draining"]
 Handler = Callable[[HttpRequest], Awaitable[Response]]
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -51,12 +59,19 @@ class Service:
     status: Status = "loading"
     loop: EngineLoop | None = None
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    _preparer: Preparer | None = None
 
     def ready_loop(self) -> EngineLoop:
         """The loop, or NotReady."""
         if self.loop is None or self.status != "ready":
             raise NotReady(f"the engine is {self.status}: wait until /health answers 200", retry_after=1)
         return self.loop
+
+    def preparer(self, loop: EngineLoop) -> Preparer:
+        """What makes requests for the loop's engine out of calls."""
+        if self._preparer is None:
+            self._preparer = Preparer(loop.engine)
+        return self._preparer
 
 
 def create_app(service: Service, lifespan: Lifespan | None = None) -> Starlette:
@@ -67,7 +82,9 @@ def create_app(service: Service, lifespan: Lifespan | None = None) -> Starlette:
         ("/v1/completions", routes.completions, "POST"),
         ("/v1/models", routes.models, "GET"),
         ("/v1/models/{model:path}", routes.model, "GET"),
+        ("/v1/embeddings", routes.embeddings, "POST"),
         ("/tokenize", routes.tokenize, "POST"),
+        ("/detokenize", routes.detokenize, "POST"),
         ("/metrics", routes.metrics, "GET"),
     ]
     return Starlette(
@@ -108,34 +125,58 @@ class Routes:
 
     async def tokenize(self, request: HttpRequest) -> Response:
         """Token ids of a prompt or of messages."""
-        body = openai_wire.parse_body(await self._read_body(request))
+        body = parse_body(await self._read_body(request))
         engine = self._service.ready_loop().engine
         if "messages" in body:
-            tokens = await asyncio.to_thread(engine.tokenizer.encode_chat, openai_wire.parse_messages(body))
+            tokens = await asyncio.to_thread(engine.tokenizer.encode_chat, parse_messages(body))
         else:
             prompt = body.get("prompt")
             if not isinstance(prompt, str):
                 raise InvalidRequest("give prompt (a string) or messages (a list)", param="prompt")
-            tokens = await asyncio.to_thread(engine.tokenizer.encode, openai_wire.valid_unicode(prompt, "prompt"))
+            tokens = await asyncio.to_thread(engine.tokenizer.encode, valid_unicode(prompt, "prompt"))
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": engine.max_context})
+
+    async def detokenize(self, request: HttpRequest) -> Response:
+        """The text of token ids, without control tokens."""
+        loop = self._service.ready_loop()
+        tokens = self._service.preparer(loop).encode(parse_tokens(parse_body(await self._read_body(request))), "tokens")
+        return JSONResponse({"prompt": await asyncio.to_thread(loop.engine.tokenizer.decode, tokens)})
 
     async def chat(self, request: HttpRequest) -> Response:
         """POST /v1/chat/completions."""
-        body = openai_wire.parse_body(await self._read_body(request))
-        return await self._answer(request, "chat", openai_wire.parse_chat(body, self._service.sampling))
+        body = parse_body(await self._read_body(request))
+        return await self._answer(request, "chat", parse_chat(body, self._service.sampling))
 
     async def completions(self, request: HttpRequest) -> Response:
         """POST /v1/completions."""
-        body = openai_wire.parse_body(await self._read_body(request))
-        return await self._answer(request, "completion", openai_wire.parse_completion(body, self._service.sampling))
+        body = parse_body(await self._read_body(request))
+        return await self._answer(request, "completion", parse_completion(body, self._service.sampling))
 
-    async def _answer(self, request: HttpRequest, kind: Kind, call: openai_wire.Call) -> Response:
+    async def embeddings(self, request: HttpRequest) -> Response:
+        """POST /v1/embeddings."""
+        call = parse_embedding(parse_body(await self._read_body(request)))
         self._check_model(call.model)
         loop = self._service.ready_loop()
-        prompt = await asyncio.to_thread(_encode, loop, call)
-        requests = _make_requests(loop, call, prompt)
-        form = ReplyForm(kind, self._service.model_name, prompt_tokens=len(prompt))
-        running = RunningCall(loop, requests)
+        inputs = await asyncio.to_thread(_encode_inputs, self._service.preparer(loop), loop.engine, call)
+        job = EmbeddingJob(inputs)
+        await _or_disconnect(asyncio.wrap_future(loop.submit_job(job.steps(loop.engine))), request)
+        return JSONResponse(embedding_reply(call, job.vectors, self._service.model_name, sum(map(len, inputs))))
+
+    async def _answer(self, request: HttpRequest, kind: Kind, asked: ChatCall | CompletionCall) -> Response:
+        call = asked.call
+        self._check_model(call.model)
+        loop = self._service.ready_loop()
+        prepared = await self._service.preparer(loop).prepare(asked)
+        requests = make_requests(loop.engine, call, prepared, "messages" if kind == "chat" else "prompt")
+        form = ReplyForm(
+            kind,
+            self._service.model_name,
+            prompt_tokens=len(prepared.prompt),
+            meter=loop.engine.energy,
+            logprobs=None if call.logprobs is None else LogprobText(loop.engine.tokenizer),
+            echo=prepared.echo,
+        )
+        running = RunningCall(loop, requests, [prepared.reader() for _ in requests])
         headers = {"x-request-id": request.headers.get("x-request-id") or uuid.uuid4().hex}
         if call.stream:
             return CallStream(running, form, call.include_usage, headers)
@@ -143,7 +184,7 @@ class Routes:
             choices = await _or_disconnect(running.collect(), request)
         finally:
             running.abort()
-        return JSONResponse(form.whole(choices), headers=headers)
+        return JSONResponse(form.whole(choices), headers={**headers, **_energy_header(form, choices)})
 
     async def _read_body(self, request: HttpRequest) -> bytes:
         limit = self._service.max_body_bytes
@@ -165,49 +206,26 @@ class Routes:
         return card
 
 
-def _encode(loop: EngineLoop, call: openai_wire.Call) -> list[int]:
-    tokenizer = loop.engine.tokenizer
-    if call.messages is not None:
-        return tokenizer.encode_chat(call.messages)
-    if isinstance(call.prompt, str):
-        return tokenizer.encode(call.prompt)
-    assert call.prompt is not None
-    vocabulary = loop.engine.model_config.vocab_size
-    for token in call.prompt:
-        if not 0 <= token < vocabulary:
-            raise InvalidRequest(f"prompt holds token id {token!r}, expected 0 to {vocabulary - 1}", param="prompt")
-    return call.prompt
-
-
-def _make_requests(loop: EngineLoop, call: openai_wire.Call, prompt: list[int]) -> list[Request]:
-    """One request per choice, or ContextTooLong with the numbers."""
-    limit = loop.engine.max_context
-    room = limit - len(prompt)
-    if not prompt:
-        raise InvalidRequest("the prompt has no tokens", param="prompt")
-    most = loop.engine.config.max_batch + loop.engine.config.max_queue
-    if call.choices > most:
-        raise InvalidRequest(f"n is {call.choices!r}, this server takes at most {most} requests at once", param="n")
-    if room < (call.max_tokens or 1):
-        asked = f" and max_tokens asks for {call.max_tokens}" if call.max_tokens else ""
+def _encode_inputs(preparer: Preparer, engine: Engine, call: EmbeddingCall) -> list[list[int]]:
+    """Token ids of what is to be embedded; each must fit the context, and `dimensions` the model."""
+    hidden = engine.model_config.hidden_size
+    if call.dimensions is not None and call.dimensions > hidden:
+        raise InvalidRequest(f"dimensions is {call.dimensions}, the model has {hidden}", param="dimensions")
+    inputs = [preparer.encode(each, "input") for each in call.inputs]
+    longest = max(map(len, inputs))
+    if longest >= engine.max_context or min(map(len, inputs)) == 0:
         raise ContextTooLong(
-            f"the prompt has {len(prompt)} tokens{asked}, the context holds {limit}: shorten the prompt or the answer",
-            param="messages" if call.messages is not None else "prompt",
+            f"an input has {longest} tokens, 1 to {engine.max_context - 1} are taken: shorten it", param="input"
         )
-    max_tokens = min(room, loop.engine.config.default_max_tokens) if call.max_tokens is None else call.max_tokens
-    return [
-        loop.engine.new_request(
-            prompt,
-            call.sampling(max_tokens, choice),
-            cache_salt=call.cache_salt,
-            priority=call.priority,
-            seconds=call.deadline_seconds,
-        )
-        for choice in range(call.choices)
-    ]
+    return inputs
 
 
-async def _or_disconnect(answer: Awaitable[list[Choice]], request: HttpRequest) -> list[Choice]:
+def _energy_header(form: ReplyForm, choices: list[Choice]) -> dict[str, str]:
+    energy = form.energy(choices)
+    return {} if energy is None else {"x-penstock-energy-joules": f"{energy['joules']:.6f}"}
+
+
+async def _or_disconnect(answer: Awaitable[T], request: HttpRequest) -> T:
     """The answer, unless the caller goes away first."""
     work = asyncio.ensure_future(answer)
     watch = asyncio.ensure_future(_disconnected(request))

@@ -53,15 +53,15 @@ class StepBuffers:
         sizes = [rows, rows, rows, *[requests] * 6, requests * width]
         self._host = torch.zeros(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
         self._device = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
-        parts = self._device.split(sizes)
+        parts = torch.split_with_sizes(self._device, sizes)
         self.tokens, self.positions, self.slots, first_rows, self.lengths, self.contexts = parts[:6]
         self.limits, self.seeds, temperatures, tables = parts[6:]
         self.temperatures = temperatures.view(torch.float32)
         self.tables = tables.view(requests, width)
         self.rows = PagedRows(first_rows, self.lengths, self.contexts, self.tables, rows_each, block_size)
         self.sampled = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._uploaded = torch.cuda.Event() if device.type == "cuda" else None
-        self._numbers = [part.numpy() for part in self._host.split(sizes)]
+        self._uploaded = new_event(device)
+        self._numbers = [part.numpy() for part in torch.split_with_sizes(self._host, sizes)]
         self._numbers[8] = self._numbers[8].view(np.float32)
         self._numbers[9] = self._numbers[9].reshape(requests, width)
         self._numbers[3][:] = np.arange(requests) * rows_each
@@ -97,6 +97,14 @@ class StepBuffers:
 
     def _slot(self, blocks: list[int], position: int) -> int:
         return blocks[position // self.block_size] * self.block_size + position % self.block_size
+
+
+def new_event(device: torch.device) -> torch.cuda.Event | None:
+    """A mark in the device's stream that the host can wait for; None on a CPU, which is never behind."""
+    if device.type != "cuda":
+        return None
+    event: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    return event
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +146,9 @@ def ragged_step(items: Sequence[StepItem], block_size: int, device: torch.device
     host = torch.tensor([number for part in parts for number in part], dtype=torch.int32)
     if device.type == "cuda":
         host = host.pin_memory()
-    views = host.to(device, non_blocking=True).split([len(part) for part in parts])
+    views = torch.split_with_sizes(host.to(device, non_blocking=True), [len(part) for part in parts])
     groups = [
-        PagedRows(*views[at : at + 3], views[at + 3].view(requests, width), longest, block_size)
+        PagedRows(views[at], views[at + 1], views[at + 2], views[at + 3].view(requests, width), longest, block_size)
         for at, (requests, width, longest) in zip(range(3, len(views), 4), shapes, strict=True)
     ]
     return RaggedStep(views[0], views[1], views[2], groups)

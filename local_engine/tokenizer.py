@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from local_engine.chat_template import ChatTemplate
@@ -18,6 +19,9 @@ from local_engine.models.weights import read_json
 
 _CONTROL, _USER_DEFINED = 3, 4  # GGUF token types that are matched as a whole, before the text is split
 _MAX_HELD_TOKENS = 16
+# Control tokens that say what the text beside them is. They are hidden, as all are, unless the reader asks for them.
+_MARKUP_NAMES = ("<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>", "<tool_call>",
+                 "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>")  # fmt: skip
 # Tokens that end an answer in one chat format or another, whatever the metadata names as the only end.
 _END_NAMES = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>"})
 
@@ -42,6 +46,16 @@ def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
     )
 
 
+def _byte_alphabet() -> dict[str, int]:
+    """The printable character that byte-level tokenizers write for each byte (GPT-2's table)."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
+
+
 class Tokenizer:
     """Encodes, decodes, renders chats; safe to use from several threads."""
 
@@ -57,6 +71,10 @@ class Tokenizer:
         self._template = template
         self.end_ids = end_ids
         self._first_ids = first_ids
+        ids = {name: fast.token_to_id(name) for name in _MARKUP_NAMES}
+        self._added = frozenset(fast.get_added_tokens_decoder())
+        self._byte_level = "ByteLevel" in str(fast.decoder.__getstate__()) if fast.decoder is not None else False
+        self._markup = {index: name for name, index in ids.items() if index is not None}
 
     @property
     def vocab_size(self) -> int:
@@ -72,16 +90,81 @@ class Tokenizer:
         """Token ids of plain text, with the tokens the model wants at its start."""
         return [*self._first_ids, *self._fast.encode(text, add_special_tokens=True).ids]
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Token ids of a conversation in the model's own template, ready for its answer."""
-        if self._template is None:
-            text = "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
-        else:
-            text = self._template.render(messages)
+    def encode_part(self, text: str) -> list[int]:
+        """Token ids of text inside a prompt or answer, control tokens in it included."""
         return list(self._fast.encode(text, add_special_tokens=False).ids)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids without control tokens; bytes that are no whole character become U+FFFD."""
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Token ids of a conversation in the model's own template, ready for its answer."""
+        return self.encode_part(self.render_chat(messages))
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The conversation as text, ready for the answer; see ChatTemplate.render."""
+        if self._template is None:
+            return "".join(f"{m['role']}: {m['content']}\n" for m in messages) + "assistant:"
+        return self._template.render(messages, tools, options)
+
+    @property
+    def template_source(self) -> str | None:
+        """The chat template, None when the model has none."""
+        return None if self._template is None else self._template.source
+
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template can tell the model about tools."""
+        return self._template is not None and self._template.knows_tools
+
+    def token_id(self, text: str) -> int | None:
+        """The id of a token spelled like this."""
+        index = self._fast.token_to_id(text)
+        return None if index is None else int(index)
+
+    def token_bytes(self, index: int) -> bytes:
+        """What one token stands for; b"" for an id without a token. A character may be spread over several tokens."""
+        name = self._fast.id_to_token(index)
+        if name is None or index in self._added:
+            return (name or "").encode()
+        if self._byte_level:
+            return bytes(_BYTES[character] for character in name if character in _BYTES)
+        if len(name) == 6 and name.startswith("<0x"):
+            return bytes([int(name[3:5], 16)])
+        return name.replace("\u2581", " ").encode()
+
+    def to_json(self) -> str:
+        """The tokenizer as a Hugging Face tokenizer.json, wherever it came from."""
+        return str(self._fast.to_str())
+
+    def save(self, directory: Path) -> None:
+        """Write the files from which `tokenizer_from_directory` makes the same tokenizer."""
+        fast = FastTokenizer.from_str(self._fast.to_str())
+        if self._first_ids:
+            first = [(str(fast.id_to_token(index)), index) for index in self._first_ids]
+            single = " ".join([*(token for token, _ in first), "$A"])
+            fast.post_processor = processors.TemplateProcessing(single=single, special_tokens=first)
+        fast.save(str(directory / "tokenizer.json"))
+        settings: dict[str, Any] = {}
+        if self._template is not None:
+            settings = {**self._template.tokens, "chat_template": self._template.source}
+        (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+    def decode(self, ids: Sequence[int], *, markup: bool = False) -> str:
+        """Text of the ids without control tokens; bytes that are no whole character become U+FFFD.
+
+        With `markup` those that mark thoughts and tool calls are shown.
+        """
+        if markup and not self._markup.keys().isdisjoint(ids):
+            parts: list[str] = []
+            start = 0
+            for place, index in enumerate(ids):
+                if index in self._markup:
+                    parts += [self.decode(ids[start:place]), self._markup[index]]
+                    start = place + 1
+            return "".join(parts) + self.decode(ids[start:])
         return str(self._fast.decode(list(ids), skip_special_tokens=True))
 
 
@@ -91,8 +174,9 @@ class StreamDecoder:
     The last whole piece stays as context, because some tokenizers drop the space before the first word they decode.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, markup: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._markup = markup
         self._context: list[int] = []
         self._context_text = ""
         self._held: list[int] = []
@@ -100,19 +184,22 @@ class StreamDecoder:
     def push(self, token: int) -> str:
         """The text this token completes; empty while a character is still in the making."""
         self._held.append(token)
-        text = self._tokenizer.decode(self._context + self._held)
+        text = self._text(self._context + self._held)
         if text.endswith("\ufffd") and len(self._held) < _MAX_HELD_TOKENS:
             return ""
         return self._accept(text)
 
     def flush(self) -> str:
         """What is held at the end of the answer, with U+FFFD for bytes that never became a character."""
-        return self._accept(self._tokenizer.decode(self._context + self._held)) if self._held else ""
+        return self._accept(self._text(self._context + self._held)) if self._held else ""
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, markup=self._markup)
 
     def _accept(self, text: str) -> str:
         piece = text[len(self._context_text) :]
         self._context, self._held = self._held, []
-        self._context_text = self._tokenizer.decode(self._context)
+        self._context_text = self._text(self._context)
         return piece
 
 

@@ -6,7 +6,7 @@ attention looks at one request at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -101,9 +101,20 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Token ids to logits. Parameters are uninitialised until `models.load` fills them."""
+    """Token ids to logits. Parameters are uninitialised until `models.load` fills them.
 
-    def __init__(self, config: ModelConfig, positions: int, dtype: torch.dtype, device: torch.device) -> None:
+    `prepare` is called with each layer as soon as it is made: to put quantised modules in place of its `Linear`s before
+    the next one takes memory.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        positions: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        prepare: Callable[[nn.Module], object] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.embeddings = nn.Parameter(
@@ -111,9 +122,14 @@ class Decoder(nn.Module):
         )
         # Rounded as the embeddings are: the models were trained with the rounded factor.
         self.embedding_scale = torch.tensor(config.embedding_scale, dtype=dtype).item()
-        self.layers = nn.ModuleList(DecoderLayer(config, index, dtype, device) for index in range(config.layers))
+        self.layers = nn.ModuleList()
+        for index in range(config.layers):
+            layer = DecoderLayer(config, index, dtype, device)
+            if prepare is not None:
+                prepare(layer)
+            self.layers.append(layer)
         self.norm = RmsNorm(config.hidden_size, config.norm_eps, dtype, device, config.wide_norms)
-        self.output = Linear(
+        self.output: nn.Module = Linear(
             config.vocab_size, config.hidden_size, dtype, device, self.embeddings if config.tied_embeddings else None
         )
         divisors = config.frequency_divisors(positions)

@@ -60,11 +60,16 @@ class GgufFile:
     def read(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The tensor as float32 in torch order; KeyError when there is none of that name."""
         stored = self.tensors[name]
-        raw = np.frombuffer(self._data, dtype=np.uint8, count=stored.nbytes, offset=stored.offset)
-        rows = raw.reshape(*stored.shape[:-1], -1)
+        rows = self.read_raw(name)
         if stored.kind == GGMLQuantizationType.F32:
             return rows.view(np.float32)
         return np.asarray(dequantize(rows, stored.kind), dtype=np.float32).reshape(stored.shape)
+
+    def read_raw(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """The tensor's bytes as they are stored, row by row; not to be written to."""
+        stored = self.tensors[name]
+        raw = np.frombuffer(self._data, dtype=np.uint8, count=stored.nbytes, offset=stored.offset)
+        return raw.reshape(*stored.shape[:-1], -1)
 
     def _corrupt(self, why: str) -> CorruptModelFile:
         return CorruptModelFile(f"{str(self.path)!r} is not a usable GGUF file: {why}; fetch the model again")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
-
+import torch
 from torch import Tensor, nn
 
 from local_engine.layers.experts import Expert, Experts
 from local_engine.layers.linear import Linear
 from local_engine.layers.norm import RmsNorm
 from local_engine.models.decoder import Decoder, DecoderLayer
+from local_engine.quantization.places import Place, split_rows, whole
 
 
-def places(decoder: Decoder) -> dict[str, Tensor]:
+def places(decoder: Decoder) -> dict[str, Place]:
     """Canonical name -> the parameter, or the rows of a joined one, where that tensor goes."""
-    found: dict[str, Tensor] = {
+    found: dict[str, Place] = {
         "model.embed_tokens.weight": decoder.embeddings,
         "model.norm.weight": decoder.norm.weight,
     }
     if not decoder.config.tied_embeddings:
         found["lm_head.weight"] = whole(decoder.output)
+    elif not isinstance(decoder.output, Linear):
+        found["model.embed_tokens.weight"] = whole(decoder.output)  # the embeddings are made of it in the end
     for layer in decoder.layers:
         assert isinstance(layer, DecoderLayer)
         parts = _attention(layer) | _norms(layer) | _feed_forward(layer)
@@ -28,14 +29,22 @@ def places(decoder: Decoder) -> dict[str, Tensor]:
     return found
 
 
-def _attention(layer: DecoderLayer) -> dict[str, Tensor]:
+def stored_places(decoder: Decoder) -> dict[str, Place]:
+    """The decoder's own names and tensors, as a quantised directory holds them: the embeddings only when they are untied."""
+    found: dict[str, Place] = dict(decoder.state_dict())
+    if decoder.config.tied_embeddings:
+        del found["embeddings"]
+    return found
+
+
+def _attention(layer: DecoderLayer) -> dict[str, Place]:
     rows = (layer.heads * layer.head_dim, *(layer.kv_heads * layer.head_dim,) * 2)
     found = {"self_attn.o_proj.weight": whole(layer.attention_out)}
     names = [f"self_attn.{letter}_proj" for letter in "qkv"]
     for name, place in zip(names, split_rows(layer.qkv, rows), strict=True):
         found[f"{name}.weight"] = place
     if layer.qkv_bias is not None:
-        for name, place in zip(names, _split(layer.qkv_bias, rows), strict=True):
+        for name, place in zip(names, torch.split(layer.qkv_bias, list(rows)), strict=True):
             found[f"{name}.bias"] = place
     if layer.config.qk_norm:
         found["self_attn.q_norm.weight"] = _weight(layer.query_norm)
@@ -43,8 +52,8 @@ def _attention(layer: DecoderLayer) -> dict[str, Tensor]:
     return found
 
 
-def _norms(layer: DecoderLayer) -> dict[str, Tensor]:
-    before = {"input_layernorm.weight": _weight(layer.attention_norm)}
+def _norms(layer: DecoderLayer) -> dict[str, Place]:
+    before: dict[str, Place] = {"input_layernorm.weight": _weight(layer.attention_norm)}
     if not layer.config.post_norms:
         return before | {"post_attention_layernorm.weight": _weight(layer.feed_forward_norm)}
     return before | {
@@ -54,39 +63,24 @@ def _norms(layer: DecoderLayer) -> dict[str, Tensor]:
     }
 
 
-def _feed_forward(layer: DecoderLayer) -> dict[str, Tensor]:
+def _feed_forward(layer: DecoderLayer) -> dict[str, Place]:
     if not layer.config.has_experts(layer.index):
         return _gated("mlp.", layer.gate_up, layer.down, layer.config.intermediate_size)
     assert isinstance(layer.experts, Experts)
-    found: dict[str, Tensor] = {"mlp.gate.weight": layer.experts.router}
+    found: dict[str, Place] = {"mlp.gate.weight": layer.experts.router}
     for number, expert in enumerate(layer.experts.experts):
         assert isinstance(expert, Expert)
         found |= _gated(f"mlp.experts.{number}.", expert.gate_up, expert.down, layer.config.expert_size)
     return found
 
 
-def _gated(prefix: str, gate_up: nn.Module, down: nn.Module, size: int) -> dict[str, Tensor]:
+def _gated(prefix: str, gate_up: nn.Module, down: nn.Module, size: int) -> dict[str, Place]:
     gate, up = split_rows(gate_up, (size, size))
     return {
         f"{prefix}gate_proj.weight": gate,
         f"{prefix}up_proj.weight": up,
         f"{prefix}down_proj.weight": whole(down),
     }
-
-
-def whole(linear: nn.Module) -> Tensor:
-    """The place of a whole matrix."""
-    assert isinstance(linear, Linear)
-    return linear.weight
-
-
-def split_rows(linear: nn.Module, rows: Sequence[int]) -> tuple[Tensor, ...]:
-    """The places of matrices that are joined in one."""
-    return _split(whole(linear), rows)
-
-
-def _split(joined: Tensor, rows: Sequence[int]) -> tuple[Tensor, ...]:
-    return joined.tensor_split(list(accumulate(rows))[:-1])
 
 
 def _weight(norm: nn.Module) -> Tensor:

@@ -14,32 +14,41 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from local_engine.config import ModelConfig
+from local_engine.config import ModelConfig, Quantization
 from local_engine.errors import CorruptModelFile, ModelNotFound
-from local_engine.models.family import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS
+from local_engine.models.family import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS, Family
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.names import hub_name, parts, without_prefix
 from local_engine.models.registry import config_from_gguf, config_from_hub, family_of_gguf, family_of_hub
+from local_engine.quantization.gguf_blocks import FOUR_BIT, int4_from_gguf
+from local_engine.quantization.int4 import Int4Rows
+from local_engine.quantization.saved import read_manifest
 
 _FACTORS = (ROPE_FACTORS, LONG_FACTORS, SHORT_FACTORS)  # tensors of a GGUF file that belong to the configuration
 
 
 class WeightSource(Protocol):
-    """A configuration and the tensors that go with it."""
+    """A configuration and the tensors that go with it; `stored` other than "none": quantised, and named as the decoder's."""
 
     config: ModelConfig
+    stored: Quantization
 
     def __len__(self) -> int:
         """How many tensors `tensors` will give."""
         ...
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Hugging Face name and value, one at a time, so that only one full-precision tensor is in memory."""
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
+        """Hugging Face name and value, one at a time, so that only one full-precision tensor is in memory.
+
+        With `four_bit` values that the file holds in groups of 4 bits come as such.
+        """
         ...
 
 
 class GgufWeights:
     """Tensors of a GGUF file, dequantised to float32."""
+
+    stored: Quantization = "none"
 
     def __init__(self, file: GgufFile) -> None:
         self.file = file
@@ -61,17 +70,37 @@ class GgufWeights:
     def __len__(self) -> int:
         return len(self.file.tensors)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
         """See WeightSource."""
         for name in self.file.tensors:
             if name in _FACTORS:
                 continue
-            tensor = torch.tensor(self.file.read(name))
-            if self.family.rotary_pairs and name.endswith("attn_q.weight"):
-                tensor = halves_from_pairs(tensor, self.config.heads)
-            elif self.family.rotary_pairs and name.endswith("attn_k.weight"):
-                tensor = halves_from_pairs(tensor, self.config.kv_heads)
-            yield from parts(self.config, hub_name(name, self.family.gguf_names), tensor)
+            stored = self._four_bit(name) if four_bit else None
+            if stored is None:
+                yield from self._parts(name, torch.tensor(self.file.read(name)))
+                continue
+            sides = [self._parts(name, side) for side in (stored.packed, stored.scale, stored.minimum)]
+            for (part, packed), (_, scale), (_, minimum) in zip(*sides, strict=True):
+                yield part, Int4Rows(packed, scale, minimum)
+
+    def _parts(self, name: str, rows: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Under canonical names and in Hugging Face's order: what a file tensor's rows, of whatever kind, belong to."""
+        if self.family.rotary_pairs and name.endswith("attn_q.weight"):
+            rows = halves_from_pairs(rows, self.config.heads)
+        elif self.family.rotary_pairs and name.endswith("attn_k.weight"):
+            rows = halves_from_pairs(rows, self.config.kv_heads)
+        return parts(self.config, hub_name(name, self.family.gguf_names), rows)
+
+    def _four_bit(self, name: str) -> Int4Rows | None:
+        stored = self.file.tensors[name]
+        if stored.kind not in FOUR_BIT or len(stored.shape) < 2:
+            return None
+        raw = torch.tensor(self.file.read_raw(name))
+        rows = int4_from_gguf(raw.view(-1, raw.shape[-1]), stored.kind)
+        if rows is None:
+            return None
+        shape = (*stored.shape[:-1], -1)  # experts are stored in one tensor of three axes
+        return Int4Rows(rows.packed.view(shape), rows.scale.view(shape), rows.minimum.view(shape))
 
 
 def halves_from_pairs(weight: Tensor, heads: int) -> Tensor:
@@ -87,13 +116,18 @@ def halves_from_pairs(weight: Tensor, heads: int) -> Tensor:
 
 
 class SafetensorsWeights:
-    """Tensors of a Hugging Face model directory, from one file or from the shards of its index."""
+    """Tensors of a Hugging Face model directory, from one file or from the shards of its index; or of one we have written."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        values = read_json(directory / "config.json")
-        self.family = family_of_hub(values)
-        self.config = config_from_hub(values)
+        saved = read_manifest(directory)
+        self.stored: Quantization = "none" if saved is None else saved.quantize
+        self.family: Family | None = None
+        if saved is None:
+            values = read_json(directory / "config.json")
+            self.family, self.config = family_of_hub(values), config_from_hub(values)
+        else:
+            self.config = saved.config
         self._files = self._list_files()
         self._count = 0
         for file in self._files:
@@ -103,11 +137,14 @@ class SafetensorsWeights:
     def __len__(self) -> int:
         return self._count
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor | Int4Rows]]:
         """See WeightSource."""
         for file in self._files:
             with self._open(file) as opened:
                 for name in opened.keys():  # noqa: SIM118  (not a mapping)
+                    if self.family is None:
+                        yield name, opened.get_tensor(name)
+                        continue
                     if name.endswith("rotary_emb.inv_freq") or name.startswith(self.family.skipped):
                         continue  # a derived buffer of old checkpoints; another modality
                     tensor = opened.get_tensor(name)

@@ -61,11 +61,18 @@ class Int4Linear(nn.Module):
         module.put(0, weight)
         return module
 
-    def put(self, first: int, weight: Tensor | Int4Rows) -> None:
-        """Store n rows from `first` on: floats [n, columns] are quantised, 4-bit rows kept as they are."""
-        rows = weight if isinstance(weight, Int4Rows) else quantize_groups(weight.to(self.packed.device))
+    def put(self, first: int, weight: Tensor) -> None:
+        """Quantise floats [n, columns] into the rows from `first` on."""
+        self.keep(first, quantize_groups(weight.to(self.packed.device)))
+
+    def keep(self, first: int, rows: Int4Rows) -> None:
+        """Store n rows that are 4-bit already from `first` on."""
         last = first + rows.packed.shape[0]
-        self.packed[first:last], self.scale[first:last], self.minimum[first:last] = rows.packed, rows.scale, rows.minimum
+        self.packed[first:last], self.scale[first:last], self.minimum[first:last] = (
+            rows.packed,
+            rows.scale,
+            rows.minimum,
+        )
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weights as floats [rows, columns]."""

@@ -46,8 +46,17 @@ class Int8Linear(nn.Module):
 
 
 def quantize_rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Int8 values and float32 scales [rows] of [rows, columns], rounded to nearest; the largest of a row becomes 127."""
+    """Int8 values and float32 scales [rows] of [rows, columns], rounded to nearest; the largest of a row becomes 127 or 126.
+
+    A scale is the next bfloat16 above: so it is the same number in every dtype a product may want it in. Rounded to
+    nearest there it would move all of its row by up to 0.2 %, which costs more than the coarser grid.
+    """
     wide = values.float()
-    scale = wide.abs().amax(dim=1) / 127.0
+    scale = round_up_to_bfloat16(wide.abs().amax(dim=1) / 127.0)
     inverse = torch.where(scale > 0, 1.0 / scale, 0.0)  # a row of zeros stays zeros
     return (wide * inverse[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale
+
+
+def round_up_to_bfloat16(positive: Tensor) -> Tensor:
+    """The smallest bfloat16 that is no less, as float32: the lower 16 bits of the float32 must become zeros."""
+    return ((positive.contiguous().view(torch.int32) + 0xFFFF) & -0x10000).view(torch.float32)

@@ -103,7 +103,7 @@ class Rate:
 
 @dataclass(slots=True)
 class Acceptance:
-    """Chance that a draft's token is kept if those before it are: by kind and position, and per request."""
+    """Chance that a draft's token is kept if those before it are: by kind and position, and per request and kind."""
 
     _by_place: dict[tuple[str, int], Rate] = field(default_factory=dict)
     _by_request: dict[int, dict[str, Rate]] = field(default_factory=dict)
@@ -137,11 +137,12 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """At most `most` tokens could be drafted for `request`, in the way `kind` names."""
+    """At most `most` tokens could be drafted for `request`, in the way `kind` names; `costly`: drafting them takes time."""
 
     request: Request
     most: int
     kind: str
+    costly: bool = False
 
 
 class Planner:
@@ -156,18 +157,20 @@ class Planner:
         self._until_probe = 0
         self._probe_pause = _FIRST_PROBE
 
-    def plan(self, rows: int, candidates: Sequence[Candidate], *, costly: bool) -> list[int]:
-        """Tokens to draft for each candidate. `costly`: drafting takes time, by the longest draft."""
+    def plan(self, rows: int, candidates: Sequence[Candidate]) -> list[int]:
+        """Tokens to draft for each candidate; drafting takes time by the longest costly draft."""
         nothing = [0] * len(candidates)
         if not candidates or not self.steps.known(rows) or self._since_plain >= _REFRESH:
             return nothing  # first learn what a plain step takes
         ranked = self._ranked(candidates)
+        costly = sum(each.costly for each in candidates)
         best_count, best_rate = 0, rows / self.steps.expect(rows) * _GAIN_WANTED
         expected, depth = float(rows), 0
-        for count, (chance, _, place) in enumerate(ranked, start=1):
+        for count, (chance, index, place) in enumerate(ranked, start=1):
             expected += chance
-            depth = max(depth, place + 1)
-            seconds = self.steps.expect(rows + count) + (self._drafting(len(candidates), depth) if costly else 0.0)
+            if candidates[index].costly:
+                depth = max(depth, place + 1)
+            seconds = self.steps.expect(rows + count) + (self._drafting(costly, depth) if depth else 0.0)
             if expected / seconds > best_rate:
                 best_count, best_rate = count, expected / seconds
             elif count > best_count + _PATIENCE:

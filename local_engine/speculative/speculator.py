@@ -17,7 +17,7 @@ from local_engine.request import Request, Row
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler
 from local_engine.speculative.adapt import Candidate, Planner
-from local_engine.speculative.drafter import Draft, Drafter, Seen
+from local_engine.speculative.drafter import NO_DRAFT, Draft, Drafter, Seen
 from local_engine.speculative.verify import Run, verify
 
 log = logging.getLogger("local_engine")
@@ -47,10 +47,19 @@ class SpeculationCounts:
 
 
 class Speculator:
-    """One drafter, the plan how much to ask of it, and the drafts under way. Used by the engine's thread only."""
+    """The drafters, the plan how much to ask of them, and the drafts under way. Used by the engine's thread only.
 
-    def __init__(self, drafter: Drafter, most: int, timer: Callable[[], float] = time.perf_counter) -> None:
-        self.drafter = drafter
+    Of the drafters one may be costly and one not. Where the one that costs nothing finds something that is likelier to
+    be kept than what the other has brought so far, the other is not asked.
+    """
+
+    def __init__(self, drafters: Sequence[Drafter], most: int, timer: Callable[[], float] = time.perf_counter) -> None:
+        self.drafters = tuple(drafters)
+        self.taps = tuple(layer for drafter in drafters for layer in drafter.taps)
+        self._free = next((drafter for drafter in drafters if not drafter.costly), None)
+        self._costly = next((drafter for drafter in drafters if drafter.costly), None)
+        if sum(drafter.costly for drafter in drafters) > 1 or len(drafters) > 2:
+            raise ValueError("speculation takes at most one drafter that costs time and one that does not")
         self.most = most
         self.planner = Planner()
         self.counts = SpeculationCounts()
@@ -102,42 +111,50 @@ class Speculator:
     def forget(self, request: Request) -> None:
         """The request has ended."""
         self.planner.acceptance.forget(request)
-        self.drafter.forget(request)
+        for drafter in self.drafters:
+            drafter.forget(request)
 
     def _propose(self, able: list[Request], rows: int) -> None:
         most = [min(self.most, request.params.max_tokens - request.answered - 1) for request in able]
-        if self.drafter.costly:
-            plan = [Candidate(request, count, self.drafter.kind) for request, count in zip(able, most, strict=True)]
-            wanted = self.planner.plan(rows, plan, costly=True)
-            asked = [at for at, count in enumerate(wanted) if count]
-            if asked:
-                drafts = self.drafter.propose([able[at] for at in asked], [wanted[at] for at in asked])
-                self._take([able[at] for at in asked], drafts, [wanted[at] for at in asked])
-            return
-        found = [
-            (request, draft)
-            for request, draft in zip(able, self.drafter.propose(able, most), strict=True)
-            if draft.tokens
-        ]
-        if found:
-            plan = [Candidate(request, len(draft.tokens), draft.kind) for request, draft in found]
-            wanted = self.planner.plan(rows, plan, costly=False)
-            self._take([request for request, _ in found], [draft for _, draft in found], wanted)
+        found = [NO_DRAFT] * len(able) if self._free is None else self._free.propose(able, most)
+        candidates = [self._candidate(*each) for each in zip(able, found, most, strict=True)]
+        likely = [at for at, each in enumerate(candidates) if each.most]
+        wanted = dict(zip(likely, self.planner.plan(rows, [candidates[at] for at in likely]), strict=True))
+        asked = [at for at in likely if candidates[at].costly and wanted[at]]
+        if asked and self._costly is not None:
+            drafts = self._costly.propose([able[at] for at in asked], [wanted[at] for at in asked])
+            for at, draft in zip(asked, drafts, strict=True):
+                found[at] = draft
+        for at in likely:
+            self._take(able[at], found[at], wanted[at])
 
-    def _take(self, requests: Sequence[Request], drafts: Sequence[Draft], wanted: Sequence[int]) -> None:
-        for request, draft, count in zip(requests, drafts, wanted, strict=True):
-            request.drafts = list(draft.tokens[:count])
-            if request.drafts:
-                self._drafts[request.id] = draft
+    def _candidate(self, request: Request, found: Draft, most: int) -> Candidate:
+        """What could be drafted for a request: what was found for nothing, or what the costly drafter may bring."""
+        free = Candidate(request, len(found.tokens), found.kind)
+        if self._costly is None:
+            return free
+        chances = self.planner.acceptance
+        costly = Candidate(request, most, self._costly.kind, costly=True)
+        if free.most and sum(chances.survival(request, free.kind, free.most)) >= sum(
+            chances.survival(request, costly.kind, most)
+        ):
+            return free
+        return costly
+
+    def _take(self, request: Request, draft: Draft, count: int) -> None:
+        request.drafts = list(draft.tokens[:count])
+        if request.drafts:
+            self._drafts[request.id] = draft
 
     def _learn_costs(self, chunks: Sequence[Chunk], runs: Sequence[Run]) -> None:
         seconds = self._timer() - self._begun
-        drafting = self._drafting
-        if self.drafter.costly:
-            depth = max((len(draft.tokens) for draft in self._drafts.values()), default=0)
-            drafting = self.planner.observe_drafting(len(self._drafts), depth, drafting) if depth else 0.0
-        elif not self._drafts:
-            drafting = 0.0
+        drafting = self._drafting if self._drafts else 0.0
+        costly = [
+            draft for draft in self._drafts.values() if self._costly is not None and draft.kind == self._costly.kind
+        ]
+        if costly:
+            depth = max(len(draft.tokens) for draft in costly)
+            drafting = self.planner.observe_drafting(len(costly), depth, drafting)
         drafted = sum(chunk.drafts for chunk in chunks)
         tokens = sum(len(run.sampled) for run in runs)
         self.planner.observe_step(len(chunks), drafted, tokens, seconds, drafting)
@@ -151,5 +168,6 @@ class Speculator:
                 first = computed.firsts[request.id]
                 known = chunk.length - chunk.drafts + accepted.get(request.id, 0)
                 seen.append(Seen(request, chunk.start, computed.streams[first : first + known]))
-        if seen:
-            self.drafter.observe(seen)
+        for drafter in self.drafters:
+            if seen and drafter.taps:
+                drafter.observe(seen)

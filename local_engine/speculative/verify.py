@@ -119,7 +119,7 @@ def _weigh(group: _Group, logits: Tensor, weights: Tensor, sampler: Sampler) -> 
             return
         target = sampler.probabilities(logit, [row])[0].double().cpu()
         token = _keep_or_replace(group.drafts[at], target, weights[at].double(), request, sampler)
-        group.sampled.append(Sampled(token, sampler.logprobs(logit, [row], [token])[0]))
+        group.sampled += sampler.describe(logit, [row], [token])
 
 
 def _keep_or_replace(token: int, target: Tensor, weights: Tensor, request: Request, sampler: Sampler) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from local_engine.errors import FormFailed
+
 if TYPE_CHECKING:  # the scheduler knows requests and works without torch
     from torch import Tensor
 
@@ -34,14 +36,20 @@ class Guide(Protocol):
         """Bits of the tokens that may come next, int32 [ceil(vocab / 32)], lowest bit first; None when all may."""
 
 
+def follow(guide: Guide, answer: Sequence[int]) -> None:
+    """Bring the guide to the end of `answer`. A token it does not allow (the grammar has failed) stops it for good."""
+    for token in answer[guide.length :]:
+        if not guide.advance(token):
+            return
+
+
 def allowed_after(guide: Guide, answer: Sequence[int], paths: Sequence[Sequence[int]]) -> list[Tensor | None]:
     """What may follow `answer` and then each of `paths` (drafts, each path extending the one before or not).
 
     The guide is left standing at the end of `answer`. After a path it does not allow there is no restriction: the draft that
     broke it has no chance in the row before, so nobody gets there.
     """
-    for token in answer[guide.length :]:
-        guide.advance(token)
+    follow(guide, answer)
     masks: list[Tensor | None] = []
     walked: list[int] = []
     for path in paths:
@@ -57,3 +65,10 @@ def allowed_after(guide: Guide, answer: Sequence[int], paths: Sequence[Sequence[
         masks.append(guide.allowed() if len(walked) == len(path) else None)
     guide.retreat(len(walked))
     return masks
+
+
+def form_failure(guide: Guide) -> FormFailed | None:
+    """The error of an answer whose grammar became too hard to follow."""
+    if guide.failure is None:
+        return None
+    return FormFailed(f"the answer's form became too complex to follow, ask for a simpler one: {guide.failure}")

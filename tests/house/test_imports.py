@@ -59,6 +59,7 @@ LAYERS = (
             "errors",
             "settings",
             "garbage",
+            "energy",
         ),
         True,
         "what everybody says; it depends on nothing",

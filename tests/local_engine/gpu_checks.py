@@ -98,7 +98,7 @@ def answers_do_not_depend_on_how_they_are_made(device: Device) -> None:
     plain = answers(engine_for(load, where), prompts)
     engine = engine_for(load, where)
     assert [answers(engine, [prompt])[0] for prompt in prompts] == plain
-    assert answers(engine_for(load, where, NgramDrafter()), prompts) == plain
+    assert answers(engine_for(load, where, [NgramDrafter()]), prompts) == plain
 
 
 def answers(engine: Engine, prompts: list[list[int]]) -> list[list[int]]:

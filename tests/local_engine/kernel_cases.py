@@ -199,6 +199,7 @@ def draws(device: str, vocab: int) -> None:
     zeros = torch.zeros(3, dtype=torch.int64, device=device)
     cold = torch.zeros(3, device=device)
     assert sample(logits, zeros, zeros, cold).tolist() == logits.argmax(-1).tolist()
+    assert sample(torch.full((1, 9), torch.nan, device=device), zeros[:1], zeros[:1], cold[:1]).tolist() == [-1]
     seeds, positions = torch.tensor([11, 12, 13], device=device), torch.tensor([4, 900, 5], device=device)
     warm = torch.tensor([0.7, 0.0, 1.3], device=device)
     together = sample(logits, seeds, positions, warm).tolist()

@@ -43,7 +43,7 @@ def run(
     spent = tokens = 0.0
     late = 0
     for step in range(steps):
-        wanted = planner.plan(requests, [Candidate(each, MOST, "test") for each in answers], costly=drafting > 0)
+        wanted = planner.plan(requests, [Candidate(each, MOST, "test", drafting > 0) for each in answers])
         drafted = sum(wanted)
         given = 0
         for request, count in zip(answers, wanted, strict=True):
@@ -112,7 +112,7 @@ def test_an_answer_that_takes_no_drafts_gets_none_and_its_neighbour_keeps_them()
         planner.acceptance.observe(good, "test", 4, 4)
         planner.acceptance.observe(bad, "test", 4, 0)
     planner.observe_step(2, 0, 2, half(2), 0.0)
-    wanted = planner.plan(2, [Candidate(good, MOST, "test"), Candidate(bad, MOST, "test")], costly=False)
+    wanted = planner.plan(2, [Candidate(good, MOST, "test"), Candidate(bad, MOST, "test")])
     assert wanted[0] > 2
     assert wanted[1] == 0
     planner.acceptance.forget(good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,18 +12,20 @@ pytest.importorskip("triton", reason="Triton has no wheel for this system")
 from local_engine.engine import Engine
 from local_engine.gpu_runner import Ahead, GpuRunner
 from local_engine.request import Output, Request, SamplingParams
+from local_engine.speculative.drafter import Drafter
+from local_engine.speculative.ngram import NgramDrafter
 from tests.local_engine.conftest import EngineMaker
 from tests.local_engine.test_engine import prompt, run_to_end, text
 
 GREEDY = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True)
 
 
-def on_gpu_path(plain: Engine, *, fails_at: int | None = None) -> Engine:
+def on_gpu_path(plain: Engine, drafters: Sequence[Drafter] = (), *, fails_at: int | None = None) -> Engine:
     """The plain engine's weights behind the GPU's runner; `fails_at` makes that step of those in the air raise."""
     runner = GpuRunner(
         plain.runner, max_batch=plain.config.max_batch, max_context=256, max_drafts=plain.config.max_drafts
     )
-    engine = Engine(runner, plain.tokenizer, plain.config, plain.speculator and plain.speculator.drafter)
+    engine = Engine(runner, plain.tokenizer, plain.config, drafters)
     if fails_at is not None:
         engine.ahead = FailingAhead(runner, fails_at).ahead()
     return engine
@@ -95,8 +98,7 @@ def test_drawn_answers_differ_from_one_another_and_end(tiny_engine: EngineMaker)
 def test_drafts_verified_in_graphs_leave_greedy_answers_as_they_are(tiny_engine: EngineMaker) -> None:
     repeated = [*prompt(10), *prompt(10), *prompt(10)]
     wanted = [(repeated, GREEDY), (prompt(5), GREEDY)]
-    speculating = tiny_engine(speculate="ngram", max_drafts=3)
-    engine = on_gpu_path(speculating)
+    engine = on_gpu_path(tiny_engine(max_drafts=3), [NgramDrafter()])
     requests = [engine.new_request(*each) for each in wanted]
     for request in requests:
         engine.add(request)

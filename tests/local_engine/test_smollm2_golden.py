@@ -11,9 +11,12 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
+from local_engine.cache_size import CacheSize
 from local_engine.config import EngineConfig
 from local_engine.engine import Completion, Engine, load_engine
+from local_engine.model_runner import ModelRunner
 from local_engine.request import SamplingParams
+from local_engine.speculative.ngram import NgramDrafter
 
 PROMPTS = (
     "What is the capital of France?",
@@ -96,6 +99,17 @@ def test_greedy_tokens_equal_transformers_on_twenty_prompts(
             pad_token_id=0,
         )  # fmt: skip
         assert answer == expected[0, len(prompt) :].tolist(), text
+
+
+def test_greedy_tokens_are_the_same_with_speculation(engine: Engine) -> None:
+    size = CacheSize(blocks=80, block_size=16, nbytes=0)
+    config = EngineConfig(dtype="float32", max_batch=4, max_context=256)
+    drafted = Engine(ModelRunner(engine.runner.decoder, size), engine.tokenizer, config, [NgramDrafter()])
+    texts = ["Repeat: the cat, the dog, the cat, the dog, the cat", *PROMPTS[:3]]
+    prompts = [prompt_tokens(engine, text) for text in texts]
+    assert generate_together(drafted, prompts) == generate_together(engine, prompts)
+    assert drafted.speculator is not None
+    assert drafted.speculator.counts.accepted > 0
 
 
 def test_the_tokenizer_equals_transformers(engine: Engine, smollm2_path: Path) -> None:

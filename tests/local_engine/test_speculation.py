@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import torch
 
 from local_engine.config import EngineConfig
 from local_engine.engine import Engine, load_engine
+from local_engine.errors import DraftModelUnfit, ModelNotFound
 from local_engine.request import Output, Request, SamplingParams
 from local_engine.speculative.draft import ModelDrafter
 from local_engine.speculative.drafter import Draft, Drafter, Seen
@@ -64,7 +66,8 @@ class Eager(Speculator):
 
     def _propose(self, able: list[Request], rows: int) -> None:
         most = [min(self.most, request.params.max_tokens - request.answered - 1) for request in able]
-        self._take(able, self.drafter.propose(able, most), most)
+        for request, draft in zip(able, self.drafters[0].propose(able, most), strict=True):
+            self._take(request, draft, self.most)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +84,7 @@ def blurred(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def eager(engine: Engine, drafter: Drafter, most: int = 5) -> Engine:
-    engine.speculator = Eager(drafter, most)
+    engine.speculator = Eager([drafter], most)
     return engine
 
 
@@ -97,8 +100,8 @@ def drive(engine: Engine, requests: Sequence[Request]) -> dict[int, list[Output]
         for output in engine.step():
             outputs.setdefault(output.request.id, []).append(output)
         engine.check_integrity()
-        if engine.speculator is not None and isinstance(engine.speculator.drafter, ModelDrafter):
-            engine.speculator.drafter.check_integrity()
+        if engine.speculator is not None and isinstance(engine.speculator.drafters[0], ModelDrafter):
+            engine.speculator.drafters[0].check_integrity()
     return outputs
 
 
@@ -110,7 +113,7 @@ def make_drafter(
     if name == "draft":
         made = engine(speculate="draft", draft_model=blurred, **options).speculator
         assert made is not None
-        return made.drafter
+        return made.drafters[0]
     return Scripted(answers, name)
 
 
@@ -221,8 +224,8 @@ def test_blocks_with_rejected_drafts_are_never_shared(tiny_engine: EngineMaker) 
 def test_choices_deadlines_and_aborts_leave_nothing_behind(tiny_engine: EngineMaker, blurred: Path) -> None:
     engine = tiny_engine(max_batch=4, step_tokens=20, speculate="draft", draft_model=blurred, cache_tokens=400)
     assert engine.speculator is not None
-    eager(engine, engine.speculator.drafter)
-    drafter = engine.speculator.drafter
+    eager(engine, engine.speculator.drafters[0])
+    drafter = engine.speculator.drafters[0]
     assert isinstance(drafter, ModelDrafter)
     chance = random.Random(5)
     open_ones: list[Request] = []
@@ -261,3 +264,42 @@ def test_a_drafter_that_raises_costs_drafts_and_no_answer(tiny_engine: EngineMak
     drafter = Broken()
     assert eager(tiny_engine(), drafter).generate(prompt(8), params).tokens == expected
     assert drafter.calls == 3
+
+
+@pytest.mark.parametrize("speculate", ["auto", "draft", "both"])
+def test_planned_speculation_answers_the_same(tiny_engine: EngineMaker, blurred: Path, speculate: str) -> None:
+    """With the real plan, which drafts when the machine's own timing says so."""
+    greedy = SamplingParams(max_tokens=60, temperature=0, ignore_eos=True)
+    seeded = SamplingParams(max_tokens=60, temperature=0.8, seed=3, ignore_eos=True)
+    wishes = [(prompt(20, 1), greedy), (prompt(33, 3), seeded), (prompt(8), greedy)]
+    plain = tiny_engine()
+    expected = [plain.generate(tokens, params).tokens for tokens, params in wishes]
+    if speculate == "auto":
+        engine = tiny_engine(speculate="auto")
+    else:
+        engine = tiny_engine(speculate="draft", draft_model=blurred)
+        assert engine.speculator is not None
+        if speculate == "both":
+            engine.speculator = Speculator([NgramDrafter(), *engine.speculator.drafters], 5)
+    for _ in range(2):
+        requests = [engine.new_request(tokens, params) for tokens, params in wishes]
+        drive(engine, requests)
+        assert [request.answer for request in requests] == expected
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused(tiny_engine: EngineMaker, tmp_path: Path) -> None:
+    larger = write_hub_directory(tmp_path / "larger", seed=1, vocab_size=500)
+    with pytest.raises(DraftModelUnfit, match=r"the draft model has 500 tokens, the model \d+: take a draft model"):
+        tiny_engine(speculate="draft", draft_model=larger)
+    other = write_hub_directory(tmp_path / "other", seed=1)
+    document = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = document["model"]["vocab"]
+    first, second = list(vocabulary)[40:42]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(DraftModelUnfit, match=r"another vocabulary: .* take a draft model of the same family"):
+        tiny_engine(speculate="draft", draft_model=other)
+    with pytest.raises(ValueError, match="draft_model must name the files"):
+        tiny_engine(speculate="draft")
+    with pytest.raises(ModelNotFound, match=r"neither a .gguf file nor a model directory"):
+        tiny_engine(speculate="draft", draft_model=tmp_path / "nowhere")

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     Subquery,
     and_,
+    case,
     cast,
     func,
     literal,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 
 from gateway.db.partitions import month_start
-from gateway.db.rollup_tables import PICO_PER_MILL, removed_months, usage_days, usage_groups, usage_hours
+from gateway.db.rollup_tables import ENERGY_SUMS, PICO_PER_MILL, removed_months, usage_days, usage_groups, usage_hours
 from gateway.db.tables import attempts, usage_events
 from gateway.reports.usage.parts import Part
 from gateway.types import usage_fields
@@ -36,7 +37,7 @@ GroupBy = Literal[
     "requested_model", "tag",
 ]  # fmt: skip
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
-SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
+SUMS = ("requests", "estimated", *usage_fields(), *ENERGY_SUMS, "cost_pico", "charge_pico")
 """What is summed, in this order; `requests` is the number of different ones."""
 _COLUMNS = {"key": "key_id", "session": "session_id", "user": "end_user"}
 _OF_ATTEMPTS = frozenset({"model", "provider"})
@@ -122,6 +123,10 @@ def _of_rows(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bo
         wanted.append(usage_events.c.tenant == tenant)
     of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
     table = attempts if of_attempts else usage_events
+    known: dict[str, ColumnElement[int]] = {
+        "energy_calls": case((table.c.energy_microjoules.is_(None), 0), else_=1),
+        "energy_estimates": cast(table.c.energy_estimated, Integer),
+    }
     tags = _tags(wanted, sqlite)
     groups = [tags.c.tag if name == "tag" else _row_group(name, sqlite) for name in group_by]
     named = [group.label(f"group_{index}") for index, group in enumerate(groups)]
@@ -132,7 +137,7 @@ def _of_rows(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bo
         .filter(usage_events.c.outcome != "corrected")
         .label("requests"),
         func.coalesce(func.max(cast(table.c.estimated, Integer)), 0).label("estimated"),
-        *(func.coalesce(func.sum(table.c[name]), 0).label(name) for name in SUMS[2:]),
+        *(func.coalesce(func.sum(known.get(name, table.c.get(name))), 0).label(name) for name in SUMS[2:]),
     )
     if of_attempts:
         mine = and_(
@@ -163,7 +168,7 @@ def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None, sqlite:
     shown = [cast(start, BigInteger) if name in _TIMES else raw[place] for place, name in enumerate(group_by)]
     named = [column.label(f"group_{index}") for index, column in enumerate(shown)]
     counted = _COUNTED[_OF_ATTEMPTS.intersection(group_by)]
-    columns = [counted, "estimated", *usage_fields(), *_PARTS]
+    columns = [counted, "estimated", *usage_fields(), *ENERGY_SUMS, *_PARTS]
     everything = cast(func.coalesce(func.sum(table.c.requests), 0), BigInteger).label("everything")
     # PostgreSQL sums into decimals, which are slow to read; a sum that does not fit is an error.
     summed = [cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(f"sum_{name}") for name in columns]

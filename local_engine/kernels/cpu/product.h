@@ -1,0 +1,151 @@
+// Products of a pair of blocks (32 rows of a matrix) with all activations, 16 at a time.
+//
+// On a CPU with AMX tiles do the work of more than a few rows; the vector instructions below do the rest, and everything on
+// a CPU without AMX. Both give the same bits for int8 and int4: the sums are exact integers, and the floating-point steps
+// behind them are the same. bfloat16 is always done by tiles where there are some, for the same reason.
+#pragma once
+
+#include "activations.h"
+#include "tiles.h"
+
+namespace penstock {
+
+/// Results of 16 activations with the rows of two blocks: [block][activation][row].
+using Square = float[2][LANES][LANES];
+
+constexpr int ROWS = 4;  // activations that share one pass over the weights
+constexpr int FEW_INT8 = 4, FEW_INT4 = 12;  // up to so many, vectors are faster than tiles
+
+/// The float32 result of int8: exact sums of the two planes, the weights' offset of 128 taken out.
+inline __m512 finish_int8(__m512i high, __m512i low, const Activations& x, int row, __m512 scales) {
+    high = _mm512_sub_epi32(high, _mm512_set1_epi32(128 * x.high_sum[row]));
+    low = _mm512_sub_epi32(low, _mm512_set1_epi32(128 * x.low_sum[row]));
+    __m512 sum = _mm512_fmadd_ps(_mm512_set1_ps(256.0f), _mm512_cvtepi32_ps(high), _mm512_cvtepi32_ps(low));
+    return _mm512_mul_ps(sum, _mm512_mul_ps(scales, _mm512_set1_ps(x.scale[row])));
+}
+
+/// Add a group of int4 to a running sum.
+inline __m512 add_group(__m512 sum, __m512i exact, __m512 scales, __m512 minima, float group_scale, float group_sum) {
+    __m512 values = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(group_scale));
+    return _mm512_fmadd_ps(minima, _mm512_set1_ps(group_sum), _mm512_fmadd_ps(scales, values, sum));
+}
+
+inline __m512i four_bytes(const int8_t* from) {
+    int32_t bytes;
+    std::memcpy(&bytes, from, 4);
+    return _mm512_set1_epi32(bytes);
+}
+
+template <int N>
+void vector_int8(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
+    const uint8_t* weights = w.block(block);
+    const int8_t* high_row = x.high.data() + size_t(row) * x.stride;
+    const int8_t* low_row = x.low.data() + size_t(row) * x.stride;
+    __m512i high[N], low[N];
+    for (int n = 0; n < N; ++n) high[n] = low[n] = _mm512_setzero_si512();
+    for (int column = 0; column < w.padded; column += 4) {
+        __m512i bytes = _mm512_load_si512(weights + column * LANES);
+        _mm_prefetch((const char*)weights + column * LANES + 2048, _MM_HINT_T0);
+        for (int n = 0; n < N; ++n) {
+            high[n] = _mm512_dpbusd_epi32(high[n], bytes, four_bytes(high_row + n * x.stride + column));
+            low[n] = _mm512_dpbusd_epi32(low[n], bytes, four_bytes(low_row + n * x.stride + column));
+        }
+    }
+    __m512 scales = _mm512_load_ps(w.scales.data() + block * LANES);
+    for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], finish_int8(high[n], low[n], x, row + n, scales));
+}
+
+template <int N>
+void vector_int4(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
+    const uint8_t* group = w.block(block);
+    const int8_t* rows = x.split.data() + 2 * size_t(row) * x.stride;
+    const __m512i fifteen = _mm512_set1_epi8(15);
+    __m512 sum[N];
+    for (int n = 0; n < N; ++n) sum[n] = _mm512_setzero_ps();
+    for (int index = 0; index < w.padded / GROUP; ++index, group += GROUP_BYTES, rows += 2 * GROUP) {
+        __m512i bytes[8];
+        for (int j = 0; j < 4; ++j) {
+            __m512i pairs = _mm512_load_si512(group + j * 64);
+            _mm_prefetch((const char*)group + j * 64 + 5 * GROUP_BYTES, _MM_HINT_T0);
+            bytes[j] = _mm512_and_si512(pairs, fifteen);
+            bytes[j + 4] = _mm512_and_si512(_mm512_srli_epi16(pairs, 4), fifteen);
+        }
+        _mm_prefetch((const char*)group + 256 + 5 * GROUP_BYTES, _MM_HINT_T0);
+        __m512 scales = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(group + 256)));
+        __m512 minima = _mm512_cvtph_ps(_mm256_load_si256((const __m256i*)(group + 288)));
+        for (int n = 0; n < N; ++n) {
+            const int8_t* at = rows + 2 * size_t(n) * x.stride;
+            __m512i high = _mm512_setzero_si512(), low = high;
+            for (int j = 0; j < 8; ++j) {
+                high = _mm512_dpbusd_epi32(high, bytes[j], four_bytes(at + 4 * j));
+                low = _mm512_dpbusd_epi32(low, bytes[j], four_bytes(at + GROUP + 4 * j));
+            }
+            __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high, 4), low);
+            size_t place = x.place(row + n, index);
+            sum[n] = add_group(sum[n], exact, scales, minima, x.group_scale[place], x.group_sum[place]);
+        }
+    }
+    for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], sum[n]);
+}
+
+template <int N>
+void vector_bf16(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
+    const uint8_t* weights = w.block(block);
+    __m512 even[N], odd[N];
+    for (int n = 0; n < N; ++n) even[n] = odd[n] = _mm512_setzero_ps();
+    for (int column = 0; column < w.padded; column += 2) {
+        __m512i pairs = _mm512_load_si512(weights + column * LANES * 2);
+        __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+        __m512 second = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)));
+        for (int n = 0; n < N; ++n) {
+            const uint16_t* at = x.half.data() + size_t(row + n) * x.stride + column;
+            __m512 one = _mm512_castsi512_ps(_mm512_set1_epi32(uint32_t(at[0]) << 16));
+            __m512 two = _mm512_castsi512_ps(_mm512_set1_epi32(uint32_t(at[1]) << 16));
+            even[n] = _mm512_fmadd_ps(first, one, even[n]);
+            odd[n] = _mm512_fmadd_ps(second, two, odd[n]);
+        }
+    }
+    for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], _mm512_add_ps(even[n], odd[n]));
+}
+
+template <int N>
+void vector_rows(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
+    if (w.kind == INT8)
+        vector_int8<N>(w, block, x, row, out);
+    else if (w.kind == INT4)
+        vector_int4<N>(w, block, x, row, out);
+    else
+        vector_bf16<N>(w, block, x, row, out);
+}
+
+inline void vector_square(const Matrix& w, int pair, const Activations& x, int first, int count, Square& out) {
+    for (int side = 0; side < 2 && 2 * pair + side < w.blocks; ++side)
+        for (int row = 0; row < count; row += ROWS) {
+            auto* to = out[side] + row;
+            switch (count - row) {
+                case 1: vector_rows<1>(w, 2 * pair + side, x, first + row, to); break;
+                case 2: vector_rows<2>(w, 2 * pair + side, x, first + row, to); break;
+                case 3: vector_rows<3>(w, 2 * pair + side, x, first + row, to); break;
+                default: vector_rows<ROWS>(w, 2 * pair + side, x, first + row, to);
+            }
+        }
+}
+
+/// Calls `use(first activation, count, results)` for all activations, 16 at a time, with the rows of a pair of blocks.
+template <class Use>
+void multiply_pair(const Matrix& w, int pair, const Activations& x, [[maybe_unused]] bool amx, Use use) {
+    alignas(64) Square out;
+#ifdef PENSTOCK_AMX
+    if (amx && (w.kind == BFLOAT16 || x.count > (w.kind == INT4 ? FEW_INT4 : FEW_INT8))) {
+        tile_pair(w, pair, x, out, use);
+        return;
+    }
+#endif
+    for (int first = 0; first < x.count; first += LANES) {
+        int count = x.count - first < LANES ? x.count - first : LANES;
+        vector_square(w, pair, x, first, count, out);
+        use(first, count, out);
+    }
+}
+
+}  // namespace penstock

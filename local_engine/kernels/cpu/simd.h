@@ -1,0 +1,89 @@
+// The few vector functions that everything here is made of, and memory that is aligned for them.
+#pragma once
+
+#include <immintrin.h>
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace penstock {
+
+constexpr int LANES = 16;  // float32 in a register; also rows and columns of a tile
+
+inline int round_up(int value, int step) { return (value + step - 1) / step * step; }
+
+/// The first `count` of 16 lanes.
+inline __mmask16 lanes(int count) { return count >= LANES ? 0xffff : count <= 0 ? 0 : (__mmask16)((1u << count) - 1); }
+
+/// Zeroed memory at a multiple of 64 bytes, on large pages where the system has them.
+template <class T>
+class Buffer {
+   public:
+    Buffer() = default;
+    explicit Buffer(size_t count) { reserve(count); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() { std::free(data_); }
+
+    /// Room for `count`; what was there is lost when it has to grow.
+    void reserve(size_t count) {
+        if (count <= capacity_) return;
+        if (capacity_ && count < capacity_ * 3 / 2) count = capacity_ * 3 / 2;
+        std::free(data_);
+        size_t alignment = count * sizeof(T) >= (4u << 20) ? (2u << 20) : 64;
+        size_t bytes = (count * sizeof(T) + 2 * alignment - 1) / alignment * alignment;
+        data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
+        capacity_ = data_ ? count : 0;
+        if (!data_) throw std::bad_alloc();
+        if (alignment > 64) madvise(data_, bytes, MADV_HUGEPAGE);
+        std::memset(static_cast<void*>(data_), 0, bytes);
+    }
+
+    T* data() const { return data_; }
+    T& operator[](size_t index) const { return data_[index]; }
+
+   private:
+    T* data_ = nullptr;
+    size_t capacity_ = 0;
+};
+
+/// e to the power of x, relative error below 2e-7; x is clamped to [-100, 88].
+inline __m512 exp16(__m512 x) {
+    x = _mm512_max_ps(_mm512_min_ps(x, _mm512_set1_ps(88.0f)), _mm512_set1_ps(-100.0f));
+    __m512 turns = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+    __m512 rest = _mm512_fnmadd_ps(turns, _mm512_set1_ps(0.693359375f), x);
+    rest = _mm512_fnmadd_ps(turns, _mm512_set1_ps(-2.12194440e-4f), rest);
+    __m512 sum = _mm512_set1_ps(1.3888889e-3f);
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(8.3333333e-3f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(4.1666668e-2f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.6666667e-1f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(0.5f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.0f));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(sum, turns);
+}
+
+/// x / (1 + e^-x).
+inline __m512 silu16(__m512 x) {
+    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), exp16(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+/// float32 to bfloat16, to nearest even.
+inline __m256i to_bf16(__m512 x) {
+#ifdef __AVX512BF16__
+    return (__m256i)_mm512_cvtneps_pbh(x);
+#else
+    __m512i bits = _mm512_castps_si512(x);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    bits = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
+#endif
+}
+
+inline __m512 from_bf16(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+
+}  // namespace penstock

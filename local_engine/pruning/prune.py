@@ -1,0 +1,140 @@
+"""A model with its least influential layers left out, measured on text it has not seen, as a directory that loads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from local_engine.cache_size import CacheSize
+from local_engine.config import EngineConfig
+from local_engine.engine import Engine
+from local_engine.errors import CannotPrune
+from local_engine.model_runner import ModelRunner
+from local_engine.models.decoder import Decoder
+from local_engine.models.load import load_decoder
+from local_engine.models.open import open_model
+from local_engine.perplexity import perplexity
+from local_engine.pruning.influence import block_influence, drop_layers, least_influential
+from local_engine.pruning.recover import recover
+from local_engine.quantization.convert import refuse_existing, write_model
+from local_engine.request import SamplingParams
+from local_engine.tokenizer import Tokenizer
+
+_HELD_OUT = 0.2  # of the text, its end: perplexity is measured there
+_MEASURED = 4096  # tokens of either part, at most, for perplexity and for influence
+_DECODED = 48  # tokens that are timed
+_BLOCK = 16
+Stage = Callable[[str, int, int], None]
+"""Called with what is being done, how far it is, and the whole of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Perplexity on the held-out end of the text, and tokens per second of one decoded stream."""
+
+    perplexity: float
+    tokens_per_second: float
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """`recovered` is None without distillation; `influence` has a number for each layer there was."""
+
+    directory: Path
+    influence: list[float]
+    dropped: list[int]
+    before: Measured
+    pruned: Measured
+    recovered: Measured | None
+    steps: int
+    losses: list[float]
+
+
+def prune_model(
+    path: Path,
+    text: str,
+    layers: int,
+    out: Path,
+    *,
+    steps: int = 0,
+    context: int = 256,
+    learning_rate: float = 2e-4,
+    stage: Stage = lambda name, done, total: None,
+) -> Pruned:
+    """Drop `layers` layers of the model at `path`, distil for `steps` steps, write the result to `out`. Raises ModelError."""
+    refuse_existing(out)
+    source, tokenizer = open_model(path)
+    if source.stored != "none":
+        raise CannotPrune(
+            f"{str(path)!r} is {source.stored} already: prune the original model, quantise the pruned one"
+        )
+    context = min(context, source.config.max_positions)
+    learnt, held_out = _split(tokenizer.encode(text), context)
+    whole, pruned = (
+        load_decoder(source, positions=context + _BLOCK, dtype=dtype, device=torch.device("cpu"))
+        for dtype in (torch.bfloat16, torch.float32 if steps else torch.bfloat16)
+    )
+    stage("measuring", 0, 4)
+    before = _measure(whole, tokenizer, held_out, context)
+    stage("measuring", 1, 4)
+    influence = block_influence(whole, learnt[: max(1, _MEASURED // context)])
+    dropped = least_influential(influence, layers)
+    drop_layers(pruned, dropped)
+    stage("measuring", 2, 4)
+    after = _measure(_in_bfloat16(pruned), tokenizer, held_out, context)
+    losses: list[float] = []
+    if steps:
+        losses = recover(
+            pruned, whole, learnt, steps, learning_rate=learning_rate,
+            progress=lambda done, total: stage("distilling", done, total),
+        )  # fmt: skip
+        stage("measuring", 3, 4)
+    final = _in_bfloat16(pruned)
+    recovered = _measure(final, tokenizer, held_out, context) if steps else None
+    write_model(final, tokenizer, path, out, "none")
+    return Pruned(out, influence, dropped, before, after, recovered, steps, losses)
+
+
+def _split(tokens: list[int], context: int) -> tuple[list[Tensor], list[int]]:
+    """Windows to learn from, and the end of the text to measure on."""
+    held_out = tokens[-int(len(tokens) * _HELD_OUT) :][:_MEASURED]
+    learnt = torch.tensor(tokens[: len(tokens) - len(held_out)])
+    if len(held_out) < context:
+        raise CannotPrune(
+            f"the text has {len(tokens)} tokens: measuring needs {int(context / _HELD_OUT)} at least, learning many more"
+        )
+    return list(learnt[: len(learnt) // context * context].split(context)), held_out
+
+
+def _measure(decoder: Decoder, tokenizer: Tokenizer, held_out: list[int], context: int) -> Measured:
+    runner = ModelRunner(decoder, CacheSize(-(-context // _BLOCK) + 1, _BLOCK, 0))
+    quality = perplexity(runner, held_out, context=context)
+    speed = _speed(Engine(runner, tokenizer, EngineConfig(max_batch=1, max_context=context)), held_out[0])
+    parameters = sum(each.numel() for each in decoder.parameters())  # a tied matrix counts once
+    return Measured(quality.value, speed, parameters)
+
+
+def _speed(engine: Engine, first: int) -> float:
+    """Tokens per second of one stream: the best of three answers, as others may be busy on the machine."""
+    tokens = min(_DECODED, engine.max_context - 2)
+    params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        engine.generate([first], params)
+        seconds.append(time.perf_counter() - begun)
+    return tokens / min(seconds)
+
+
+def _in_bfloat16(decoder: Decoder) -> Decoder:
+    """A copy as it will be stored and served."""
+    positions = len(decoder.rotary.cos)
+    copy = Decoder(decoder.config, positions, torch.bfloat16, torch.device("cpu"))
+    copy.load_state_dict(decoder.state_dict())
+    return copy.eval()

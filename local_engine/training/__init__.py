@@ -1,0 +1,1 @@
+"""Distils a drafter for a given target from the target's own outputs."""
