@@ -7,13 +7,22 @@ import types
 from importlib.util import find_spec
 
 
+class _Anything(type):
+    """A class with every attribute, each its own name."""
+
+    def __getattr__(cls, name: str) -> str:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return name
+
+
 class _Missing(types.ModuleType):
     """Has every name, each of which is good for nothing but being imported."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return _Anything(name, (), {})
 
 
 if "gguf" not in sys.modules and find_spec("gguf") is None:

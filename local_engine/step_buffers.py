@@ -17,6 +17,9 @@ from torch import Tensor
 from local_engine.kernels.paged_rows import PagedRows
 from local_engine.request import Request, SamplingParams
 
+_ALIGNED = 4
+"""Elements of int32 in 16 bytes: Triton compiles a kernel anew for pointers that are no multiple of it."""
+
 _SALT = secrets.randbits(31)
 
 SHORT = 8
@@ -51,9 +54,9 @@ class StepBuffers:
         self.requests, self.rows_each, self.block_size = requests, rows_each, block_size
         rows = requests * rows_each
         sizes = [rows, rows, rows, *[requests] * 6, requests * width]
-        self._host = torch.zeros(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
-        self._device = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
-        parts = torch.split_with_sizes(self._device, sizes)
+        self._host = torch.zeros(_room(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
+        self._device = torch.zeros(_room(sizes), dtype=torch.int32, device=device)
+        parts = _parts(self._device, sizes)
         self.tokens, self.positions, self.slots, first_rows, self.lengths, self.contexts = parts[:6]
         self.limits, self.seeds, temperatures, tables = parts[6:]
         self.temperatures = temperatures.view(torch.float32)
@@ -61,7 +64,7 @@ class StepBuffers:
         self.rows = PagedRows(first_rows, self.lengths, self.contexts, self.tables, rows_each, block_size)
         self.sampled = torch.zeros(rows, dtype=torch.int64, device=device)
         self._uploaded = new_event(device)
-        self._numbers = [part.numpy() for part in torch.split_with_sizes(self._host, sizes)]
+        self._numbers = [part.numpy() for part in _parts(self._host, sizes)]
         self._numbers[8] = self._numbers[8].view(np.float32)
         self._numbers[9] = self._numbers[9].reshape(requests, width)
         self._numbers[3][:] = np.arange(requests) * rows_each
@@ -143,10 +146,12 @@ def ragged_step(items: Sequence[StepItem], block_size: int, device: torch.device
         parts.append([items[index].start + len(items[index].tokens) for index in chosen])
         parts.append([n for index in chosen for n in [*items[index].blocks, *[0] * (width - len(items[index].blocks))]])
         shapes.append((len(chosen), width, max(len(items[index].tokens) for index in chosen)))
-    host = torch.tensor([number for part in parts for number in part], dtype=torch.int32)
+    sizes = [len(part) for part in parts]
+    padded = [number for part in parts for number in [*part, *[0] * (-len(part) % _ALIGNED)]]
+    host = torch.tensor(padded, dtype=torch.int32)
     if device.type == "cuda":
         host = host.pin_memory()
-    views = torch.split_with_sizes(host.to(device, non_blocking=True), [len(part) for part in parts])
+    views = _parts(host.to(device, non_blocking=True), sizes)
     groups = [
         PagedRows(views[at], views[at + 1], views[at + 2], views[at + 3].view(requests, width), longest, block_size)
         for at, (requests, width, longest) in zip(range(3, len(views), 4), shapes, strict=True)
@@ -157,6 +162,20 @@ def ragged_step(items: Sequence[StepItem], block_size: int, device: torch.device
 def seed_of(request: Request) -> int:
     """31 bits for the device's draws that are the request's own; another process gives it others."""
     return (request.id * 2654435761 + _SALT) % 2**31
+
+
+def _room(sizes: Sequence[int]) -> int:
+    """Elements that parts of these sizes take when each begins where a kernel reads best."""
+    return sum(size + -size % _ALIGNED for size in sizes)
+
+
+def _parts(whole: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Views of the parts laid out so."""
+    parts, at = [], 0
+    for size in sizes:
+        parts.append(whole[at : at + size])
+        at += size + -size % _ALIGNED
+    return parts
 
 
 def chosen_on_device(params: SamplingParams) -> bool:

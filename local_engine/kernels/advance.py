@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width", "count"])
 def _advance(
     tokens, positions, slots, lengths, contexts, tables, limits, sampled, width, count,
     block_size: tl.constexpr, block: tl.constexpr,

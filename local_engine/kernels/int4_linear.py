@@ -81,7 +81,7 @@ def _unpacked(packed, scale, minimum, line, group, there, block_n: tl.constexpr,
     return low, high
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _few_rows(
     out, x, packed, scale, minimum, norm, residual, count, rows, groups, eps,
     block_n: tl.constexpr, block_g: tl.constexpr,

@@ -88,7 +88,7 @@ def _one_row(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _few_rows(
     out, x, weight, scale, norm, residual, count, rows, columns, eps,
     block_n: tl.constexpr, block_k: tl.constexpr, even: tl.constexpr,
