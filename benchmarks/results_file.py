@@ -33,8 +33,14 @@ def machine_facts() -> dict[str, Any]:
 
 
 def commit_facts() -> dict[str, Any]:
-    """The commit that is checked out, and whether tracked files differ from it."""
-    return {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain", "-uno"))}
+    """The commit that is checked out, and whether tracked files differ from it.
+
+    A copy of the files that is no checkout takes what BENCH_COMMIT says, and cannot tell whether it was modified.
+    """
+    try:
+        return {"commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": os.environ.get("BENCH_COMMIT"), "modified": None}
 
 
 def command_line() -> str:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from local_engine.step_buffers import StepBuffers, StepItem
 
 log = logging.getLogger("local_engine")
+
+_VERIFIED_ROWS = 64
+"""Graphs that verify drafts have at least room for so many rows, however few requests may run at once."""
 
 Compute = Callable[[StepBuffers], None]
 
@@ -49,12 +53,17 @@ class GraphSet:
         self.requests, self.rows = batch_buckets(most_requests), verify_rows(most_drafts)
         self.captured: dict[tuple[int, int], tuple[StepBuffers, Callable[[], None]]] = {}
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of the largest step that gets a graph."""
+        return self.requests[-1] if self.rows == [1] else max(self.requests[-1], _VERIFIED_ROWS)
+
     def capture_all(self) -> None:
         """Record every shape, the largest first, so that the memory it needs serves the others as well."""
         pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
         for rows in reversed(self.rows):
             for requests in reversed(self.requests):
-                if rows > 1 and requests * rows > max(self.requests[-1], 64):
+                if requests * rows > self.most_rows:
                     continue  # so many rows are bound by arithmetic: nobody drafts there
                 try:
                     buffers = StepBuffers(requests, rows, self._width, self._block_size, self.device)
@@ -74,11 +83,11 @@ class GraphSet:
         return self.captured.get((self.requests[bisect_left(self.requests, len(items))], rows))
 
 
-def _record(compute: Compute, buffers: StepBuffers, pool: tuple[int, int] | None) -> Callable[[], None]:
+def _record(compute: Compute, buffers: StepBuffers, pool: Any) -> Callable[[], None]:
     """A replay of `compute(buffers)`; the buffers hold padding only, so that recording changes nothing."""
     if pool is None:
         return lambda: compute(buffers)
-    aside = torch.cuda.Stream()
+    aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         compute(buffers)  # compiles kernels and makes handles, which must not happen while recording

@@ -20,11 +20,12 @@ from local_engine.cache_size import free_memory, plan_cache
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.energy import make_meter
 from local_engine.errors import DeadlineExceeded, StepFailed
-from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
+from local_engine.model_runner import TORCH_DTYPES, ModelRunner, on_gpu, pick_device
 from local_engine.models.load import Progress, load_decoder, number_format
 from local_engine.models.open import open_model
 from local_engine.models.size import check_fits
 from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
+from local_engine.run_ahead import without_room
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.speculative.choose import choose_drafters
@@ -51,6 +52,8 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
     """An engine for a .gguf file or a Hugging Face model directory. Raises ModelError."""
     runner, tokenizer = load_runner(path, config, progress)
     max_context = min(config.max_context, runner.decoder.config.max_positions)
+    if runner.device.type == "cuda":
+        runner = on_gpu(runner, config.max_batch, max_context, 0 if config.speculate == "off" else config.max_drafts)
     return Engine(runner, tokenizer, config, choose_drafters(config, runner, tokenizer, max_context))
 
 
@@ -91,6 +94,7 @@ class Engine:
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
         self.speculator = Speculator(drafters, config.max_drafts) if drafters else None
+        self.ahead = None if drafters else runner.ahead()
         self.energy = make_meter(
             config.energy,
             str(runner.device),
@@ -150,6 +154,8 @@ class Engine:
         now = self._clock()
         if self.speculator is not None:
             self.speculator.propose(self.scheduler)
+        elif self.ahead is not None:
+            self.ahead.reserve(self.scheduler)
         step = self.scheduler.schedule(now)
         outputs = [self._expire(request, now) for request in step.expired]
         for chunk in step.chunks:
@@ -182,21 +188,36 @@ class Engine:
         assert known or not self.blocks.used, "blocks outlive their request"
 
     def _compute(self, step: Step) -> list[Output]:
-        speculator = self.speculator
+        speculator, chunks = self.speculator, step.chunks
+        outputs: list[Output] = []
         try:
-            computed = self.runner.run(step.chunks, () if speculator is None else speculator.taps)
+            if self.ahead is not None:
+                rounds = self.ahead.begin(chunks)
+                if rounds is not None:
+                    for index, runs in enumerate(rounds):
+                        outputs += self._commit_ahead(chunks if index == 0 else [], runs)
+                    return outputs
+                chunks = without_room(chunks)
+            computed = self.runner.run(chunks, () if speculator is None else speculator.taps)
             verified = verify if speculator is None else speculator.verify
             check_logits(computed.logits)
             runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
-            log.exception("a step of %d requests failed", len(step.chunks))
-            self.scheduler.discard(step.chunks)
-            failure = step_failure(error)
-            return [self._fail(chunk.request, failure) for chunk in step.chunks]
-        outputs = self._commit(step.chunks, runs)
+            log.exception("a step of %d requests failed", len(chunks))
+            self.scheduler.discard(chunks)
+            running = [chunk.request for chunk in chunks if chunk.request.table is not None]
+            return outputs + [self._fail(request, step_failure(error)) for request in running]
+        outputs = self._commit(chunks, runs)
         if speculator is not None:
-            speculator.observe(step.chunks, runs, computed)
+            speculator.observe(chunks, runs, computed)
         return outputs
+
+    def _commit_ahead(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
+        """One of several steps in the air: `chunks` are those of the first, the others go one token further each."""
+        if not chunks:
+            for run in runs:
+                self.scheduler.accept(run.request, 1)
+        return self._commit(chunks, runs)
 
     def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
         self.scheduler.commit(chunks)

@@ -6,29 +6,41 @@ Untested on a GPU so far; on a CPU the same code runs with torch's reference ker
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from local_engine.cache_size import CacheSize
+from local_engine.batch import rows_of
 from local_engine.cuda_graphs import GraphSet
 from local_engine.kernels.kernel_set import Kernels, kernels_for
-from local_engine.kv_cache import KVPool
 from local_engine.layers.fused_decoder import FusedDecoder, can_fuse
 from local_engine.layers.kernel_attention import KernelAttention
-from local_engine.models.decoder import Decoder
-from local_engine.request import Request, SamplingParams
+from local_engine.model_runner import Computed, ModelRunner
+from local_engine.run_ahead import RunAhead
 from local_engine.scheduler import Chunk
-from local_engine.step_buffers import RaggedStep, StepBuffers, StepItem, ragged_step
+from local_engine.step_buffers import (
+    RaggedStep,
+    StepBuffers,
+    StepItem,
+    chosen_on_device,
+    new_event,
+    ragged_step,
+    seed_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """`logits` [n, vocab] float32 of the rows that were wanted, valid until the next step; `tokens` chosen from them."""
+    """`logits` [n, vocab] float32 of the rows that were wanted, valid until the next step; `tokens` chosen from them.
+
+    Item i's rows of `streams` [rows, taps * hidden] begin at `firsts[i]`.
+    """
 
     logits: Tensor
     tokens: Tensor
+    streams: Tensor
+    firsts: list[int]
 
 
 class Ahead:
@@ -46,56 +58,76 @@ class Ahead:
         return tokens
 
 
-class GpuRunner:
-    """Decoder plus pool; `max_batch` requests of up to `max_context` tokens and `max_drafts` drafts get graphs."""
+class GpuRunner(ModelRunner):
+    """The decoder and pool of `plain`; up to `max_batch` requests of `max_context` tokens and `max_drafts` get graphs.
+
+    Graphs are recorded by the first step, when it is known which inner streams are wanted.
+    """
 
     def __init__(
-        self, decoder: Decoder, size: CacheSize, *, max_batch: int, max_context: int, max_drafts: int = 0,
-        graphs: bool = True, kernels: Kernels | None = None,
+        self, plain: ModelRunner, *, max_batch: int, max_context: int, max_drafts: int = 0, graphs: bool = True,
+        kernels: Kernels | None = None,
     ) -> None:  # fmt: skip
-        self.decoder = decoder
-        self.device = decoder.embeddings.device
-        self.pool = KVPool(decoder.config, size.blocks, size.block_size, decoder.embeddings.dtype, self.device)
+        self.decoder, self.device, self.pool, self.native = plain.decoder, plain.device, plain.pool, None
         self._kernels = kernels or kernels_for(self.device)
-        self._fused = FusedDecoder(decoder, self._kernels) if can_fuse(decoder.config) else None
+        self._fused = FusedDecoder(self.decoder, self._kernels) if can_fuse(self.decoder.config) else None
         self.max_batch, self.max_context, self.max_drafts = max_batch, max_context, max_drafts
+        # A mixture asks the host which experts were chosen, which no graph can.
+        self._wants_graphs = graphs and not self.decoder.config.experts
         self._read = torch.empty(0)
+        self._taps: tuple[int, ...] = ()
         self.graphs: GraphSet | None = None
-        if graphs and not decoder.config.experts:  # a mixture asks the host which experts were chosen
-            self.graphs = self._make_graphs()
 
-    @torch.inference_mode()
-    def _make_graphs(self) -> GraphSet:
+    def prepare(self, taps: Sequence[int] = ()) -> None:
+        """Record the graphs unless they are there, with the streams behind the layers `taps` among their results."""
+        if not self._wants_graphs or (self.graphs is not None and self._taps == tuple(taps)):
+            return
+        config, self._taps = self.decoder.config, tuple(taps)
         width = -(-self.max_context // self.pool.block_size)
-        graphs = GraphSet(
+        self.graphs = GraphSet(
             self._compute, self.max_batch, self.max_drafts, width, self.pool.block_size, self.device
         )  # fmt: skip
-        rows = max(graphs.requests[-1], 64) if self.max_drafts else graphs.requests[-1]
-        self._logits = torch.empty(rows, self.decoder.config.vocab_size, dtype=torch.float32, device=self.device)
-        graphs.capture_all()
-        return graphs
+        rows = self.graphs.most_rows
+        self._logits = torch.empty(rows, config.vocab_size, dtype=torch.float32, device=self.device)
+        size = len(self._taps) * config.hidden_size
+        self._streams = torch.empty(rows, size, dtype=self.decoder.embeddings.dtype, device=self.device)
+        self.graphs.capture_all()
 
     @torch.inference_mode()
-    def step(self, items: Sequence[StepItem], wanted: Sequence[int]) -> StepResult:
+    def run(self, chunks: Sequence[Chunk], taps: Sequence[int] = ()) -> Computed:
+        """As `ModelRunner.run`; logits and streams stay on the device and are valid until the next step."""
+        self.prepare(taps)
+        result = self.step([item_of(chunk) for chunk in chunks], [wanted_of(chunk) for chunk in chunks], taps)
+        rows = [row for chunk in chunks if chunk.closes_gap for row in rows_of(chunk)]
+        firsts = {chunk.request.id: first for chunk, first in zip(chunks, result.firsts, strict=True)}
+        return Computed(result.logits, rows, result.streams if taps else None, firsts)
+
+    def ahead(self) -> RunAhead | None:
+        """Graphs are what steps ahead are made of."""
+        return RunAhead(self) if self._wants_graphs else None
+
+    @torch.inference_mode()
+    def step(self, items: Sequence[StepItem], wanted: Sequence[int], taps: Sequence[int] = ()) -> StepResult:
         """Compute the items; the last `wanted[i]` tokens of item i have their rows among the result's, in order.
 
         A token is greedy, or drawn at the item's temperature where that is above 0.
         """
         captured = None if self.graphs is None else self.graphs.pick(items)
         if captured is None:
-            return self._eager(items, wanted)
+            return self._eager(items, wanted, taps)
         buffers, replay = captured
         buffers.fill(items)
         replay()
+        firsts = [index * buffers.rows_each for index in range(len(items))]
         if buffers.rows_each == 1 and all(wanted):
-            return StepResult(self._logits[: len(items)], buffers.sampled[: len(items)])
+            return StepResult(self._logits[: len(items)], buffers.sampled[: len(items)], self._streams, firsts)
         rows = [
-            index * buffers.rows_each + at
-            for index, (item, count) in enumerate(zip(items, wanted, strict=True))
+            first + at
+            for first, item, count in zip(firsts, items, wanted, strict=True)
             for at in range(len(item.tokens) - count, len(item.tokens))
         ]
         chosen = self._send(rows)
-        return StepResult(self._logits[chosen], buffers.sampled[chosen])
+        return StepResult(self._logits[chosen], buffers.sampled[chosen], self._streams, firsts)
 
     @torch.inference_mode()
     def run_ahead(self, items: Sequence[StepItem], steps: int) -> Ahead | None:
@@ -103,6 +135,7 @@ class GpuRunner:
 
         An item runs while its position is before its `limit`; what comes back for it after that means nothing.
         """
+        self.prepare(self._taps)
         captured = None if self.graphs is None else self.graphs.pick(items)
         if captured is None or captured[0].rows_each > 1:
             return None
@@ -113,7 +146,7 @@ class GpuRunner:
         for step in range(steps):
             replay()
             tokens[step].copy_(buffers.sampled[: len(items)], non_blocking=True)
-            events.append(torch.cuda.Event() if self.device.type == "cuda" else None)
+            events.append(new_event(self.device))
             if (event := events[-1]) is not None:
                 event.record()
         return Ahead(tokens, events)
@@ -121,7 +154,10 @@ class GpuRunner:
     def _compute(self, buffers: StepBuffers) -> None:
         """One step over static buffers, recorded as a graph: logits, tokens, and the buffers made ready for the next."""
         attention = KernelAttention(self.pool, buffers.slots, [buffers.rows], self._kernels)
-        stream = self._hidden(buffers.tokens, buffers.positions, buffers.slots, attention)
+        tapped: dict[int, Tensor] = {}
+        stream = self._hidden(buffers.tokens, buffers.positions, buffers.slots, attention, self._taps, tapped)
+        if self._taps:
+            torch.cat([tapped[layer] for layer in self._taps], dim=-1, out=self._streams[: stream.shape[0]])
         logits = self._logits[: stream.shape[0]]
         logits.copy_(self._logits_of(stream))
         if buffers.rows_each > 1:
@@ -134,15 +170,19 @@ class GpuRunner:
             buffers.limits, buffers.sampled, buffers.block_size,
         )  # fmt: skip
 
-    def _eager(self, items: Sequence[StepItem], wanted: Sequence[int]) -> StepResult:
+    def _eager(self, items: Sequence[StepItem], wanted: Sequence[int], taps: Sequence[int]) -> StepResult:
         step: RaggedStep = ragged_step(items, self.pool.block_size, self.device)
         attention = KernelAttention(self.pool, step.slots, step.groups, self._kernels)
-        stream = self._hidden(step.tokens, step.positions, step.slots, attention)
+        tapped: dict[int, Tensor] = {}
+        stream = self._hidden(step.tokens, step.positions, step.slots, attention, taps, tapped)
+        streams = torch.cat([tapped[layer] for layer in taps], dim=-1) if taps else stream[:, :0]
         rows: list[int] = []
+        firsts: list[int] = []
         owners: list[StepItem] = []
         positions: list[int] = []
         first = 0
         for item, count in zip(items, wanted, strict=True):
+            firsts.append(first)
             last = first + len(item.tokens)
             rows += range(last - count, last)
             owners += [item] * count
@@ -151,12 +191,16 @@ class GpuRunner:
         logits = self._logits_of(stream[self._send(rows)]).float()
         seeds, at = self._send([item.seed for item in owners]), self._send(positions)
         temperatures = torch.tensor([item.temperature for item in owners], device=self.device)
-        return StepResult(logits, self._kernels.sample(logits, seeds, at, temperatures) if rows else seeds.long())
+        tokens = self._kernels.sample(logits, seeds, at, temperatures) if rows else seeds.long()
+        return StepResult(logits, tokens, streams, firsts)
 
-    def _hidden(self, tokens: Tensor, positions: Tensor, slots: Tensor, attention: KernelAttention) -> Tensor:
+    def _hidden(
+        self, tokens: Tensor, positions: Tensor, slots: Tensor, attention: KernelAttention, taps: Sequence[int],
+        tapped: dict[int, Tensor],
+    ) -> Tensor:  # fmt: skip
         if self._fused is not None:
-            return self._fused.hidden(tokens, positions, slots, attention)
-        return self.decoder.hidden(tokens, positions, attention)
+            return self._fused.hidden(tokens, positions, slots, attention, taps, tapped)
+        return self.decoder.hidden(tokens, positions, attention, taps, tapped)
 
     def _logits_of(self, stream: Tensor) -> Tensor:
         return self.decoder.logits(stream) if self._fused is None else self._fused.logits(stream)
@@ -187,14 +231,6 @@ def item_of(chunk: Chunk) -> StepItem:
     )  # fmt: skip
 
 
-def seed_of(request: Request) -> int:
-    """31 bits that are the request's own: its seed, or its number where it has none."""
-    seed = request.params.seed
-    return (request.id * 2654435761 if seed is None else seed) % 2**31
-
-
-def chosen_on_device(params: SamplingParams) -> bool:
-    """Whether the next token is greedy or drawn at a temperature and nothing more, which the device does by itself."""
-    plain = SamplingParams(max_tokens=1, temperature=0)
-    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False, "markup": False}
-    return replace(params, **same) == plain  # type: ignore[arg-type]
+def wanted_of(chunk: Chunk) -> int:
+    """How many of its last rows give logits that are wanted."""
+    return 1 + chunk.drafts if chunk.closes_gap else 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,6 +20,11 @@ from local_engine.native_step import NativeStep, Piece, load_native
 from local_engine.quantization.kv import make_pool
 from local_engine.request import Row
 from local_engine.scheduler import Chunk
+
+if TYPE_CHECKING:
+    from local_engine.run_ahead import RunAhead
+
+log = logging.getLogger("local_engine")
 
 TORCH_DTYPES: dict[Dtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -85,3 +93,17 @@ class ModelRunner:
                 rows += rows_of(chunk)
         logits, streams = native.run(pieces, wanted, taps)
         return Computed(logits, rows, streams if taps else None, firsts)
+
+    def ahead(self) -> RunAhead | None:
+        """Who begins several decode steps at once, where that gains something."""
+        return None
+
+
+def on_gpu(plain: ModelRunner, max_batch: int, max_context: int, max_drafts: int) -> ModelRunner:
+    """A runner with kernels and graphs for a GPU; `plain` itself, which is slower, where Triton is not installed."""
+    if find_spec("triton") is None:
+        log.warning("Triton is not installed: the GPU is used without kernels and graphs; pip install triton")
+        return plain
+    from local_engine.gpu_runner import GpuRunner  # needs Triton, which a CPU does not
+
+    return GpuRunner(plain, max_batch=max_batch, max_context=max_context, max_drafts=max_drafts)

@@ -6,14 +6,21 @@ shape. Padding is a request of length 0 whose slots are -1: kernels neither read
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from local_engine.kernels.paged_rows import PagedRows
+from local_engine.request import Request, SamplingParams
+
+_ALIGNED = 4
+"""Elements of int32 in 16 bytes: Triton compiles a kernel anew for pointers that are no multiple of it."""
+
+_SALT = secrets.randbits(31)
 
 SHORT = 8
 """Up to so many new tokens a request is attended with those that decode, else with those that prefill."""
@@ -47,17 +54,17 @@ class StepBuffers:
         self.requests, self.rows_each, self.block_size = requests, rows_each, block_size
         rows = requests * rows_each
         sizes = [rows, rows, rows, *[requests] * 6, requests * width]
-        self._host = torch.zeros(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
-        self._device = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
-        parts = self._device.split(sizes)
+        self._host = torch.zeros(_room(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
+        self._device = torch.zeros(_room(sizes), dtype=torch.int32, device=device)
+        parts = _parts(self._device, sizes)
         self.tokens, self.positions, self.slots, first_rows, self.lengths, self.contexts = parts[:6]
         self.limits, self.seeds, temperatures, tables = parts[6:]
         self.temperatures = temperatures.view(torch.float32)
         self.tables = tables.view(requests, width)
         self.rows = PagedRows(first_rows, self.lengths, self.contexts, self.tables, rows_each, block_size)
         self.sampled = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._uploaded = torch.cuda.Event() if device.type == "cuda" else None
-        self._numbers = [part.numpy() for part in self._host.split(sizes)]
+        self._uploaded = new_event(device)
+        self._numbers = [part.numpy() for part in _parts(self._host, sizes)]
         self._numbers[8] = self._numbers[8].view(np.float32)
         self._numbers[9] = self._numbers[9].reshape(requests, width)
         self._numbers[3][:] = np.arange(requests) * rows_each
@@ -93,6 +100,14 @@ class StepBuffers:
 
     def _slot(self, blocks: list[int], position: int) -> int:
         return blocks[position // self.block_size] * self.block_size + position % self.block_size
+
+
+def new_event(device: torch.device) -> torch.cuda.Event | None:
+    """A mark in the device's stream that the host can wait for; None on a CPU, which is never behind."""
+    if device.type != "cuda":
+        return None
+    event: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    return event
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +146,40 @@ def ragged_step(items: Sequence[StepItem], block_size: int, device: torch.device
         parts.append([items[index].start + len(items[index].tokens) for index in chosen])
         parts.append([n for index in chosen for n in [*items[index].blocks, *[0] * (width - len(items[index].blocks))]])
         shapes.append((len(chosen), width, max(len(items[index].tokens) for index in chosen)))
-    host = torch.tensor([number for part in parts for number in part], dtype=torch.int32)
+    sizes = [len(part) for part in parts]
+    padded = [number for part in parts for number in [*part, *[0] * (-len(part) % _ALIGNED)]]
+    host = torch.tensor(padded, dtype=torch.int32)
     if device.type == "cuda":
         host = host.pin_memory()
-    views = host.to(device, non_blocking=True).split([len(part) for part in parts])
+    views = _parts(host.to(device, non_blocking=True), sizes)
     groups = [
-        PagedRows(*views[at : at + 3], views[at + 3].view(requests, width), longest, block_size)
+        PagedRows(views[at], views[at + 1], views[at + 2], views[at + 3].view(requests, width), longest, block_size)
         for at, (requests, width, longest) in zip(range(3, len(views), 4), shapes, strict=True)
     ]
     return RaggedStep(views[0], views[1], views[2], groups)
+
+
+def seed_of(request: Request) -> int:
+    """31 bits for the device's draws that are the request's own; another process gives it others."""
+    return (request.id * 2654435761 + _SALT) % 2**31
+
+
+def _room(sizes: Sequence[int]) -> int:
+    """Elements that parts of these sizes take when each begins where a kernel reads best."""
+    return sum(size + -size % _ALIGNED for size in sizes)
+
+
+def _parts(whole: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Views of the parts laid out so."""
+    parts, at = [], 0
+    for size in sizes:
+        parts.append(whole[at : at + size])
+        at += size + -size % _ALIGNED
+    return parts
+
+
+def chosen_on_device(params: SamplingParams) -> bool:
+    """Whether the next token is greedy or drawn at a temperature and nothing more, which the device does by itself."""
+    plain = SamplingParams(max_tokens=1, temperature=0)
+    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False}
+    return replace(params, **same) == plain  # type: ignore[arg-type]

@@ -20,10 +20,15 @@ class BrokenLogits(ArithmeticError):
 def check_logits(logits: Tensor) -> None:
     """Raise BrokenLogits unless every row [vocab] of `logits` is of finite numbers. One pass: any other makes its sum one."""
     if logits.shape[0] and not bool(torch.isfinite(logits.sum()).item()):
-        raise BrokenLogits(
-            "the model's output holds NaN or infinity: its weights are damaged or its number format is too narrow for them "
-            "(try --dtype float32)"
-        )
+        raise broken_logits()
+
+
+def broken_logits() -> BrokenLogits:
+    """What to say of logits that are no numbers."""
+    return BrokenLogits(
+        "the model's output holds NaN or infinity: its weights are damaged or its number format is too narrow for them "
+        "(try --dtype float32)"
+    )
 
 
 def step_failure(error: Exception) -> StepFailed:

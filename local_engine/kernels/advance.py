@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width", "count"])
 def _advance(
     tokens, positions, slots, lengths, contexts, tables, limits, sampled, width, count,
     block_size: tl.constexpr, block: tl.constexpr,
@@ -19,8 +19,10 @@ def _advance(
     position = tl.load(positions + at, mask=inside, other=0) + 1
     live = inside & (tl.load(lengths + at, mask=inside, other=0) > 0)
     live = live & (position < tl.load(limits + at, mask=inside, other=0))
+    token = tl.load(sampled + at, mask=inside, other=0)
+    live = live & (token >= 0)
     entry = tl.load(tables + at * width + position // block_size, mask=live, other=0)
-    tl.store(tokens + at, tl.load(sampled + at, mask=inside, other=0).to(tokens.dtype.element_ty), mask=live)
+    tl.store(tokens + at, token.to(tokens.dtype.element_ty), mask=live)
     tl.store(positions + at, tl.where(live, position, 0), mask=inside)
     tl.store(slots + at, tl.where(live, entry * block_size + position % block_size, -1), mask=inside)
     tl.store(lengths + at, tl.where(live, 1, 0), mask=inside)
@@ -33,8 +35,8 @@ def advance(
 ) -> None:  # fmt: skip
     """Make the tokens just `sampled` [n] int64 the next step's input, each one position on; all else [n] int32, in place.
 
-    `tables` [n, width] have room up to `limits`; a request whose next position is its limit, or that was padding, becomes
-    padding: length 0, slot -1.
+    `tables` [n, width] have room up to `limits`; a request whose next position is its limit, whose token is -1 or that was
+    padding becomes padding: length 0, slot -1.
     """
     count, width = tables.shape
     _advance[(triton.cdiv(count, 256),)](
@@ -49,7 +51,7 @@ def advance_reference(
 ) -> None:  # fmt: skip
     """As `advance`."""
     following = positions + 1
-    live = (lengths > 0) & (following < limits)
+    live = (lengths > 0) & (following < limits) & (sampled >= 0)
     index = torch.where(live, following // block_size, 0).long()
     entry = tables.gather(1, index[:, None])[:, 0]
     tokens.copy_(torch.where(live, sampled.to(tokens.dtype), tokens))

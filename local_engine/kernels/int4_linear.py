@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import linear
 
-from local_engine.kernels.small_linear import MOST_ROWS, Cut, Fused, _finish, finish_reference
+from local_engine.kernels.small_linear import ALONE, MOST_ROWS, Cut, Fused, _finish, finish_reference
 
 GROUP = 32
 """Columns that share a scale and a minimum."""
@@ -81,7 +81,7 @@ def _unpacked(packed, scale, minimum, line, group, there, block_n: tl.constexpr,
     return low, high
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _few_rows(
     out, x, packed, scale, minimum, norm, residual, count, rows, groups, eps,
     block_n: tl.constexpr, block_g: tl.constexpr,
@@ -140,7 +140,7 @@ def _unpack(out, packed, scale, minimum, columns, block: tl.constexpr):
 
 
 def int4_small_linear(
-    x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, fused: Fused = Fused(), cut: Cut | None = None
+    x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, fused: Fused = ALONE, cut: Cut | None = None
 ) -> Tensor:
     """As `small_linear`, for packed weights."""
     count, columns = x.shape
@@ -183,7 +183,7 @@ def unpack_int4_reference(packed: Tensor, scale: Tensor, minimum: Tensor, dtype:
 
 
 def int4_small_linear_reference(
-    x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, fused: Fused = Fused()
+    x: Tensor, packed: Tensor, scale: Tensor, minimum: Tensor, fused: Fused = ALONE
 ) -> Tensor:
     """As `int4_small_linear`, in float32, for any number of rows."""
     wide = x.float()

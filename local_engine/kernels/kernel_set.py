@@ -28,9 +28,7 @@ from local_engine.quantization.int8 import Int8Linear
 class Attention(Protocol):
     """`paged_attention` without its shape."""
 
-    def __call__(
-        self, queries: Tensor, cache: LayerCache, rows: PagedRows, flags: AttentionFlags, out: Tensor
-    ) -> None:
+    def __call__(self, queries: Tensor, cache: LayerCache, rows: PagedRows, flags: AttentionFlags, out: Tensor) -> None:
         """Write the attention of `rows` to the same rows of `out`."""
 
 
@@ -73,16 +71,12 @@ class Kernels:
 def triton_kernels(processors: int) -> Kernels:
     """For a GPU of so many multiprocessors (under the interpreter: any number)."""
 
-    def attention(
-        queries: Tensor, cache: LayerCache, rows: PagedRows, flags: AttentionFlags, out: Tensor
-    ) -> None:
+    def attention(queries: Tensor, cache: LayerCache, rows: PagedRows, flags: AttentionFlags, out: Tensor) -> None:
         heads, kv_heads, head_dim = queries.shape[1], *cache.keys.shape[1:]
         shape = choose_shape(rows.longest, len(rows.lengths), kv_heads, heads // kv_heads, head_dim, processors)
         paged_attention(queries, cache, rows, flags, out, shape)
 
-    return Kernels(
-        attention, add_rms_norm, silu_mul, rope_cache, keep, _fused_product, _product, sample, advance
-    )
+    return Kernels(attention, add_rms_norm, silu_mul, rope_cache, keep, _fused_product, _product, sample, advance)
 
 
 def reference_kernels() -> Kernels:

@@ -19,7 +19,9 @@ def _add_rms_norm(
     inside = at < columns
     value = tl.load(x + row + at, mask=inside, other=0.0)
     if added:
-        value = (value.to(tl.float32) + tl.load(stream + row + at, mask=inside, other=0.0).to(tl.float32)).to(value.dtype)
+        value = (value.to(tl.float32) + tl.load(stream + row + at, mask=inside, other=0.0).to(tl.float32)).to(
+            value.dtype
+        )
         tl.store(summed + row + at, value, mask=inside)
     wide = value.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, 0) / columns + eps)

@@ -45,7 +45,7 @@ def _tile(
     return higher, total, mixed * shrink[:, None] + added
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "all_rows", "table_width"])
 def _attend(
     out, parts, sums, queries, keys, values, key_scales, value_scales, tables, first_rows, lengths, contexts,
     scale, softcap, window, all_rows, table_width,
@@ -98,7 +98,7 @@ def _attend(
             tl.store(sums + row, level, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["all_rows"])
 def _join(
     out, parts, sums, first_rows, lengths, all_rows,
     heads: tl.constexpr, head_dim: tl.constexpr, padded_dim: tl.constexpr,
@@ -133,12 +133,14 @@ class Shape:
 def choose_shape(longest: int, requests: int, kv_heads: int, group: int, head_dim: int, processors: int) -> Shape:
     """The cut for requests of at most `longest` new tokens; depends on nothing that changes between replays of a graph.
 
-    Short rows are cut along the context until each of `processors` has four programs; long ones fill them anyway.
+    Short rows are cut along the context until each of `processors` has two programs; long ones fill them anyway.
     """
     if longest * group <= 64:
         block_m = max(16, triton.next_power_of_2(longest * group))
-        wanted = -(-4 * processors // (requests * kv_heads))
-        return Shape(longest, block_m, 64 if head_dim <= 128 else 32, min(max(1, wanted), 64))
+        splits = 1
+        while splits < 64 and splits * requests * kv_heads < 2 * processors:
+            splits *= 4  # few values, as each is compiled by itself
+        return Shape(longest, block_m, 64 if head_dim <= 128 else 32, splits)
     block_m = max(64 if head_dim > 128 else 128, triton.next_power_of_2(group))
     return Shape(block_m // group, block_m, 64 if head_dim <= 128 else 32, 1, warps=8 if block_m > 64 else 4)
 

@@ -23,7 +23,7 @@ def _best_of_chunks(best, place, logits, seeds, positions, temperatures, vocab, 
     score = tl.load(logits + row * vocab + at, mask=at < vocab, other=float("-inf"))
     temperature = tl.load(temperatures + row)
     if temperature > 0:
-        seed = tl.load(seeds + row) + tl.load(positions + row) * 0x9E3779B97F4A7C1
+        seed = tl.load(seeds + row).to(tl.int64) + tl.load(positions + row).to(tl.int64) * 0x9E3779B97F4A7C1
         uniform = tl.maximum(tl.rand(seed, at), 1e-10)
         score = score / temperature - tl.log(-tl.log(uniform))
     top, where = tl.max(score, 0, return_indices=True)
@@ -36,15 +36,16 @@ def _best_of_all(tokens, best, place, chunks, padded: tl.constexpr):
     """Grid (rows,)."""
     row, at = tl.program_id(0).to(tl.int64), tl.arange(0, padded)
     score = tl.load(best + row * chunks + at, mask=at < chunks, other=float("-inf"))
-    _, where = tl.max(score, 0, return_indices=True)
-    tl.store(tokens + row, tl.load(place + row * chunks + where))
+    top, where = tl.max(score, 0, return_indices=True)
+    token = tl.load(place + row * chunks + where)
+    tl.store(tokens + row, tl.where(top > float("-inf"), token, -1))  # which NaN is not, either
 
 
 def sample(logits: Tensor, seeds: Tensor, positions: Tensor, temperatures: Tensor) -> Tensor:
     """Token ids [rows] int64 from `logits` [rows, vocab] float32, contiguous.
 
     `seeds` and `positions` [rows] int64 (the position the token will have), `temperatures` [rows] float32, 0 is greedy:
-    the first of the largest logits.
+    the first of the largest logits. A row without a number in it gives -1.
     """
     rows, vocab = logits.shape
     chunk = min(CHUNK, triton.next_power_of_2(vocab))
@@ -61,7 +62,7 @@ def sample(logits: Tensor, seeds: Tensor, positions: Tensor, temperatures: Tenso
 
 def sample_reference(logits: Tensor, seeds: Tensor, positions: Tensor, temperatures: Tensor) -> Tensor:
     """As `sample`, with other noise: a draw has the same distribution, not the same token."""
-    tokens = logits.argmax(-1)
+    tokens = torch.where(logits.isnan().all(-1), -1, logits.argmax(-1))
     drawn = zip(seeds.tolist(), positions.tolist(), temperatures.tolist(), strict=True)
     for row, (seed, position, temperature) in enumerate(drawn):
         if temperature > 0:

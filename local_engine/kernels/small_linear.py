@@ -30,6 +30,10 @@ class Fused:
     gated: bool = False
 
 
+ALONE = Fused()
+"""The product and nothing else."""
+
+
 @triton.jit
 def _finish(
     value, other, squares, scale, residual, out, row, at, rows, columns, eps, live,
@@ -84,7 +88,7 @@ def _one_row(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _few_rows(
     out, x, weight, scale, norm, residual, count, rows, columns, eps,
     block_n: tl.constexpr, block_k: tl.constexpr, even: tl.constexpr,
@@ -138,7 +142,7 @@ def choose_cut(count: int, rows: int, weight_bytes: int) -> Cut:
 
 
 def small_linear(
-    x: Tensor, weight: Tensor, scale: Tensor | None, fused: Fused = Fused(), cut: Cut | None = None
+    x: Tensor, weight: Tensor, scale: Tensor | None, fused: Fused = ALONE, cut: Cut | None = None
 ) -> Tensor:
     """[n, outputs] for `x` [n, columns] with 1 <= n <= 16 and `weight` [rows, columns] of any dtype, contiguous.
 
@@ -172,7 +176,7 @@ def small_linear(
     return out
 
 
-def small_linear_reference(x: Tensor, weight: Tensor, scale: Tensor | None, fused: Fused = Fused()) -> Tensor:
+def small_linear_reference(x: Tensor, weight: Tensor, scale: Tensor | None, fused: Fused = ALONE) -> Tensor:
     """As `small_linear`, in float32, for any number of rows."""
     wide = x.float()
     if fused.norm is not None:

@@ -24,12 +24,7 @@ def can_fuse(config: ModelConfig) -> bool:
     """Whether the layers are plain enough: Llama, Mistral, Qwen2 and Qwen3 are; Gemma, Phi-3 and mixtures are not."""
     others = (config.post_norms, config.wide_norms, config.experts, config.rope_local_theta, config.logit_softcap)
     scales = (config.query_scale, config.embedding_scale)
-    return (
-        not any(others)
-        and scales == (1.0, 1.0)
-        and config.activation == "silu"
-        and config.turned == config.head_dim
-    )
+    return not any(others) and scales == (1.0, 1.0) and config.activation == "silu" and config.turned == config.head_dim
 
 
 class FusedDecoder:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
-]
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
 from tests.local_engine.gpu_checks import CHECKS
 
 from tests.local_engine.kernel_cases import CASES
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -23,4 +24,4 @@ def test_a_kernel_computes_what_its_reference_does(case: str) -> None:
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_steps_on_the_gpu(check: str) -> None:
-    CHECKS[check]()
+    CHECKS[check]("cuda")

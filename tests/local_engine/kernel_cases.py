@@ -87,7 +87,9 @@ def paged(
 
 
 def norm(device: str, columns: int, dtype: torch.dtype, added: bool) -> None:
-    x, stream, weight = (torch.randn(*size, device=device).to(dtype) for size in ((5, columns), (5, columns), (columns,)))
+    x, stream, weight = (
+        torch.randn(*size, device=device).to(dtype) for size in ((5, columns), (5, columns), (columns,))
+    )
     before = stream if added else None
     got, expected = add_rms_norm(x, before, weight, 1e-5), add_rms_norm_reference(x, before, weight, 1e-5)
     for one, other in zip(got, expected, strict=True):
@@ -166,9 +168,7 @@ def int4(device: str, count: int, rows: int, columns: int, dtype: torch.dtype, f
         multiply(x, packed, scale, minimum, extra) for multiply in (int4_small_linear, int4_small_linear_reference)
     )
     assert_near(got, expected, dtype)
-    assert_near(
-        unpack_int4(packed, scale, minimum, dtype), unpack_int4_reference(packed, scale, minimum, dtype), dtype
-    )
+    assert_near(unpack_int4(packed, scale, minimum, dtype), unpack_int4_reference(packed, scale, minimum, dtype), dtype)
 
 
 def _fused(name: str, count: int, rows: int, columns: int, device: str, dtype: torch.dtype) -> Fused:
@@ -199,11 +199,15 @@ def draws(device: str, vocab: int) -> None:
     zeros = torch.zeros(3, dtype=torch.int64, device=device)
     cold = torch.zeros(3, device=device)
     assert sample(logits, zeros, zeros, cold).tolist() == logits.argmax(-1).tolist()
+    assert sample(torch.full((1, 9), torch.nan, device=device), zeros[:1], zeros[:1], cold[:1]).tolist() == [-1]
     seeds, positions = torch.tensor([11, 12, 13], device=device), torch.tensor([4, 900, 5], device=device)
     warm = torch.tensor([0.7, 0.0, 1.3], device=device)
     together = sample(logits, seeds, positions, warm).tolist()
-    alone = [sample(*(each[row : row + 1] for each in (logits, seeds, positions, warm))).tolist()[0] for row in range(3)]
-    assert together == alone and together[1] == int(logits[1].argmax())
+    alone = [
+        sample(*(each[row : row + 1] for each in (logits, seeds, positions, warm))).tolist()[0] for row in range(3)
+    ]
+    assert together == alone
+    assert together[1] == int(logits[1].argmax())
     few, count = torch.tensor([0.0, 1.0, 2.0, 0.5], device=device), 2000 if device == "cuda" else 120
     tokens = sample(
         few.repeat(count, 1), torch.full((count,), 5, device=device), torch.arange(count, device=device),
@@ -294,7 +298,9 @@ def main(arguments: list[str]) -> int:
         except Exception:
             error = traceback.format_exc()
             failed += 1
-        print(json.dumps({"case": name, "error": error, "seconds": round(time.perf_counter() - started, 2)}), flush=True)
+        print(
+            json.dumps({"case": name, "error": error, "seconds": round(time.perf_counter() - started, 2)}), flush=True
+        )
     return 1 if failed else 0
 
 

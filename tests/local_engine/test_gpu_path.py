@@ -11,16 +11,17 @@ pytest.importorskip("triton", reason="Triton has no wheel for this system")
 from local_engine.cache_size import CacheSize
 from local_engine.config import ModelConfig
 from local_engine.cuda_graphs import GraphSet, batch_buckets, verify_rows
-from local_engine.gpu_runner import GpuRunner, chosen_on_device
+from local_engine.gpu_runner import GpuRunner
 from local_engine.kernels.kernel_set import reference_kernels
 from local_engine.kernels.small_linear import MOST_ROWS
 from local_engine.layers.attention_reference import PlainAttention
 from local_engine.layers.fused_decoder import can_fuse
+from local_engine.model_runner import ModelRunner
 from local_engine.models.decoder import Decoder
 from local_engine.quantization.int4 import Int4Linear
 from local_engine.quantization.int8 import Int8Linear
 from local_engine.request import SamplingParams
-from local_engine.step_buffers import StepBuffers, StepItem
+from local_engine.step_buffers import StepBuffers, StepItem, chosen_on_device
 
 CPU = torch.device("cpu")
 
@@ -40,10 +41,12 @@ def random_decoder(shape: ModelConfig) -> Decoder:
     return decoder
 
 
-def runner_for(decoder: Decoder, **options: object) -> GpuRunner:
-    return GpuRunner(
-        decoder, CacheSize(40, 4, 0), max_batch=3, max_context=60, max_drafts=3, **options,  # type: ignore[arg-type]
-    )  # fmt: skip
+def runner_for(decoder: Decoder, *, max_batch: int = 3, graphs: bool = True) -> GpuRunner:
+    runner = GpuRunner(
+        ModelRunner(decoder, CacheSize(40, 4, 0)), max_batch=max_batch, max_context=60, max_drafts=3, graphs=graphs
+    )
+    runner.prepare()
+    return runner
 
 
 @torch.inference_mode()
@@ -106,7 +109,7 @@ def test_a_graph_padded_to_its_bucket_gives_what_the_eager_step_gives() -> None:
     items = [StepItem([index + 1], 0, [index], 1) for index in range(3)]
     results = []
     for graphs in (True, False):
-        runner = GpuRunner(decoder, CacheSize(8, 4, 0), max_batch=7, max_context=16, graphs=graphs)
+        runner = runner_for(decoder, max_batch=7, graphs=graphs)
         assert (runner.graphs is not None) == graphs
         results.append(runner.step(items, [1, 1, 1]))
     torch.testing.assert_close(results[0].logits, results[1].logits)
@@ -132,9 +135,12 @@ def test_quantised_layers_run_fused_and_apart(kind: type[Int8Linear] | type[Int4
 
 
 def test_buckets_hold_every_number_of_requests_and_drafts() -> None:
-    assert batch_buckets(1) == [1] and batch_buckets(3) == [1, 2, 3]
+    assert batch_buckets(1) == [1]
+    assert batch_buckets(3) == [1, 2, 3]
     assert batch_buckets(40) == [1, 2, 4, 8, 16, 32, 40]
-    assert verify_rows(0) == [1] and verify_rows(1) == [1, 2] and verify_rows(5) == [1, 2, 4, 8]
+    assert verify_rows(0) == [1]
+    assert verify_rows(1) == [1, 2]
+    assert verify_rows(5) == [1, 2, 4, 8]
 
 
 def test_the_smallest_bucket_that_holds_the_step_is_picked_and_none_for_a_prompt() -> None:
@@ -147,18 +153,25 @@ def test_the_smallest_bucket_that_holds_the_step_is_picked_and_none_for_a_prompt
         picked = graphs.pick(items)
         return None if picked is None else (picked[0].requests, picked[0].rows_each)
 
-    assert shape(1) == (1, 1) and shape(1, 1, 1) == (4, 1) and shape(1, 2) == (2, 2)
-    assert shape(3) is None and shape(*[1] * 6) is None and shape(1, blocks=5) is None
+    assert shape(1) == (1, 1)
+    assert shape(1, 1, 1) == (4, 1)
+    assert shape(1, 2) == (2, 2)
+    assert shape(3) is None
+    assert shape(*[1] * 6) is None
+    assert shape(1, blocks=5) is None
 
 
 def test_buffers_forget_the_requests_of_the_step_before() -> None:
     buffers = StepBuffers(3, 2, 4, 4, CPU)
     buffers.fill([StepItem([5, 6], 3, [2, 1], 5, 9, 0.5), StepItem([7], 0, [3], 1)])
     assert buffers.slots.tolist() == [2 * 4 + 3, 4, 3 * 4, -1, -1, -1]
-    assert buffers.rows.first_rows.tolist() == [0, 2, 4] and buffers.contexts.tolist() == [5, 1, 0]
-    assert buffers.seeds.tolist()[0] == 9 and buffers.temperatures.tolist()[0] == 0.5
+    assert buffers.rows.first_rows.tolist() == [0, 2, 4]
+    assert buffers.contexts.tolist() == [5, 1, 0]
+    assert buffers.seeds.tolist()[0] == 9
+    assert buffers.temperatures.tolist()[0] == 0.5
     buffers.fill([StepItem([8], 1, [0, 3], 2)])
-    assert buffers.lengths.tolist() == [1, 0, 0] and buffers.slots.tolist() == [1, -1, -1, -1, -1, -1]
+    assert buffers.lengths.tolist() == [1, 0, 0]
+    assert buffers.slots.tolist() == [1, -1, -1, -1, -1, -1]
     assert buffers.tables[0].tolist()[:2] == [0, 3]
 
 
@@ -167,7 +180,8 @@ def test_families_that_fused_layers_compute_are_told_apart() -> None:
 
 
 def test_the_device_chooses_for_plain_requests_only() -> None:
-    assert chosen_on_device(SamplingParams(9, 0.0, stop=("x",))) and chosen_on_device(SamplingParams(9, 0.7, seed=3))
+    assert chosen_on_device(SamplingParams(9, 0.0, stop=("x",)))
+    assert chosen_on_device(SamplingParams(9, 0.7, seed=3))
     assert not chosen_on_device(SamplingParams(9, 0.7, top_p=0.9))
     assert not chosen_on_device(SamplingParams(9, 0.0, presence_penalty=1.0))
 
