@@ -57,9 +57,7 @@ class EngineMetrics:
         self.energy_estimated = self._gauge(
             "penstock_engine_energy_estimated", "1 when energy is an estimate, 0 when it is measured."
         )
-        self.request_energy = self._histogram(
-            "penstock_engine_request_energy_joules", "Energy per request.", _JOULES
-        )
+        self.request_energy = self._histogram("penstock_engine_request_energy_joules", "Energy per request.", _JOULES)
         self.first_token = self._histogram(
             "vllm:time_to_first_token_seconds", "From arrival to the first token.", _SECONDS
         )

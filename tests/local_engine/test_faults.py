@@ -108,7 +108,9 @@ def test_clients_that_leave_in_the_middle_make_room_for_those_that_wait(server: 
     assert ask(server).status_code == 200
 
 
-def test_an_engine_whose_thread_died_answers_everybody_and_ends_for_its_supervisor(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_an_engine_whose_thread_died_answers_everybody_and_ends_for_its_supervisor(
+    tiny_gguf: Path, tmp_path: Path
+) -> None:
     script = tmp_path / "breakable.py"
     script.write_text(
         "import gc, signal\n"
