@@ -127,10 +127,10 @@ def main(
         engine = EngineConfig(dtype=dtype, max_batch=max_batch, max_queue=max_queue)  # type: ignore[arg-type]
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     ray.init(address=address, include_dashboard=False, log_to_driver=False)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which has a handler of its own
+        signal.signal(number, lambda *_: stop.set())
     try:
         options = Options(model, served_name or model, engine, threads, api_key)
         paths = run_replicas(
