@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -37,6 +39,15 @@ def replica_process(name: str) -> int | None:
     return None
 
 
+def two_free_ports() -> int:
+    """The first of two that follow each other."""
+    while True:
+        first = free_port()
+        with socket.socket() as other, contextlib.suppress(OSError):
+            other.bind(("127.0.0.1", first + 1))
+            return first
+
+
 def healthy(url: str) -> bool:
     try:
         return httpx.get(url.removesuffix("/v1") + "/health", timeout=5).status_code == 200
@@ -45,12 +56,12 @@ def healthy(url: str) -> bool:
 
 
 def test_a_killed_replica_is_passed_over_and_comes_back(tiny_gguf: Path, tmp_path: Path) -> None:
-    name, port = f"r{uuid.uuid4().hex[:8]}", free_port()
+    name, port = f"r{uuid.uuid4().hex[:8]}", two_free_ports()
     arguments = ("--model", str(tiny_gguf), "--served-name", "tiny", "--name", name, "--port", str(port),
                  "--cpus", "0.5", "--dtype", "float32")  # fmt: skip
     with serving(*arguments, program=(sys.executable, "-m", "deploy.ray_engine")) as cluster:
         cluster.wait_until_serving()
-        urls = [f"http://127.0.0.1:{port}/{name}-{number}/v1" for number in range(2)]
+        urls = [f"http://127.0.0.1:{port + number}/v1" for number in range(2)]
         end = time.monotonic() + STARTING
         while not all(map(healthy, urls)):
             assert time.monotonic() < end, "".join(cluster.lines)
