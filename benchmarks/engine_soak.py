@@ -43,8 +43,8 @@ AT_ONCE = 42  # more than run and wait together, so that some are refused
 REFUSED_PAUSE = 0.05  # seconds before whoever found the queue full is followed by somebody else
 PATIENCE = 120.0  # seconds without any request ending that count as a hang
 PART = 100  # requests between two moments at which the engine is idle and looked at
-WARM_SHARE = 0.3  # of the run, while memory may still grow: pages of the cache, buffers of the runtime
-MOST_GROWTH = 0.03  # of resident memory over a whole run, by the slope after the warm share
+WARM_SHARE = 0.6  # of each half, while memory may still grow: pages of the cache, heaps of the server's threads
+MOST_GROWTH = 0.02  # of resident memory over 10,000 requests, by the slope after the warm share
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Soak:
     outcomes: Counter[str] = field(default_factory=Counter)
     texts: dict[int, str] = field(default_factory=dict)
     differing: set[int] = field(default_factory=set)
-    memory: list[tuple[float, float]] = field(default_factory=list)
+    memory: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     checks: int = 0
 
     def note(self, case: Case, outcome: str, text: str = "") -> None:
@@ -63,30 +63,39 @@ class Soak:
         if outcome == "answered" and case.repeated is not None and self.texts.setdefault(case.repeated, text) != text:
             self.differing.add(case.repeated)
 
-    def look(self, engine: Engine) -> None:
+    def look(self, engine: Engine, half: str) -> None:
         """The engine is idle: everything must be in its place."""
         engine.check_integrity()
         assert not engine.blocks.used, "blocks are held and nobody runs"
         self.checks += 1
-        self.memory.append((sum(self.outcomes.values()), float(resident_kib())))
+        self.memory.setdefault(half, []).append((sum(self.outcomes.values()), float(resident_kib())))
 
     def report(self) -> dict[str, Any]:
         """Numbers, and whether all is well."""
-        total = sum(self.outcomes.values())
-        warm = [each for each in self.memory if each[0] >= total * WARM_SHARE]
-        per_request = slope(warm)
-        growth = per_request * total / warm[-1][1]
+        halves = {half: _growth(samples) for half, samples in self.memory.items()}
         return {
-            "requests": total,
+            "requests": sum(self.outcomes.values()),
             "outcomes": dict(sorted(self.outcomes.items())),
             "integrity_checks": self.checks,
             "repeated_answers": len(self.texts),
             "repeated_answers_that_differed": len(self.differing),
-            "memory_mib": {"after_warming": round(warm[0][1] / 1024, 1), "at_the_end": round(warm[-1][1] / 1024, 1)},
-            "memory_slope_kib_per_1000_requests": round(per_request * 1000, 1),
-            "memory_growth_share_of_a_run": round(growth, 4),
-            "flat": growth <= MOST_GROWTH,
+            "warm_share": WARM_SHARE,
+            "memory": halves,
+            "flat": all(half["growth_share_of_10000"] <= MOST_GROWTH for half in halves.values()),
         }
+
+
+def _growth(samples: list[tuple[float, float]]) -> dict[str, float]:
+    """Resident memory of one half, MiB, and its slope once it is warm."""
+    warm = samples[int(len(samples) * WARM_SHARE) :]
+    kib_per_request = slope(warm)
+    return {
+        "begin_mib": round(samples[0][1] / 1024, 1),
+        "warm_mib": round(warm[0][1] / 1024, 1),
+        "end_mib": round(warm[-1][1] / 1024, 1),
+        "slope_kib_per_1000_requests": round(kib_per_request * 1000, 1),
+        "growth_share_of_10000": round(kib_per_request * 10_000 / warm[-1][1], 4),
+    }
 
 
 def main() -> int:
@@ -121,14 +130,14 @@ def run_soak(model: Path, requests: int, http_share: float, seed: int) -> Soak:
     try:
         for part in _parts(asked[over_http:]):
             InLoop(loop, soak).run(part)
-            soak.look(engine)
+            soak.look(engine, "in the loop")
     finally:
         loop.stop()
     with serve_in_thread(engine, "soak") as server:
         for part in _parts(asked[:over_http]):
             asyncio.run(OverHttp(server, soak, seed).run(part))
             server.wait_until_idle()
-            soak.look(engine)
+            soak.look(engine, "over HTTP")
     assert sum(soak.outcomes.values()) == requests, "a request was lost"
     return soak
 
