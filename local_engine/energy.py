@@ -12,10 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from local_engine.energy_sources import WORLD_GRAMS_PER_KWH, EnergySource, Source, find_source
-from local_engine.request import Request
+from local_engine.scheduler import Chunk
 
 MICRO = 1_000_000
 JOULES_PER_KWH = 3_600_000
@@ -31,16 +30,6 @@ PASS_TOKENS = {"cpu": 32, "cuda": 160}
 of one stream, rounded (CPU: 2,700 over 80 tokens per second; GPU: 790 TFLOP/s over 4.3 TB/s at two bytes per weight)."""
 
 
-class Computed(Protocol):
-    """A part of a step: a request, and how many of its tokens were computed."""
-
-    @property
-    def request(self) -> Request: ...
-
-    @property
-    def length(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Spent:
     """Energy so far, microjoules: what requests were billed, and what the engine took while nothing ran."""
@@ -49,7 +38,7 @@ class Spent:
     idle: int = 0
 
 
-def share_out(microjoules: int, parts: Sequence[Computed], pass_tokens: int) -> list[int]:
+def share_out(microjoules: int, parts: Sequence[Chunk], pass_tokens: int) -> list[int]:
     """Whole microjoules for each part, in order; they add up to `microjoules` exactly.
 
     A step reads all weights once, for every request in it alike, and then computes each token. So a request's part is an
@@ -89,7 +78,7 @@ class EnergyMeter:
         """Whether what is billed is an estimate; False without a source as well."""
         return self.source is not None and self.source.estimated
 
-    def bill(self, parts: Sequence[Computed]) -> None:
+    def bill(self, parts: Sequence[Chunk]) -> None:
         """A step of at least one part has ended: what was spent since the last reading is its requests'."""
         if self._follower is None:
             return

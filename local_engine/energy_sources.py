@@ -29,16 +29,22 @@ WORLD_GRAMS_PER_KWH = 473.0
 
 
 class Source(Protocol):
-    """A counter of microjoules that never goes down. `steady`: cheap, and right at every moment."""
+    """A counter of microjoules that never goes down."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As replies and documents call it."""
+        ...
 
     @property
-    def estimated(self) -> bool: ...
+    def estimated(self) -> bool:
+        """Whether it is no measurement."""
+        ...
 
     @property
-    def steady(self) -> bool: ...
+    def steady(self) -> bool:
+        """Whether it is cheap, and right at every moment."""
+        ...
 
     def read(self, busy: float) -> int:
         """Microjoules since some moment in the past; `busy` is how many seconds steps have run."""

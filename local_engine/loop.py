@@ -156,10 +156,11 @@ class EngineLoop:
             self.engine.abort(request)
             if self._close(request) is not None:
                 self.metrics.observe_end(request, "abort")
-        self.metrics.observe_queue(self.engine)
         outputs = self.engine.step()
         if outputs:
             self.metrics.observe_step(self.engine, outputs)
+        else:
+            self.metrics.observe_queue(self.engine)
         for output in outputs:
             self._deliver(output)
         self._advance_job()
