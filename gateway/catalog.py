@@ -49,6 +49,7 @@ class Model:
     provider: str
     upstream_model: str
     base_url: str | None
+    """Where it is; the first of its `replicas` when there are several."""
     api_key: str | None = field(repr=False)
     weights: str | None
     price: PriceList | None
@@ -69,6 +70,8 @@ class Model:
     quality: shape.Known | None = None
     engine_options: tuple[str, ...] = ()
     """For the bundled engine: arguments of its command line."""
+    replicas: tuple[str, ...] = ()
+    """Base URLs of engines that serve it alike; empty where there is one place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +181,13 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
     label = f"{where}: models.{index} ({entry.name})"
     if (entry.engine is None) == (entry.provider is None):
         raise ConfigError(f"{label}: give either `engine` (self-hosted) or `provider` (external), not both or neither.")
-    provider, base_url = entry.provider or "engine", entry.base_url
+    provider, base_url, replicas = entry.provider or "engine", entry.base_url, _replicas(entry, label)
     if entry.engine == BUNDLED:
         provider, base_url = BUNDLED, None
         if not entry.weights:
             raise ConfigError(f"{label}: `engine: bundled` needs `weights`, for example smollm2-135m-instruct.")
     elif entry.engine is not None:
-        base_url = entry.engine
+        base_url = replicas[0] if isinstance(entry.engine, tuple) else entry.engine
     elif provider not in {"openai", "scripted"}:
         raise ConfigError(f"{label}: provider {provider!r} is not known. Use `openai` or `scripted`.")
     if entry.engine_options and provider != BUNDLED:
@@ -216,7 +219,21 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         regions=frozenset(entry.regions),
         quality=entry.quality,
         engine_options=command_arguments(entry.engine_options, label),
+        replicas=replicas if len(replicas) > 1 else (),
     )
+
+
+def _replicas(entry: shape.Model, label: str) -> tuple[str, ...]:
+    """The engines of a list; each once, each an address."""
+    if not isinstance(entry.engine, tuple):
+        return ()
+    urls = tuple(url.rstrip("/") for url in entry.engine)
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{label}: engine {url!r} must start with http:// or https:// (and end in /v1).")
+    if not urls or len(set(urls)) < len(urls):
+        raise ConfigError(f"{label}: `engine` must name each engine once; it names {list(urls)!r}.")
+    return urls
 
 
 def _book(entry: shape.Model, label: str) -> BookEntry | None:

@@ -116,7 +116,10 @@ class Model(Section):
 
     name: str = Field(min_length=1, max_length=200, pattern=PRINTABLE, description="What clients ask for.")
     tier: Tier = Field(description="economy, standard, premium or deep.")
-    engine: str | None = Field(None, description="`bundled`, or the base URL of a self-hosted server ending in /v1.")
+    engine: str | tuple[str, ...] | None = Field(
+        None,
+        description="`bundled`, or the base URL of a self-hosted server ending in /v1, or a list of those that serve it alike.",
+    )
     weights: str | None = Field(None, description="For `engine: bundled`: a known name, a path or a hub id.")
     engine_options: dict[str, bool | int | float | str] = Field(
         {}, description="For `engine: bundled`: options of `penstock engine serve`, such as `quantize: int8`."

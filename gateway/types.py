@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, get_args
 
+from gateway.energy import Energy, add_up
 from gateway.routed import RoutingRecord
 
 Tier = Literal["economy", "standard", "premium", "deep"]
@@ -197,6 +198,7 @@ class Attempt:
     """What the reply said it was served in; it decides the price."""
     reserved: int = 0
     """Pico-USD that stay held because what the tenant pays for it is not known yet."""
+    energy: Energy | None = None
 
     @property
     def owed(self) -> int:
@@ -273,6 +275,11 @@ class UsageEvent:
     def charge(self) -> int:
         """What the tenant pays for all attempts, pico-USD."""
         return sum(attempt.charge.total for attempt in self.attempts)
+
+    @property
+    def energy(self) -> Energy | None:
+        """What all attempts took, as far as it is known."""
+        return add_up(attempt.energy for attempt in self.attempts)
 
     @property
     def reserved(self) -> int:

@@ -12,6 +12,7 @@ import click
 
 from local_engine.cli_options import DEFAULT_MODEL, hub_of, model_options, shared_options
 from local_engine.config import EngineConfig, KvDtype
+from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_KWH, EnergySource
 from local_engine.errors import EngineError
 from local_engine.model_commands import measure_perplexity, prune, quantize
 from local_engine.model_files import resolve_model
@@ -90,6 +91,38 @@ def main() -> None:
     default=True,
     show_default=True,
     help="Whether prompts that begin alike are computed once.",
+)
+@click.option(
+    "--energy",
+    type=click.Choice(get_args(EnergySource)),
+    envvar="PENSTOCK_ENGINE_ENERGY",
+    default="auto",
+    show_default=True,
+    help="Where joules come from; auto: NVML on a GPU, else RAPL where readable, else an estimate.",
+)
+@click.option(
+    "--core-watts",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_CORE_WATTS",
+    default=CORE_WATTS,
+    show_default=True,
+    help="Of a busy virtual core, for the estimate.",
+)
+@click.option(
+    "--gpu-watts",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_GPU_WATTS",
+    default=GPU_WATTS,
+    show_default=True,
+    help="Of a busy GPU, for the estimate.",
+)
+@click.option(
+    "--grams-per-kwh",
+    type=click.FloatRange(min=0),
+    envvar="PENSTOCK_ENGINE_GRAMS_PER_KWH",
+    default=WORLD_GRAMS_PER_KWH,
+    show_default=True,
+    help="CO2 equivalent of the electricity; the default is the world's average of 2024.",
 )
 @click.option(
     "--max-body-bytes",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_KWH, EnergySource
+
 Dtype = Literal["bfloat16", "float32"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Quantization = Literal["none", "int8", "int4", "fp8"]
@@ -137,7 +139,8 @@ class EngineConfig:
     `prefix_sharing`: whether requests that begin alike share blocks. `default_max_tokens`: length of a chat answer that
     names none; a small model may otherwise ramble to the end of its context. `quantize`: number format of the matrices,
     "none" for that of the file (a directory that was quantised offline keeps its own). `kv_dtype`: number format of the
-    cache, "auto" for `dtype`.
+    cache, "auto" for `dtype`. `energy`: where joules come from;
+    `core_watts` and `gpu_watts`: of a busy core and GPU, for an estimate. `grams_per_kwh`: CO2 equivalent of electricity.
     """
 
     dtype: Dtype = "bfloat16"
@@ -153,11 +156,18 @@ class EngineConfig:
     default_max_tokens: int = 1024
     quantize: Quantization = "none"
     kv_dtype: KvDtype = "auto"
+    energy: EnergySource = "auto"
+    core_watts: float = CORE_WATTS
+    gpu_watts: float = GPU_WATTS
+    grams_per_kwh: float = WORLD_GRAMS_PER_KWH
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_context", "step_tokens", "block_size", "default_max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
+        for name in ("core_watts", "gpu_watts", "grams_per_kwh"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a number, 0 or more")
         if self.max_queue < 0:
             raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
         if self.cache_tokens is not None and self.cache_mib is not None:

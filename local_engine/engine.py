@@ -18,6 +18,7 @@ from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
 from local_engine.cache_size import free_memory, plan_cache
 from local_engine.config import EngineConfig, ModelConfig
+from local_engine.energy import make_meter
 from local_engine.errors import DeadlineExceeded, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
 from local_engine.models.load import Progress, load_decoder, number_format
@@ -26,6 +27,7 @@ from local_engine.models.size import check_fits
 from local_engine.request import FinishReason, Output, Request, Row, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
+from local_engine.step_faults import check_logits, step_failure
 from local_engine.tokenizer import Tokenizer
 
 log = logging.getLogger("local_engine")
@@ -81,6 +83,13 @@ class Engine:
         )
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
+        self.energy = make_meter(
+            config.energy,
+            str(runner.device),
+            core_watts=config.core_watts,
+            gpu_watts=config.gpu_watts,
+            grams_per_kwh=config.grams_per_kwh,
+        )
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -132,7 +141,10 @@ class Engine:
         for chunk in step.chunks:
             if chunk.request.scheduled is None:
                 chunk.request.scheduled = now
-        return outputs + self._compute(step) if step.chunks else outputs
+        if step.chunks:
+            outputs += self._compute(step)
+            self.energy.bill(step.chunks)
+        return outputs
 
     def generate(self, prompt: list[int], params: SamplingParams) -> Completion:
         """Answer one prompt to its end. For tests and the bench; other requests must not be running."""
@@ -158,11 +170,13 @@ class Engine:
     def _compute(self, step: Step) -> list[Output]:
         try:
             logits, rows = self.runner.run(step.chunks)
+            check_logits(logits)
             tokens = self.sampler.sample(logits, rows)
         except Exception as error:
             log.exception("a step of %d requests failed", len(step.chunks))
             self.scheduler.discard(step.chunks)
-            return [self._fail(chunk.request, error) for chunk in step.chunks]
+            failure = step_failure(error)
+            return [self._fail(chunk.request, failure) for chunk in step.chunks]
         return self._commit(step.chunks, rows, tokens)
 
     def _commit(self, chunks: list[Chunk], rows: list[Row], tokens: list[int]) -> list[Output]:
@@ -198,9 +212,8 @@ class Engine:
             self._release(request)
         return Output(request, shown, 1, finish)
 
-    def _fail(self, request: Request, error: Exception) -> Output:
+    def _fail(self, request: Request, failure: StepFailed) -> Output:
         self._release(request)
-        failure = StepFailed(f"the step computing this request failed: {type(error).__name__}: {error}")
         return Output(request, "", 0, "error", failure)
 
     def _expire(self, request: Request, now: float) -> Output:

@@ -9,7 +9,8 @@ EngineError
 │   ├── CannotQuantize    the model's shape or values do not fit the format asked for
 │   ├── CannotPrune       the layers or the text asked for do not suit
 │   ├── ModelTooLarge     the weights are larger than the free memory
-│   └── CacheDoesNotFit   the cache asked for is larger than the free memory
+│   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
+│   └── EnergyUnreadable  the energy counter asked for cannot be read
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
     │   └── ContextTooLong 400 context_length_exceeded
@@ -20,6 +21,7 @@ EngineError
     ├── NotReady          503 while the model loads or the server drains
     ├── DeadlineExceeded  504, the request's own deadline passed before its end
     └── StepFailed        500, the step that carried this request raised; others go on
+        └── StepOutOfMemory 503 with Retry-After, it raised because memory was short
 """
 
 from __future__ import annotations
@@ -95,6 +97,12 @@ class CacheDoesNotFit(ModelError):
     """The cache asked for is larger than the memory that is free, or smaller than one block."""
 
     code = "cache_does_not_fit"
+
+
+class EnergyUnreadable(ModelError):
+    """The energy counter that was asked for is not on this machine, or not for this user."""
+
+    code = "energy_unreadable"
 
 
 class RequestError(EngineError):
@@ -186,3 +194,10 @@ class StepFailed(EngineError):
     """The engine step that carried this request raised; its blocks are free again."""
 
     code = "engine_step_failed"
+
+
+class StepOutOfMemory(StepFailed):
+    """The engine step that carried this request ran out of memory; its blocks are free again."""
+
+    status = 503
+    code = "out_of_memory"

@@ -19,6 +19,7 @@ from local_engine.request import Output, Request
 log = logging.getLogger("local_engine")
 Sink = Callable[[Output], None]
 _LONGEST_RETRY_AFTER = 60  # seconds
+_IDLE_SECONDS = 5.0  # between two readings of the energy counters while nothing runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class EngineLoop:
         self._arrived: list[Request] = []
         self._dropped: list[Request] = []
         self._stopping = False
+        self.failure: str | None = None
         self._seconds_per_request = 1.0  # running mean, for Retry-After
         self._thread = threading.Thread(target=self._run, name="engine-loop", daemon=True)
 
@@ -96,13 +98,17 @@ class EngineLoop:
             self._end_all(NotReady("the engine shut down before the answer was complete"))
         except Exception as error:  # a bug in the bookkeeping: what a step computes is guarded in the engine
             log.exception("the engine's loop failed")
-            self._end_all(EngineError(f"the engine's loop failed: {type(error).__name__}: {error}"))
+            self.failure = f"the engine's loop failed: {type(error).__name__}: {error}"
+            self._end_all(EngineError(self.failure))
 
     def _turn(self) -> None:
         """Take in what has arrived, then compute one step."""
         with self._wake:
             while not (self._arrived or self._dropped or self._stopping or self.engine.busy):
-                self._wake.wait()
+                self.engine.energy.pass_idle()
+                self.metrics.observe_energy(self.engine.energy)
+                self._wake.wait(_IDLE_SECONDS)
+                self.engine.energy.pass_idle()
             arrived, self._arrived = self._arrived, []
             dropped, self._dropped = self._dropped, []
         for request in arrived:

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from local_engine.energy import MICRO, EnergyMeter
 from local_engine.engine import Engine
 from local_engine.request import FinishReason, Output, Request
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_JOULES = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 _COUNTS = (1, 10, 50, 100, 250, 500, 1000, 2000, 4000, 8000)
 
 
@@ -45,6 +47,17 @@ class EngineMetrics:
         self.generated_tokens = self._counter("vllm:generation_tokens_total", "Tokens generated.")
         self.steps = self._counter("penstock_engine_steps_total", "Steps the engine ran.")
         self.refused = self._counter("penstock_engine_refused_total", "Requests refused because the queue was full.")
+        self.energy = self._counter("penstock_engine_energy_joules_total", "Energy billed to requests.")
+        self.idle_energy = self._counter(
+            "penstock_engine_idle_energy_joules_total", "Energy while no request ran, billed to nobody."
+        )
+        self.co2e = self._counter(
+            "penstock_engine_co2e_grams_total", "CO2 equivalent of both, at the configured intensity."
+        )
+        self.energy_estimated = self._gauge(
+            "penstock_engine_energy_estimated", "1 when energy is an estimate, 0 when it is measured."
+        )
+        self.request_energy = self._histogram("penstock_engine_request_energy_joules", "Energy per request.", _JOULES)
         self.first_token = self._histogram(
             "vllm:time_to_first_token_seconds", "From arrival to the first token.", _SECONDS
         )
@@ -86,6 +99,15 @@ class EngineMetrics:
         self.steps.inc()
         self.generated_tokens.inc(sum(output.tokens for output in outputs))
         self.observe_queue(engine)
+        self.observe_energy(engine.energy)
+
+    def observe_energy(self, meter: EnergyMeter) -> None:
+        """Energy was billed, or went by without work."""
+        spent = meter.spent
+        gained = self._advance(self.energy, "energy", spent.billed, MICRO)
+        gained += self._advance(self.idle_energy, "idle_energy", spent.idle, MICRO)
+        self.co2e.inc(meter.grams(gained))
+        self.energy_estimated.set(meter.estimated)
 
     def observe_end(self, request: Request, finish: FinishReason) -> None:
         """A request left the engine."""
@@ -95,6 +117,8 @@ class EngineMetrics:
         answered = len(request.tokens) - request.prompt_tokens
         self.prompt_length.observe(request.prompt_tokens)
         self.answer_length.observe(answered)
+        if request.microjoules is not None:
+            self.request_energy.observe(request.microjoules / MICRO)
         if request.scheduled is not None:
             self.queue_time.observe(request.scheduled - request.arrived)
         if request.first_token is None or request.last_token is None:
@@ -104,10 +128,13 @@ class EngineMetrics:
         if answered > 1:
             self.token_gap.observe((request.last_token - request.first_token) / (answered - 1))
 
-    def _advance(self, counter: Counter, name: str, total: int) -> None:
-        """Bring a counter to a total that the engine counts by itself."""
-        counter.inc(total - self._seen.get(name, 0))
-        self._seen[name] = total
+    def _advance(self, counter: Counter, name: str, total: int, unit: int = 1) -> int:
+        """Bring a counter to a total that the engine counts by itself, in parts of its `unit`. Returns what it gained."""
+        gained = total - self._seen.get(name, 0)
+        if gained:
+            counter.inc(gained / unit)
+            self._seen[name] = total
+        return gained
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, ["model_name"], registry=self.registry).labels(self._model)

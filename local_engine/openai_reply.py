@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from local_engine.energy import MICRO, EnergyMeter
 from local_engine.request import FinishReason
 
 Kind = Literal["chat", "completion"]
@@ -21,6 +22,7 @@ class Choice:
     text: str = ""
     tokens: int = 0
     cached: int = 0
+    microjoules: int | None = None
     finish: FinishReason | None = None
 
 
@@ -33,6 +35,7 @@ class ReplyForm:
     prompt_tokens: int
     id: str = field(init=False)
     created: int = field(default_factory=lambda: int(time.time()))
+    meter: EnergyMeter | None = None
 
     def __post_init__(self) -> None:
         prefix = "chatcmpl" if self.kind == "chat" else "cmpl"
@@ -62,12 +65,27 @@ class ReplyForm:
         What is cached is what the first choice found; the others share the same prompt, which is counted only once.
         """
         completion = sum(choice.tokens for choice in choices)
-        return {
+        usage = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": completion,
             "total_tokens": self.prompt_tokens + completion,
             "prompt_tokens_details": {"cached_tokens": choices[0].cached},
             "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+        energy = self.energy(choices)
+        return usage if energy is None else {**usage, "energy": energy}
+
+    def energy(self, choices: list[Choice]) -> dict[str, Any] | None:
+        """What all choices took together; None where nobody knows."""
+        known = [choice.microjoules for choice in choices if choice.microjoules is not None]
+        if self.meter is None or self.meter.source is None or not known:
+            return None
+        microjoules = sum(known)
+        return {
+            "joules": microjoules / MICRO,
+            "co2e_grams": round(self.meter.grams(microjoules), 9),
+            "estimated": self.meter.estimated,
+            "source": self.meter.source.name,
         }
 
     def _answer(self, choice: Choice) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`serve` as a process: take the port, load the model, answer until a signal, drain, leave no thread behind.
 
-A taken port and a model that cannot be loaded end it with one line on standard error and exit status 1.
+A taken port, a model that cannot be loaded and a thread of the engine that died end it with one line and exit status 1.
 """
 
 from __future__ import annotations
@@ -76,16 +76,21 @@ async def _serve(options: ServeOptions, listener: socket.socket) -> int:
     )
     server = uvicorn.Server(config)
     loading.server = server
-    draining = asyncio.create_task(_drain(server, service, options.drain_seconds))
+    draining = asyncio.create_task(_drain(server, loading, service, options.drain_seconds))
     await server.serve(sockets=[listener])
     draining.cancel()
     return _complain(loading.failure) if loading.failure else 0
 
 
-async def _drain(server: uvicorn.Server, service: Service, seconds: int) -> None:
-    """Once the server is told to end: take nothing new, and after `seconds` end open answers with an error event."""
-    while not server.should_exit:  # noqa: ASYNC110  (uvicorn has a flag, not an event)
-        await asyncio.sleep(0.05)
+async def _drain(server: uvicorn.Server, loading: _Loading, service: Service, seconds: int) -> None:
+    """Once the server is told to end: take nothing new, and after `seconds` end open answers with an error event.
+
+    A server whose engine's thread has died answers nobody any more: it ends, for whoever supervises it to start anew.
+    """
+    while not server.should_exit:
+        await asyncio.sleep(0.05)  # uvicorn has a flag, not an event
+        if service.loop is not None and service.loop.failure is not None:
+            loading.failure, server.should_exit = service.loop.failure, True
     service.status = "draining"
     await asyncio.sleep(seconds)
     if service.loop is not None:

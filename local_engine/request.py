@@ -43,6 +43,7 @@ class Request:
     the work left: a long one is prefill, a gap of one is decode. `drafts` are proposals for what comes after the known
     tokens; a step may compute them along. `table` says where its keys and values lie, None while it waits. A lower
     `priority` goes first. Times are seconds on a monotonic clock; after `deadline` the request is ended.
+    `microjoules` is its part of the energy of its steps so far, None while nobody knows.
     """
 
     id: int
@@ -61,6 +62,7 @@ class Request:
     scheduled: float | None = None
     first_token: float | None = None
     last_token: float | None = None
+    microjoules: int | None = None
 
     def __post_init__(self) -> None:
         self.prompt_tokens = len(self.tokens)

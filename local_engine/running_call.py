@@ -44,6 +44,7 @@ class RunningCall:
             choice.text += output.text
             choice.tokens += output.tokens
             choice.cached = output.request.cached_tokens
+            choice.microjoules = output.request.microjoules
             choice.finish = output.finish
             if output.finish is not None:
                 self._open.discard(output.request.id)
@@ -83,11 +84,13 @@ class CallStream(StreamingResponse):
 
     async def _events(self) -> AsyncIterator[bytes]:
         form = self._form
-        if form.kind == "chat":
-            for index in range(len(self._running.choices)):
-                yield form.opening(index)
+        unopened = set(range(len(self._running.choices))) if form.kind == "chat" else set()
         try:
             async for index, output in self._running.outputs():
+                if index in unopened and output.error is None:
+                    # Not before the first token: whoever relays the stream can still ask another engine until then.
+                    unopened.discard(index)
+                    yield form.opening(index)
                 if output.text or output.finish is not None:
                     yield form.piece(index, output.text, output.finish)
         except EngineError as error:

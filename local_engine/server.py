@@ -134,7 +134,7 @@ class Routes:
         loop = self._service.ready_loop()
         prompt = await asyncio.to_thread(_encode, loop, call)
         requests = _make_requests(loop, call, prompt)
-        form = ReplyForm(kind, self._service.model_name, prompt_tokens=len(prompt))
+        form = ReplyForm(kind, self._service.model_name, prompt_tokens=len(prompt), meter=loop.engine.energy)
         running = RunningCall(loop, requests)
         headers = {"x-request-id": request.headers.get("x-request-id") or uuid.uuid4().hex}
         if call.stream:
@@ -143,7 +143,7 @@ class Routes:
             choices = await _or_disconnect(running.collect(), request)
         finally:
             running.abort()
-        return JSONResponse(form.whole(choices), headers=headers)
+        return JSONResponse(form.whole(choices), headers={**headers, **_energy_header(form, choices)})
 
     async def _read_body(self, request: HttpRequest) -> bytes:
         limit = self._service.max_body_bytes
@@ -205,6 +205,11 @@ def _make_requests(loop: EngineLoop, call: openai_wire.Call, prompt: list[int]) 
         )
         for choice in range(call.choices)
     ]
+
+
+def _energy_header(form: ReplyForm, choices: list[Choice]) -> dict[str, str]:
+    energy = form.energy(choices)
+    return {} if energy is None else {"x-penstock-energy-joules": f"{energy['joules']:.6f}"}
 
 
 async def _or_disconnect(answer: Awaitable[list[Choice]], request: HttpRequest) -> list[Choice]:

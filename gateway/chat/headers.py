@@ -30,11 +30,14 @@ def decision_headers(tab: Tab, candidate: Candidate) -> dict[str, str]:
 
 def price_headers(tab: Tab, event: UsageEvent) -> dict[str, str]:
     """What is known once the request is metered; a stream sends the same as a comment before `[DONE]`."""
+    energy = event.energy
+    taken = {"x-penstock-energy-joules": energy.joules_text} if energy is not None else {}
     if event.reserved:
         # Nobody knows yet what it costs, and 0 would be a lie.
         return {
             "x-penstock-held-usd": format_usd(event.charge + event.reserved),
             "x-penstock-overhead-ms": f"{event.overhead_seconds * 1000:.3f}",
+            **taken,
         }
     reasoning = sum(attempt.charge.amount("reasoning") for attempt in event.attempts)
     return {
@@ -42,4 +45,5 @@ def price_headers(tab: Tab, event: UsageEvent) -> dict[str, str]:
         "x-penstock-cost-reasoning-usd": format_usd(reasoning),
         "x-penstock-saved-usd": format_usd(tab.saved(event)),
         "x-penstock-overhead-ms": f"{event.overhead_seconds * 1000:.3f}",
+        **taken,
     }

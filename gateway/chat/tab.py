@@ -20,6 +20,7 @@ from gateway.chat.route import own_terms
 from gateway.chat.sampling import sampled
 from gateway.errors import PenstockError, ProviderError, ProviderUnreachable
 from gateway.limits.estimate import Estimate, choices_of, limit_to_send
+from gateway.metering.energy import read_energy
 from gateway.metering.normalise import estimate_usage, normalise
 from gateway.metering.usage.tier import served_tier
 from gateway.routed import RoutingRecord
@@ -180,6 +181,7 @@ class Tab:
             cost=rate_usage(usage, cost),
             charge=rate_usage(usage, charge),
             service_tier=tier,
+            energy=read_energy(raw_usage) if model.provider in SELF_HOSTED else None,
             reserved=self._bounds.held[model.index].amount if charge.source == UNPRICED and usage.quantities() else 0,
         )
         self.attempts.append(attempt)

@@ -29,6 +29,7 @@ from gateway.db.insert import among, insert_missing, insert_or_add
 from gateway.db.rollup_tables import (
     COUNTERS,
     DIMENSIONS,
+    ENERGY_SUMS,
     MONEY,
     OF_ATTEMPT,
     OF_REQUEST,
@@ -103,7 +104,7 @@ def sums_of_rows(connection: Connection, since: datetime, until: datetime) -> Se
         row.over(partition_by=(usage_events.c.request_id, *first[name]), order_by=attempts.c.number).label(name)
         for name in REQUESTS
     ]
-    amounts = (*usage_fields(), *MONEY)
+    amounts = (*usage_fields(), *ENERGY_SUMS, *MONEY)
     parts = {
         f"{book}_{part}": attempts.c[f"{book}_pico"] // PICO_PER_MILL
         if part == "mills"
@@ -111,6 +112,8 @@ def sums_of_rows(connection: Connection, since: datetime, until: datetime) -> Se
         for book in ("cost", "charge")
         for part in ("mills", "rest_pico")
     }
+    parts["energy_calls"] = case((attempts.c.energy_microjoules.is_(None), 0), else_=1)
+    parts["energy_estimates"] = cast(attempts.c.energy_estimated, Integer)
     calls_of = and_(
         attempts.c.request_id == usage_events.c.request_id,
         attempts.c.request_started_at == usage_events.c.started_at,

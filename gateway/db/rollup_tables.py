@@ -24,7 +24,9 @@ PICO_PER_MILL = 10**9
 MONEY = ("cost_mills", "cost_rest_pico", "charge_mills", "charge_rest_pico")
 """A sum of amounts may pass the 9.2 million USD that 64 bits of pico-USD hold, and SQLite has no wider integer. So each amount
 is added in two parts: its whole thousandths of a USD (mills), and the pico-USD that are left."""
-COUNTERS = (*REQUESTS, "attempts", "estimated", *usage_fields(), *MONEY)
+ENERGY_SUMS = ("energy_calls", "energy_estimates", "energy_microjoules", "co2e_nanograms")
+"""Calls whose energy is known, those of them that estimate it, and the sums; without a call the sums mean nothing."""
+COUNTERS = (*REQUESTS, "attempts", "estimated", *usage_fields(), *ENERGY_SUMS, *MONEY)
 
 
 def _counters() -> list[Column[Any]]:

@@ -75,6 +75,14 @@ def _buckets() -> list[Column[Any]]:
     return [Column(name, BigInteger, nullable=False) for name in usage_fields()]
 
 
+ENERGY = ("energy_microjoules", "co2e_nanograms", "energy_estimated")
+"""What is known of a call's energy; NULL where nobody said, which is so for every provider but own engines."""
+
+
+def _energy() -> list[Column[Any]]:
+    return [Column(name, Boolean if name == "energy_estimated" else BigInteger) for name in ENERGY]
+
+
 def _where(condition: str) -> dict[str, Any]:
     """Only the rows of an index that somebody looks for."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
@@ -133,6 +141,7 @@ usage_events = Table(
     Column("estimated", Boolean, nullable=False),
     Column("cost_pico", BigInteger, nullable=False),
     Column("charge_pico", BigInteger, nullable=False),
+    *_energy(),
     Index("usage_events_by_start", "started_at", "request_id"),
     Index("usage_events_by_tenant", "tenant", "started_at", "request_id"),
     Index("usage_events_by_key", "key_id", "started_at", "request_id"),
@@ -173,6 +182,7 @@ attempts = Table(
     Column("service_tier", Text),
     Column("cost_source", Text),
     Column("charge_source", Text),
+    *_energy(),
     # What was served without a price is rare, and looked for every few minutes.
     Index("attempts_unpriced", "request_id", "number", **_where("cost_source = 'unpriced'")),
     postgresql_partition_by="RANGE (request_started_at)",

@@ -25,6 +25,7 @@ def metered(event: UsageEvent) -> Event:
 
 def _data(event: UsageEvent) -> dict[str, Any]:
     usages = [attempt.usage for attempt in event.attempts]
+    energy = event.energy
     buckets = dict.fromkeys(BUCKETS, 0)
     for usage in usages:
         for meter, quantity in usage.quantities():
@@ -56,6 +57,9 @@ def _data(event: UsageEvent) -> dict[str, Any]:
         "cost_usd": format_usd(event.cost),
         "charge_pico": event.charge,
         "charge_usd": format_usd(event.charge),
+        "energy_joules": energy.joules_text if energy is not None else None,
+        "co2e_grams": energy.grams_text if energy is not None else None,
+        "energy_estimated": energy.estimated if energy is not None else None,
         "charge_usd_by_meter": _by_meter(line for attempt in event.attempts for line in attempt.charge.lines),
     }
 

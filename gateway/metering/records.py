@@ -17,6 +17,7 @@ from zlib import crc32
 
 import orjson
 
+from gateway.energy import Energy
 from gateway.routed import RoutingRecord
 from gateway.types import Attempt, Hold, Rated, RatedLine, Usage, UsageEvent
 from gateway.verdicts import Feedback, Label, Shadow, Texts
@@ -89,8 +90,9 @@ def _getter(kind: type[Any], *without: str) -> tuple[tuple[str, ...], Callable[[
 
 _HOLD, _of_hold = _getter(Hold)
 _EVENT, _of_event = _getter(UsageEvent, "attempts", "routing")
-_ATTEMPT, _of_attempt = _getter(Attempt, "usage", "cost", "charge")
+_ATTEMPT, _of_attempt = _getter(Attempt, "usage", "cost", "charge", "energy")
 _USAGE, _of_usage = _getter(Usage)
+_, _of_energy = _getter(Energy)
 _ROUTING, _of_routing = _getter(RoutingRecord)
 _FEATURES, _WORTH = _ROUTING.index("features"), _ROUTING.index("worth")
 _of_line = attrgetter("meter", "quantity", "rate", "amount")
@@ -102,6 +104,8 @@ def _attempt_values(attempt: Attempt) -> dict[str, Any]:
     values["cost"] = [_of_line(line) for line in attempt.cost.lines]
     values["charge"] = [_of_line(line) for line in attempt.charge.lines]
     values["price_sources"] = (attempt.cost.source, attempt.charge.source)
+    if attempt.energy is not None:
+        values["energy"] = _of_energy(attempt.energy)
     return values
 
 
@@ -142,11 +146,13 @@ def _routing(values: list[Any]) -> RoutingRecord:
 def _attempt(values: dict[str, Any]) -> Attempt:
     # Records of the first version do not name their prices.
     cost_source, charge_source = values.pop("price_sources", ("", ""))
+    energy = values.pop("energy", None)
     return Attempt(**{
         **values,
         "usage": Usage(**values["usage"]),
         "cost": _rated(values["cost"], cost_source),
         "charge": _rated(values["charge"], charge_source),
+        "energy": Energy(*energy) if energy is not None else None,
     })  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from operator import attrgetter
 from typing import Any
 
 from gateway.db.routing_tables import SCORED
-from gateway.db.tables import moment
+from gateway.db.tables import ENERGY, moment
+from gateway.energy import Energy
 from gateway.store.windows import corrected_as
 from gateway.types import UsageEvent, usage_fields
 
@@ -22,12 +23,12 @@ USAGE = (
     "request_id", "tenant", "key_id", "key_name", "project", "end_user", "session_id", "tags", "requested_model", "model",
     "provider", "tier", "difficulty", "artifact", "decision", "explanation", "outcome", "error_code", "streamed",
     "disconnected", "started_at", "finished_at", "seconds_to_first_token", "overhead_seconds", "hold_pico",
-    "attempt_count", "estimated", "cost_pico", "charge_pico", *usage_fields(),
+    "attempt_count", "estimated", "cost_pico", "charge_pico", *ENERGY, *usage_fields(),
 )  # fmt: skip
 ATTEMPT = (
     "request_id", "request_started_at", "number", "model", "provider", "upstream_model", "started_at", "seconds",
     "status", "error_code", "estimated", "raw_usage", "cost_pico", "charge_pico", "service_tier", "cost_source",
-    "charge_source", *usage_fields(),
+    "charge_source", *ENERGY, *usage_fields(),
 )  # fmt: skip
 ROUTING = (
     "request_id", "started_at", "tenant", "policy", "mode", "objective", "min_quality", "artifact", "fingerprint", "features",
@@ -57,7 +58,8 @@ def usage_row(event: UsageEvent) -> tuple[Any, ...]:
         event.provider, event.tier, event.difficulty, event.artifact, event.decision, event.explanation, event.outcome,
         event.error_code, event.streamed, event.disconnected, moment(event.started_at), moment(event.finished_at),
         event.seconds_to_first_token, event.overhead_seconds, event.hold, len(attempts),
-        any(attempt.usage.estimated for attempt in attempts), event.cost, event.charge, *buckets,
+        any(attempt.usage.estimated for attempt in attempts), event.cost, event.charge, *_of_energy(event.energy),
+        *buckets,
     )  # fmt: skip
 
 
@@ -69,8 +71,13 @@ def attempt_rows(event: UsageEvent) -> Iterator[tuple[Any, ...]]:
             event.request_id, started, attempt.number, attempt.model, attempt.provider, attempt.upstream_model,
             moment(attempt.started_at), attempt.seconds, attempt.status, attempt.error_code, attempt.usage.estimated,
             attempt.raw_usage, attempt.cost.total, attempt.charge.total, attempt.service_tier, attempt.cost.source,
-            attempt.charge.source, *_of_usage(attempt.usage),
+            attempt.charge.source, *_of_energy(attempt.energy), *_of_usage(attempt.usage),
         )  # fmt: skip
+
+
+def _of_energy(energy: Energy | None) -> tuple[int | None, int | None, bool | None]:
+    """In the order of ENERGY; nothing is known is NULL."""
+    return (None, None, None) if energy is None else (energy.microjoules, energy.co2e_nanograms, energy.estimated)
 
 
 def routing_row(event: UsageEvent) -> tuple[Any, ...] | None:

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from gateway.db.roll_up import Group
-from gateway.db.rollup_tables import COUNTERS, PICO_PER_MILL
+from gateway.db.rollup_tables import COUNTERS, ENERGY_SUMS, PICO_PER_MILL
 from gateway.db.tables import moment
 from gateway.types import UsageEvent, usage_fields
 
 _BUCKETS = usage_fields()
 _WIDTH = len(COUNTERS)
+_ENERGY = COUNTERS.index(ENERGY_SUMS[0])
 
 
 def sums_of(events: Iterable[UsageEvent], sign: int = 1) -> dict[tuple[datetime, Group], list[int]]:
@@ -50,6 +51,10 @@ def sums_of(events: Iterable[UsageEvent], sign: int = 1) -> dict[tuple[datetime,
             found[5] += sign * usage.estimated
             for place, bucket in enumerate(_BUCKETS, 6):
                 if amount := getattr(usage, bucket):
+                    found[place] += sign * amount
+            if (energy := attempt.energy) is not None:
+                spent = (1, energy.estimated, energy.microjoules, energy.co2e_nanograms or 0)
+                for place, amount in enumerate(spent, _ENERGY):
                     found[place] += sign * amount
             for place, amount in ((-4, attempt.cost.total), (-2, attempt.charge.total)):
                 mills, rest = divmod(amount, PICO_PER_MILL)

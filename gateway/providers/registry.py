@@ -9,6 +9,7 @@ from gateway.providers.base import Call, Completion, EventStream, Provider
 from gateway.providers.engine import BundledEngine
 from gateway.providers.http import HttpClient
 from gateway.providers.openai_compatible import OpenAICompatible
+from gateway.providers.replicas import Replicas
 from gateway.providers.scripted import ScriptedProvider
 
 
@@ -59,7 +60,16 @@ def build_providers(catalog: Catalog, engine_url: str | None) -> Providers:
     bundled: Provider = BundledEngine(client, engine_url) if engine_url else NoEngine()
     scripted = ScriptedProvider({model.index: model for model in catalog.models if model.provider == "scripted"})
     kinds: dict[str, Provider] = {BUNDLED: bundled, "scripted": scripted}
-    return Providers(client, tuple(kinds.get(model.provider, external) for model in catalog.models))
+
+    def engine(url: str) -> Provider:
+        return BundledEngine(client, url)
+
+    def serving(model: Model) -> Provider:
+        if model.replicas:
+            return Replicas(model.replicas, engine)
+        return kinds.get(model.provider, external)
+
+    return Providers(client, tuple(serving(model) for model in catalog.models))
 
 
 def _not_running(model: Model) -> ProviderUnreachable:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from gateway.energy import MICRO, NANO
 from gateway.money import PICO_PER_USD
 from gateway.types import UsageEvent
 
@@ -38,6 +39,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("penstock_cost_usd_total", "counter", ("model", "provider"), "What providers ask (USD, for dashboards only)."),
     Metric("penstock_charge_usd_total", "counter", ("model",), "What tenants pay (USD, for dashboards only)."),
+    Metric("penstock_energy_joules_total", "counter", ("model",), "Energy that own engines reported."),
+    Metric("penstock_co2e_grams_total", "counter", ("model",), "CO2 equivalent that own engines reported."),
     Metric("penstock_request_seconds", "histogram", ("model", "streamed"), "From request to last byte."),
     Metric("penstock_first_token_seconds", "histogram", ("model",), "From request to first streamed byte."),
     Metric("penstock_overhead_seconds", "histogram", (), "Penstock's own share of a request.", OVERHEAD_BUCKETS),
@@ -92,6 +95,9 @@ class Metrics:
                 self.add(
                     "penstock_cost_usd_total", (attempt.model, attempt.provider), attempt.cost.total / PICO_PER_USD
                 )
+            if attempt.energy is not None:
+                self.add("penstock_energy_joules_total", (attempt.model,), attempt.energy.microjoules / MICRO)
+                self.add("penstock_co2e_grams_total", (attempt.model,), (attempt.energy.co2e_nanograms or 0) / NANO)
         self.add("penstock_charge_usd_total", (model,), event.charge / PICO_PER_USD)
         self.observe(
             "penstock_request_seconds", (model, str(event.streamed).lower()), event.finished_at - event.started_at

@@ -25,6 +25,9 @@ GROUND = (
     "config_outlets", "config_owners", "config_policies", "config_routing", "config_section", "config_shadow",
     "config_yaml", "mistakes", "builtin", "aside", "store", "db", "telemetry",
 )  # fmt: skip
+WORDS = (
+    "types", "routed", "callers", "conventions", "verdicts", "request_ids", "money", "errors", "settings", "garbage", "energy",
+)  # fmt: skip
 LAYERS = (
     Layer(
         "door",
@@ -48,18 +51,7 @@ LAYERS = (
     Layer("ground", GROUND, True, "what the parts stand on"),
     Layer(
         "words",
-        (
-            "types",
-            "routed",
-            "callers",
-            "conventions",
-            "verdicts",
-            "request_ids",
-            "money",
-            "errors",
-            "settings",
-            "garbage",
-        ),
+        WORDS,
         True,
         "what everybody says; it depends on nothing",
     ),

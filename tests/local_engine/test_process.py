@@ -6,59 +6,13 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-SECONDS = 60
-
-
-class ServeProcess:
-    """A running `serve`; everything it wrote so far is in `lines`."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "local_engine", "serve", "--threads", "1", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.lines: list[str] = []
-
-    def wait_until_serving(self) -> str:
-        """Its base URL, once it says where it serves."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line)
-            if found := re.search(r"serving .* at (http://\S+)/v1", line):
-                threading.Thread(target=self._read_on, daemon=True).start()
-                return found[1]
-        raise AssertionError("".join(self.lines))
-
-    def _read_on(self) -> None:
-        assert self.process.stdout is not None
-        self.lines += list(self.process.stdout)
-
-    def end(self) -> tuple[int, str]:
-        """Exit status and all output, for a process that ends by itself."""
-        out, _ = self.process.communicate(timeout=SECONDS)
-        return self.process.returncode, out
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[ServeProcess]:
-    started = ServeProcess(*arguments)
-    try:
-        yield started
-    finally:
-        if started.process.poll() is None:
-            started.process.kill()
-        started.process.wait(SECONDS)
-        assert started.process.stdout is not None
-        started.process.stdout.close()
+from tests.local_engine.serve_process import SECONDS, serving
 
 
 def free_port() -> socket.socket:

@@ -13,6 +13,7 @@ from gateway.types import usage_fields
 
 USD_SCALE = 17
 PICO_PLACES = 12
+JOULE_PLACES, GRAM_PLACES = 6, 9
 TEXTS = ("tenant", "project", "key_id", "key_name", "end_user", "session_id")
 
 
@@ -34,6 +35,9 @@ def usage_columns(view: View) -> tuple[Column, ...]:
         Column("attempt_count", "integer"),
         *counts,
         Column("gpu_seconds", "decimal", 6),
+        Column("energy_joules", "decimal", JOULE_PLACES),
+        Column("co2e_grams", "decimal", GRAM_PLACES),
+        Column("energy_estimated", "boolean"),
         *costs,
         Column("charge_usd", "decimal", USD_SCALE),
     )
@@ -42,13 +46,19 @@ def usage_columns(view: View) -> tuple[Column, ...]:
 def usage_rows(requests: Iterable[Mapping[Any, Any]], late: bool, view: View) -> Iterator[Row]:
     """Rows in the columns of the view. `late`: the requests belong to an earlier month that is closed."""
     plain = [column.name for column in usage_columns(view)]
-    made = {"tags", "correction", "gpu_seconds", "cost_usd", "charge_usd"}
+    made = {"tags", "correction", "gpu_seconds", "energy_joules", "co2e_grams", "cost_usd", "charge_usd"}
     for request in requests:
         values: dict[str, Cell] = {
             "tags": orjson.dumps(request["tags"]).decode(),
             "correction": late,
             "gpu_seconds": decimal(request["gpu_seconds"], 6),
+            "energy_joules": _known(request["energy_microjoules"], JOULE_PLACES),
+            "co2e_grams": _known(request["co2e_nanograms"], GRAM_PLACES),
             "cost_usd": decimal(request["cost_pico"], PICO_PLACES),
             "charge_usd": decimal(request["charge_pico"], PICO_PLACES),
         }
         yield tuple(values[name] if name in made else request[name] for name in plain)
+
+
+def _known(units: int | None, places: int) -> Cell:
+    return decimal(units, places) if units is not None else None

@@ -215,17 +215,19 @@ def events_unlike_their_lines() -> Select[Any]:
 
 def events_unlike_their_attempts() -> Select[Any]:
     """Requests whose row is not the sum of their attempts."""
-    names = [*usage_fields(), "cost_pico", "charge_pico"]
+    names, energy = [*usage_fields(), "cost_pico", "charge_pico"], ["energy_microjoules", "co2e_nanograms"]
     sums = (
         select(
             attempts.c.request_id,
             func.count().label("number"),
             *(func.sum(attempts.c[name]).label(name) for name in names),
+            *(func.sum(attempts.c[name]).label(name) for name in energy),
         )
         .group_by(attempts.c.request_id)
         .subquery()
     )
     differs = [func.coalesce(sums.c[name], 0) != usage_events.c[name] for name in names]
+    differs += [func.coalesce(sums.c[name], -1) != func.coalesce(usage_events.c[name], -1) for name in energy]
     return (
         select(usage_events.c.request_id)
         .outerjoin(sums, sums.c.request_id == usage_events.c.request_id)

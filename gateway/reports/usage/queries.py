@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     Subquery,
     and_,
+    case,
     cast,
     func,
     literal,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 
 from gateway.db.partitions import month_start
 from gateway.db.rollup_tables import (
+    ENERGY_SUMS,
     PICO_PER_MILL,
     removed_months,
     rollup_columns,
@@ -43,7 +45,7 @@ GroupBy = Literal[
     "requested_model", "tag",
 ]  # fmt: skip
 GROUPS: tuple[GroupBy, ...] = get_args(GroupBy)
-SUMS = ("requests", "estimated", *usage_fields(), "cost_pico", "charge_pico")
+SUMS = ("requests", "estimated", *usage_fields(), *ENERGY_SUMS, "cost_pico", "charge_pico")
 """What is summed, in this order; `requests` is the number of different ones."""
 _COLUMNS = {"key": "key_id", "session": "session_id", "user": "end_user"}
 _OF_ATTEMPTS = frozenset({"model", "provider"})
@@ -143,6 +145,10 @@ def _of_rows(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bo
         wanted.append(usage_events.c.tenant == tenant)
     of_attempts = bool(_OF_ATTEMPTS.intersection(group_by))
     table = attempts if of_attempts else usage_events
+    known: dict[str, ColumnElement[int]] = {
+        "energy_calls": case((table.c.energy_microjoules.is_(None), 0), else_=1),
+        "energy_estimates": cast(table.c.energy_estimated, Integer),
+    }
     tags = _tags(wanted, sqlite)
     groups = [tags.c.tag if name == "tag" else _row_group(name, sqlite) for name in group_by]
     named = [group.label(f"group_{index}") for index, group in enumerate(groups)]
@@ -153,7 +159,7 @@ def _of_rows(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bo
         .filter(usage_events.c.outcome != "corrected")
         .label("requests"),
         func.coalesce(func.max(cast(table.c.estimated, Integer)), 0).label("estimated"),
-        *(func.coalesce(func.sum(table.c[name]), 0).label(name) for name in SUMS[2:]),
+        *(func.coalesce(func.sum(known.get(name, table.c.get(name))), 0).label(name) for name in SUMS[2:]),
     )
     if of_attempts:
         mine = and_(

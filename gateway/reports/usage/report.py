@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
+from gateway.energy import Energy
 from gateway.money import format_usd
 from gateway.reports.usage import queries
 from gateway.reports.usage.parts import Part, parts
@@ -35,6 +36,8 @@ class UsageRow(NamedTuple):
     """In the order of usage_fields()."""
     cost_pico: int
     charge_pico: int
+    energy: Energy | None = None
+    """Of those calls whose engine told; None when none did."""
 
     @property
     def usage(self) -> Usage:
@@ -55,6 +58,9 @@ class UsageRow(NamedTuple):
             "charge_pico": self.charge_pico,
             "cost_usd": format_usd(self.cost_pico),
             "charge_usd": format_usd(self.charge_pico),
+            "energy_joules": self.energy.joules_text if self.energy is not None else None,
+            "co2e_grams": self.energy.grams_text if self.energy is not None else None,
+            "energy_estimated": self.energy.estimated if self.energy is not None else None,
         }
 
 
@@ -141,7 +147,9 @@ def _text(groups: tuple[str | None, ...]) -> str:
 
 
 def _row(groups: tuple[str | None, ...], numbers: Sequence[int]) -> UsageRow:
-    return UsageRow(groups, numbers[0], numbers[1] > 0, tuple(numbers[2:-2]), numbers[-2], numbers[-1])
+    calls, estimates, microjoules, nanograms = numbers[-6:-2]
+    energy = Energy(microjoules, nanograms, estimates > 0) if calls else None
+    return UsageRow(groups, numbers[0], numbers[1] > 0, tuple(numbers[2:-6]), numbers[-2], numbers[-1], energy)
 
 
 def _utc(value: datetime | None) -> datetime | None:

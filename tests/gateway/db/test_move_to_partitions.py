@@ -15,7 +15,7 @@ from gateway.billing.ledger import verify
 from gateway.billing.ledger.post import entries_of
 from gateway.db import migrate as migration
 from gateway.db.connect import Database, connect
-from gateway.db.tables import moment
+from gateway.db.tables import ENERGY, moment
 from gateway.db.transaction import snapshot, transaction
 from gateway.metering.interrupted import interrupted_event
 from gateway.metering.rows import ATTEMPT, USAGE, attempt_rows, usage_row
@@ -59,11 +59,16 @@ def insert(connection: Connection, table: str, row: dict[str, Any]) -> None:
     connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({places})"), {k: plain(v) for k, v in row.items()})
 
 
+def _without_energy(row: dict[str, Any]) -> dict[str, Any]:
+    """As it was: nobody asked for energy then."""
+    return {name: value for name, value in row.items() if name not in ENERGY}
+
+
 def write_as_before(connection: Connection, number: int, finished: UsageEvent) -> None:
     """Usage, attempts, rated lines and ledger as they were written before this schema."""
-    insert(connection, "usage_events", dict(zip(USAGE, usage_row(finished), strict=True)))
+    insert(connection, "usage_events", _without_energy(dict(zip(USAGE, usage_row(finished), strict=True))))
     for row in attempt_rows(finished):
-        names = dict(zip(ATTEMPT, row, strict=True))
+        names = _without_energy(dict(zip(ATTEMPT, row, strict=True)))
         del names["request_started_at"]
         insert(connection, "attempts", names)
     for call in finished.attempts:

@@ -1,0 +1,18 @@
+"""A short soak on every run; the long one is `python -m benchmarks.engine_soak`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.engine_soak import run_soak
+
+
+def test_some_hundred_requests_of_every_kind_end_and_leave_nothing_behind(tiny_directory: Path) -> None:
+    soak = run_soak(tiny_directory, requests=300, http_share=0.34, seed=11)
+    outcomes = soak.outcomes
+    assert sum(outcomes.values()) == 300
+    assert set(outcomes) <= {"answered", "left", "queue_full", "deadline_exceeded", "context_length_exceeded"}, outcomes
+    assert outcomes["answered"] > 150
+    assert min(outcomes["left"], outcomes["context_length_exceeded"]) > 0
+    assert len(soak.texts) > 10
+    assert not soak.differing, "the same request answered differently"
