@@ -179,7 +179,9 @@ def unpack(model: Path, to: Path) -> None:
             rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta}, tie_word_embeddings=True,
         )
     ).to(torch.bfloat16)  # fmt: skip
-    loaded.load_state_dict({name: tensor for name, tensor in source.tensors() if name != "lm_head.weight"}, strict=False)
+    loaded.load_state_dict(
+        {name: tensor for name, tensor in source.tensors() if name != "lm_head.weight"}, strict=False
+    )
     loaded.save_pretrained(to)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer._fast, eos_token="<|im_end|>").save_pretrained(to)
 

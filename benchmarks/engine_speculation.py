@@ -130,7 +130,12 @@ def main() -> None:
 def make_engines(arguments: argparse.Namespace) -> dict[str, Engine]:
     """One engine per drafter and a plain one, all on the same weights and blocks; they take turns and share no prefixes."""
     config = EngineConfig(
-        dtype=arguments.dtype, max_batch=1, cache_tokens=4096, max_context=4096, prefix_sharing=False, max_drafts=arguments.max_drafts
+        dtype=arguments.dtype,
+        max_batch=1,
+        cache_tokens=4096,
+        max_context=4096,
+        prefix_sharing=False,
+        max_drafts=arguments.max_drafts,
     )
     plain = load_engine(resolve_model(arguments.model, arguments.weights_dir, Hub()).path, config)
     warm_up(plain)

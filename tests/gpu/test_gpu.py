@@ -8,7 +8,6 @@ import torch
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
 from tests.local_engine.gpu_checks import CHECKS
-
 from tests.local_engine.kernel_cases import CASES
 
 pytestmark = [
