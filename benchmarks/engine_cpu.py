@@ -63,7 +63,7 @@ class Worker:
             if line.startswith("{"):
                 return json.loads(line)
         raise RuntimeError(
-            f"{self.name} ended with status {self.process.wait()} (-9: a task took more than {_LONGEST} s, is the machine idle?)"
+            f"{self.name} ended with status {self.process.wait()} (-9: a task took over {_LONGEST} s; is the machine idle?)"
         )
 
 
