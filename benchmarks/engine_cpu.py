@@ -15,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from local_engine.model_files import Hub, resolve_model
 INSTALLED = ROOT / ".cache" / "bench"
 WORKERS = ROOT / "benchmarks" / "engine_workers"
 LLAMA_FLAGS = "-DGGML_NATIVE=OFF -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_BF16=ON"
+_LONGEST = 60  # seconds for one task; a machine on which it takes longer measures nothing
 TASKS: dict[str, dict[str, Any]] = {
     "decode_1": {"do": "decode", "streams": 1, "tokens": 32},
     "prefill_512": {"do": "prefill", "tokens": 512},
@@ -46,7 +48,12 @@ class Worker:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(TASKS[task]) + "\n")
         self.process.stdin.flush()
-        reply = self.read()
+        watch = threading.Timer(_LONGEST, self.process.kill)
+        watch.start()
+        try:
+            reply = self.read()
+        finally:
+            watch.cancel()
         return None if "error" in reply else reply["tokens"] / reply["seconds"]
 
     def read(self) -> dict[str, Any]:
@@ -55,7 +62,9 @@ class Worker:
         for line in self.process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise RuntimeError(f"{self.name} ended with status {self.process.wait()}")
+        raise RuntimeError(
+            f"{self.name} ended with status {self.process.wait()} (-9: a task took over {_LONGEST} s; is the machine idle?)"
+        )
 
 
 def commands(model: Path, threads: int) -> dict[str, list[str]]:
