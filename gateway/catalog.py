@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from gateway import config as shape
+from gateway.catalog_engine import command_arguments
 from gateway.catalog_outlets import Outlets, build_outlets
 from gateway.catalog_owners import DeclaredKey as DeclaredKey
 from gateway.catalog_owners import Tenant as Tenant
@@ -67,6 +68,8 @@ class Model:
     regions: frozenset[str] = frozenset()
     """Where it may run; empty when that is not known."""
     quality: shape.Known | None = None
+    engine_options: tuple[str, ...] = ()
+    """For the bundled engine: arguments of its command line."""
     replicas: tuple[str, ...] = ()
     """Base URLs of engines that serve it alike; empty where there is one place."""
 
@@ -187,6 +190,10 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         base_url = replicas[0] if isinstance(entry.engine, tuple) else entry.engine
     elif provider not in {"openai", "scripted"}:
         raise ConfigError(f"{label}: provider {provider!r} is not known. Use `openai` or `scripted`.")
+    if entry.engine_options and provider != BUNDLED:
+        raise ConfigError(
+            f"{label}: `engine_options` are for `engine: bundled`; other servers have their own settings."
+        )
     if provider not in {BUNDLED, "scripted"} and not (base_url or "").startswith(("http://", "https://")):
         raise ConfigError(f"{label}: base URL {base_url!r} must start with http:// or https:// (and end in /v1).")
     return Model(
@@ -211,6 +218,7 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         local=entry.local if entry.local is not None else provider == BUNDLED,
         regions=frozenset(entry.regions),
         quality=entry.quality,
+        engine_options=command_arguments(entry.engine_options, label),
         replicas=replicas if len(replicas) > 1 else (),
     )
 

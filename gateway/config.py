@@ -121,6 +121,9 @@ class Model(Section):
         description="`bundled`, or the base URL of a self-hosted server ending in /v1, or a list of those that serve it alike.",
     )
     weights: str | None = Field(None, description="For `engine: bundled`: a known name, a path or a hub id.")
+    engine_options: dict[str, bool | int | float | str] = Field(
+        {}, description="For `engine: bundled`: options of `penstock engine serve`, such as `quantize: int8`."
+    )
     provider: str | None = Field(
         None, description="`openai` for any OpenAI-compatible API, `scripted` for tests and demos."
     )

@@ -102,6 +102,10 @@ class Policy(Placement):
     when_over_budget: Literal["refuse", "cheaper"] = Field(
         "refuse", description="What becomes of `auto` requests that a budget does not allow."
     )
+    save_below: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="When less than this share is left of a hard budget, `auto` gives less for quality, down to nothing.",
+    )
     remember: Literal["nothing", "scores", "features", "prompts"] = Field(
         "scores",
         description=(

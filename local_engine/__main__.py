@@ -1,4 +1,4 @@
-"""The engine's command line: `python -m local_engine serve|fetch|bench|quantize|prune|perplexity`; errors are one line and exit status 1."""
+"""The engine's command line, `python -m local_engine COMMAND`; errors are one line and exit status 1."""
 
 from __future__ import annotations
 

@@ -52,9 +52,8 @@ class BenchReport:
 
     def as_table(self) -> str:
         """For people."""
-        lines = [
-            f"{self.dtype if self.quantize == 'none' else self.quantize} on {self.device}, {self.threads} threads, loaded in {self.load_seconds:.1f} s"
-        ]
+        numbers = self.dtype if self.quantize == "none" else f"{self.quantize} in {self.dtype}"
+        lines = [f"{numbers} on {self.device}, {self.threads} threads, loaded in {self.load_seconds:.1f} s"]
         lines.append(f"prefill {self.prefill_tokens} tokens: {self.prefill.tokens_per_second:.0f} tok/s")
         lines += [f"decode {rate.streams} stream(s): {rate.tokens_per_second:.1f} tok/s" for rate in self.decode]
         return "\n".join(lines)

@@ -32,15 +32,22 @@ class CacheSize:
 
 
 def plan_cache(
-    config: EngineConfig, model: ModelConfig, max_context: int, dtype: torch.dtype, device: torch.device
+    config: EngineConfig,
+    model: ModelConfig,
+    max_context: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    reserved: int = 0,
 ) -> CacheSize:
     """The size that was asked for; else room for `max_batch` full contexts, within a share of the free memory.
+
+    `reserved` bytes of it are not free: the weights that are to be read.
 
     Raises CacheDoesNotFit, with the numbers.
     """
     per_token = token_bytes(model, config.kv_dtype, dtype)
     block_bytes = config.block_size * per_token
-    free = free_memory(device)
+    free = max(0, free_memory(device) - reserved)
     if config.cache_tokens is not None:
         blocks, asked = config.cache_tokens // config.block_size, f"--cache-tokens {config.cache_tokens}"
     elif config.cache_mib is not None:

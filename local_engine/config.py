@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,10 +17,25 @@ KvDtype = Literal["auto", "int8", "fp8"]
 Activation = Literal["silu", "gelu_tanh"]
 Speculate = Literal["off", "ngram", "draft", "head", "auto"]
 
+MOST_LAYERS = 4096
+"""More than any model has, of experts as well: a damaged file must not make the loader build millions."""
+SIZES: Mapping[str, int] = {
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 24,
+    "layers": MOST_LAYERS,
+    "heads": 1 << 16,
+    "kv_heads": 1 << 16,
+    "head_dim": 1 << 16,
+}
+"""Of a decoder, from 1 to so many."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Shape of a decoder, and flags for what its family does otherwise than Llama. Sizes count elements.
+    """Shape of a decoder, and flags for what its family does otherwise than Llama, whose defaults are Llama's.
+
+    Sizes count elements. A kernel made for Llama looks at the flags it does not know and refuses other values.
 
     Rotary: `rotary_dim` leading elements of a head turn (None: all). `rope_factors` (rotary_dim / 2 values) divide the
     frequencies, `rope_long_factors` instead where the engine's context exceeds `rope_short_positions`; cosines and
@@ -70,9 +86,11 @@ class ModelConfig:
     dense_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be at least 1")
+        for name, most in SIZES.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be 1 to {most}")
+        if not 0 <= self.experts <= MOST_LAYERS:
+            raise ValueError(f"experts is {self.experts!r}: it must be 0 to {MOST_LAYERS}")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads!r}) must be a multiple of kv_heads ({self.kv_heads!r})")
         if self.turned % 2 or not 0 < self.turned <= self.head_dim:
@@ -111,20 +129,6 @@ class ModelConfig:
         """Divisors of the rotary frequencies for an engine whose context has `positions` tokens."""
         long = self.rope_short_positions is not None and positions > self.rope_short_positions
         return self.rope_long_factors if long else self.rope_factors
-
-    @property
-    def plain_llama(self) -> bool:
-        """Whether every layer is Llama's own, up to sizes and rotary tables: what a kernel made for it may compute."""
-        flags = (self.qkv_bias, self.qk_norm, self.post_norms, self.wide_norms, self.experts, self.rope_local_theta)
-        caps = (self.attention_softcap, self.logit_softcap, *self.windows)
-        scales = (self.query_scale, self.embedding_scale)
-        return (
-            not any(flags)
-            and all(cap is None for cap in caps)
-            and scales == (1.0, 1.0)
-            and self.activation == "silu"
-            and self.turned == self.head_dim
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def from_hub(url: str, hub_id: str, token: str | None, directory: Path) -> None:
             names = [entry["rfilename"] for entry in listing["siblings"]]
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
             raise FetchFailed(_short(error)) from error
-        wanted = [name for name in names if name in _WANTED or ("/" not in name and name.endswith(".safetensors"))]
+        wanted = [name for name in names if name in _WANTED or _is_weights(name)]
         if not any(name.endswith(".safetensors") for name in wanted) or "config.json" not in wanted:
             raise FetchFailed("the repository has no safetensors model (config.json and *.safetensors)")
         for name in wanted:
@@ -79,6 +79,11 @@ def from_hub(url: str, hub_id: str, token: str | None, directory: Path) -> None:
             work.replace(directory)
         except OSError as error:
             raise FetchFailed(f"cannot move it to {str(directory)!r}: {error.strerror}") from error
+
+
+def _is_weights(name: str) -> bool:
+    """Whether the file is one of the model's own; Mistral's repositories hold all weights a second time, `consolidated`."""
+    return "/" not in name and name.endswith(".safetensors") and not name.startswith("consolidated")
 
 
 def _workspace(parent: Path) -> tempfile.TemporaryDirectory[str]:

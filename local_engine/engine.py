@@ -16,13 +16,14 @@ import torch
 
 from local_engine.answer_text import AnswerText
 from local_engine.block_manager import BlockManager
-from local_engine.cache_size import plan_cache
+from local_engine.cache_size import free_memory, plan_cache
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.energy import make_meter
 from local_engine.errors import DeadlineExceeded, StepFailed
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, pick_device
-from local_engine.models.load import Progress, load_decoder
+from local_engine.models.load import Progress, load_decoder, number_format
 from local_engine.models.open import open_model
+from local_engine.models.size import check_fits
 from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
@@ -58,9 +59,11 @@ def load_runner(path: Path, config: EngineConfig, progress: Progress | None = No
     source, tokenizer = open_model(path)
     max_context = min(config.max_context, source.config.max_positions)
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
-    size = plan_cache(config, source.config, max_context, dtype, device)
+    quantize = number_format(source, config.quantize)
+    weights = check_fits(source.config, dtype, quantize, free_memory(device))
+    size = plan_cache(config, source.config, max_context, dtype, device, reserved=weights)
     decoder = load_decoder(
-        source, positions=max_context, dtype=dtype, device=device, quantize=config.quantize, progress=progress
+        source, positions=max_context, dtype=dtype, device=device, quantize=quantize, progress=progress
     )
     return ModelRunner(decoder, size, config.kv_dtype, config.cpu_kernel), tokenizer
 

@@ -8,6 +8,7 @@ EngineError
 │   ├── UnknownArchitecture
 │   ├── CannotQuantize    the model's shape or values do not fit the format asked for
 │   ├── CannotPrune       the layers or the text asked for do not suit
+│   ├── ModelTooLarge     the weights are larger than the free memory
 │   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
 │   ├── DraftModelUnfit   the draft model or drafter does not go with the model
 │   ├── BadTrainingData   prompts or kept outputs that a drafter cannot be trained on
@@ -87,6 +88,12 @@ class CannotPrune(ModelError):
     """So many layers cannot be dropped, the model is quantised, or the text is too short to measure on."""
 
     code = "cannot_prune"
+
+
+class ModelTooLarge(ModelError):
+    """The weights do not fit the free memory; said before they are read, with the format that would fit."""
+
+    code = "model_too_large"
 
 
 class CacheDoesNotFit(ModelError):

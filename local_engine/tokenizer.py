@@ -10,40 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import processors
 
 from local_engine.chat_template import ChatTemplate
 from local_engine.errors import CorruptModelFile
+from local_engine.gguf_vocabulary import CONTROL, USER_DEFINED, vocabulary_from_gguf
 from local_engine.models.weights import read_json
 
-_CONTROL, _USER_DEFINED = 3, 4  # GGUF token types that are matched as a whole, before the text is split
 _MAX_HELD_TOKENS = 16
 # Control tokens that say what the text beside them is. They are hidden, as all are, unless the reader asks for them.
 _MARKUP_NAMES = ("<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>", "<tool_call>",
                  "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>")  # fmt: skip
 # Tokens that end an answer in one chat format or another, whatever the metadata names as the only end.
-_END_NAMES = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>"})
-
-_LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_END_NAMES = frozenset(
+    {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>", "<end_of_turn>", "<|end|>"}
 )
-
-
-def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
-    """How text is split before merging, by the name GGUF gives it in tokenizer.ggml.pre."""
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if name in ("gpt-2", "default"):
-        return byte_level
-    if name == "smollm":
-        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
-    if name in ("llama-bpe", "llama3", "llama-v3"):
-        split = pre_tokenizers.Split(Regex(_LLAMA3_SPLIT), behavior="isolated")
-        return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    raise CorruptModelFile(
-        f"tokenizer.ggml.pre is {name!r}; known: default, gpt-2, llama-bpe, smollm. Use the model's safetensors instead"
-    )
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -204,35 +186,25 @@ class StreamDecoder:
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
-    """Byte-level BPE from tokenizer.ggml.*."""
-    kind = metadata.get("tokenizer.ggml.model")
-    if kind != "gpt2":
-        raise CorruptModelFile(f"tokenizer.ggml.model is {kind!r}; known: gpt2. Use the model's safetensors instead")
-    try:
-        tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-        merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
-        types: list[int] = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
-        vocabulary = {token: index for index, token in enumerate(tokens)}
-        fast = FastTokenizer(models.BPE(vocab=vocabulary, merges=merges, fuse_unk=False, byte_fallback=False))
-    except Exception as error:  # the tokenizers package raises bare Exception for bad merges
-        raise CorruptModelFile(f"the tokenizer in the GGUF metadata cannot be used: {error}") from error
-    fast.pre_tokenizer = _pre_tokenizer(metadata.get("tokenizer.ggml.pre", "default"))
-    fast.decoder = decoders.ByteLevel()
-    whole = [(token, kind) for token, kind in zip(tokens, types, strict=True) if kind in (_CONTROL, _USER_DEFINED)]
-    fast.add_special_tokens([AddedToken(t, special=True, normalized=False) for t, k in whole if k == _CONTROL])
-    fast.add_tokens([AddedToken(t, normalized=False) for t, k in whole if k == _USER_DEFINED])
+    """From tokenizer.* of GGUF metadata."""
+    vocabulary = vocabulary_from_gguf(metadata)
+    tokens, types = vocabulary.tokens, vocabulary.types
 
     def token_id(name: str) -> int | None:
         value = metadata.get(f"tokenizer.ggml.{name}_token_id")
         return value if isinstance(value, int) and 0 <= value < len(tokens) else None
 
     bos, eos = token_id("bos"), token_id("eos")
-    ends = {index for index in (eos, token_id("eot")) if index is not None}
-    ends |= {vocabulary[token] for token, kind in whole if kind == _CONTROL and token in _END_NAMES}
+    ends = {index for index in (eos, token_id("eot"), token_id("eom")) if index is not None}
+    ends |= {
+        index
+        for index, (token, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind in (CONTROL, USER_DEFINED) and token in _END_NAMES
+    }
     source = metadata.get("tokenizer.chat_template")
     template = ChatTemplate(source, bos=_name(tokens, bos), eos=_name(tokens, eos)) if source else None
-    first = (bos,) if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", False) else ()
-    return Tokenizer(fast, template=template, end_ids=frozenset(ends), first_ids=first)
+    first = (bos,) if bos is not None and vocabulary.bos_first else ()
+    return Tokenizer(vocabulary.fast, template=template, end_ids=frozenset(ends), first_ids=first)
 
 
 def _name(tokens: Sequence[str], index: int | None) -> str:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from gateway.billing.away import Served
 from gateway.billing.budgets import NO_LIMIT, budget_claims
-from gateway.callers import Allowance, Caller, RateLimit
+from gateway.callers import Allowance, Budget, Caller, RateLimit
 from gateway.errors import Unavailable
 from gateway.limits.estimate import MAX_AMOUNT, Estimate
 from gateway.limits.ladder import NOTHING, Ladder
@@ -187,7 +187,8 @@ class Holding:
             tell = [
                 position
                 for position, each in enumerate(wanted)
-                if isinstance(each.rule, RateLimit) and each.claim.lease is None
+                if (each.rule.hard if isinstance(each.rule, Budget) else isinstance(each.rule, RateLimit))
+                and each.claim.lease is None
             ]
             if round_ == 0:
                 answer = await store.reserve(claims, tell=tell)
@@ -212,8 +213,10 @@ class Holding:
 
     def _tell(self, answer: Taken, told: list[_Wanted]) -> None:
         for each, value in zip(told, answer.values, strict=True):
-            assert isinstance(each.rule, RateLimit), "only these are asked for"
-            self._standings[each.claim.counter] = (each.rule, value, each.of)
+            if isinstance(each.rule, Budget):
+                self._services.routing.purses.note(each.claim.counter, value, each.rule.limit)
+            elif isinstance(each.rule, RateLimit):
+                self._standings[each.claim.counter] = (each.rule, value, each.of)
 
     def _refuse(self, refused: Refused, rule: Rule) -> Exception:
         scope, what = ("session", rule) if isinstance(rule, str) else (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.billing.budgets import budget_claims
 from gateway.callers import Caller, Terms
 from gateway.chat.question import Question
 from gateway.chat.request import Options
@@ -11,6 +12,7 @@ from gateway.config_policies import Policy
 from gateway.routing.ask import Ask
 from gateway.routing.conditions import tiers_left
 from gateway.routing.knowledge import Knowledge
+from gateway.routing.purse import saving
 from gateway.types import UNPRICED_SHEET
 
 
@@ -26,6 +28,8 @@ def ask_for(question: Question, worst_costs: tuple[int, ...], known: Knowledge) 
             names, tiers = asked.allowed_models, caller.tiers
             if asked.tier is not None or names is not None or terms.local_only or terms.regions is not None:
                 tiers = tiers_left(asked.models, asked.tier, tiers, names, terms.local_only, terms.regions)
+            if policy.save_below is not None:
+                live["saving"] = saving(known.purses.left(_counters(question)), policy.save_below)
             live["worth"] = known.promises.worth(score.artifact, policy.confidence, wanted, tiers)
         window = policy.premium_window_seconds
         live["premium_spent"] = known.shares.spent(caller.key_id, terms.max_premium_share, window)
@@ -59,6 +63,12 @@ def ask_for(question: Question, worst_costs: tuple[int, ...], known: Knowledge) 
         abilities=known.abilities(score.artifact),
         **live,
     )
+
+
+def _counters(question: Question) -> list[str]:
+    """Of the hard budgets that the request answers to, whatever model is asked."""
+    hard = [budget for budget in question.ladder.budgets if budget.hard]
+    return [claim.counter for claim in budget_claims(hard, 0, question.request.received_at)]
 
 
 def terms_for(options: Options, caller: Caller, policy: Policy, of_policy: Terms) -> Terms:

@@ -96,6 +96,7 @@ class Bundled:
 
     weights: str
     upstream_model: str
+    options: tuple[str, ...] = ()
 
 
 def bundled_engine(catalog: Catalog) -> Bundled | None:
@@ -103,12 +104,12 @@ def bundled_engine(catalog: Catalog) -> Bundled | None:
     from gateway.catalog import BUNDLED
 
     wanted = {
-        Bundled(model.weights, model.upstream_model)
+        Bundled(model.weights, model.upstream_model, model.engine_options)
         for model in catalog.models
         if model.provider == BUNDLED and model.weights
     }
     if len(wanted) > 1:
-        names = sorted(f"{each.upstream_model} ({each.weights})" for each in wanted)
+        names = sorted(" ".join((f"{each.upstream_model} ({each.weights})", *each.options)) for each in wanted)
         raise ConfigError(
             f"`engine: bundled` is used for different models: {', '.join(names)}. One `penstock up` runs one of them; "
             "serve the others with `penstock engine serve` and give their URL as `engine`."

@@ -10,7 +10,7 @@ import click
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-@click.group(short_help="The bundled engine: serve, fetch, bench.")
+@click.group(short_help="The bundled engine: serve, fetch, bench, quantize, prune, perplexity.")
 def engine() -> None:
     """The bundled engine. Everything after the command is passed to `python -m local_engine`."""
 
@@ -34,6 +34,27 @@ def fetch(arguments: tuple[str, ...]) -> None:
 def bench(arguments: tuple[str, ...]) -> None:
     """Measure decode and prefill: --model NAME_OR_PATH --json."""
     _hand_over("bench", arguments)
+
+
+@engine.command(context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def quantize(arguments: tuple[str, ...]) -> None:
+    """Write a model with quantised weights: MODEL --to int8|int4|fp8 --out DIR."""
+    _hand_over("quantize", arguments)
+
+
+@engine.command(context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def prune(arguments: tuple[str, ...]) -> None:
+    """Write a model without its least influential layers: MODEL --text FILE --layers N --out DIR."""
+    _hand_over("prune", arguments)
+
+
+@engine.command(context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def perplexity(arguments: tuple[str, ...]) -> None:
+    """Measure how well a model predicts a text: MODEL --text FILE."""
+    _hand_over("perplexity", arguments)
 
 
 def _hand_over(command: str, arguments: tuple[str, ...]) -> None:

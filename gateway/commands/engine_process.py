@@ -40,6 +40,7 @@ def plan_engine(bundled: Bundled, folder: DataFolder) -> EnginePlan:
     command = (
         *(sys.executable, "-m", "local_engine", "serve", "--model", str(path), "--served-name", bundled.upstream_model),
         *("--weights-dir", str(folder.weights), "--host", "127.0.0.1", "--port", str(port)),
+        *bundled.options,
     )
     program = Program(
         name="engine",

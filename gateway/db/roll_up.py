@@ -6,7 +6,7 @@ and never in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,6 +36,7 @@ from gateway.db.rollup_tables import (
     PICO_PER_MILL,
     REQUESTS,
     removed_months,
+    rollup_columns,
     usage_days,
     usage_groups,
     usage_hours,
@@ -60,6 +61,7 @@ def add_sums(connection: Connection, sums: Sums) -> None:
     """Add to the hours and days; what is corrected is added with a minus."""
     if not sums:
         return
+    _note_columns(connection, sums.values())
     ids = _group_ids(connection, {group for _, group in sums})
     days: dict[tuple[datetime, int], list[int]] = {}
     hours: dict[tuple[datetime, int], list[int]] = {}
@@ -73,7 +75,8 @@ def add_sums(connection: Connection, sums: Sums) -> None:
             {"start": start, "group_id": group, **dict(zip(COUNTERS, found[start, group], strict=True))}
             for start, group in sorted(found)
         ]
-        insert_or_add(connection, table, rows, COUNTERS)
+        for first in range(0, len(rows), _AT_A_TIME):
+            insert_or_add(connection, table, rows[first : first + _AT_A_TIME], COUNTERS)
 
 
 def remake(connection: Connection, since: datetime, until: datetime) -> int:
@@ -84,9 +87,7 @@ def remake(connection: Connection, since: datetime, until: datetime) -> int:
     }
     for table in (usage_hours, usage_days):
         connection.execute(delete(table).where(table.c.start >= since, table.c.start < until))
-    keys = list(made)
-    for first in range(0, len(keys), _AT_A_TIME):
-        add_sums(connection, {key: made[key] for key in keys[first : first + _AT_A_TIME]})
+    add_sums(connection, made)
     return len(made)
 
 
@@ -207,6 +208,12 @@ def _days(connection: Connection) -> list[datetime]:
         days.add(day)
         moment = connection.scalar(first.where(usage_events.c.started_at >= day + timedelta(days=1)))
     return sorted(day for day in days if f"{day:%Y-%m}" not in gone)
+
+
+def _note_columns(connection: Connection, sums: Iterable[list[int]]) -> None:
+    used = {name for name, numbers in zip(COUNTERS, zip(*sums, strict=True), strict=True) if any(numbers)}
+    missing = used.difference(connection.scalars(select(rollup_columns.c.name)))
+    insert_missing(connection, rollup_columns, [{"name": name} for name in sorted(missing)])
 
 
 def _group_ids(connection: Connection, groups: set[Group]) -> dict[Group, int]:

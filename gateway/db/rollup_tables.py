@@ -69,6 +69,13 @@ usage_days = Table(
     postgresql_with={"fillfactor": 60},
 )
 
+rollup_columns = Table(
+    "rollup_columns",
+    metadata,
+    # Counters that some roll-up has above 0. Few meters are ever used, and reports need not sum the others.
+    Column("name", Text, primary_key=True),
+)
+
 removed_months = Table(
     "removed_months",
     metadata,

@@ -172,6 +172,8 @@ class Ask:
     worth: float | None = None
     """Pico-USD that one unit of quality is worth: what keeps `min_quality` on average over traffic. None: `min_quality` is kept
     for each prompt by itself."""
+    saving: float = 1.0
+    """The share of `worth` or `min_quality` that counts, as little is left of a budget; see purse."""
     unfamiliar: Literal["best", "choose"] = "best"
     """What becomes of prompts unlike the training data."""
     local_only: bool = False

@@ -56,9 +56,9 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     elif score is not None and score.out_of_distribution and ask.unfamiliar == "best":
         worth, reason = inf, f"unfamiliar prompt ({', '.join(score.unfamiliar)}): {_only(possible) or 'best'}"
     elif ask.worth is not None and ask.objective == "cost":
-        worth, reason = ask.worth, ""
+        worth, reason = _saved(ask.worth, ask.saving), ""
     else:
-        floor, reason = ask.min_quality * best, ""
+        floor, reason = ask.min_quality * ask.saving * best, ""
         kept = [candidate for candidate in possible if (candidate.quality or 0.0) >= floor]
         rejected = rejected + [
             _left(each, f"predicted quality {each.quality or 0.0:.2f} is below the floor {floor:.2f}")
@@ -76,10 +76,16 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     return Decision(chosen, tuple(rejected), reason, floor, score, _others(possible, chosen), worth=worth)
 
 
+def _saved(worth: float, saving: float) -> float:
+    return worth * saving if saving > 0.0 else 0.0  # infinite worth times nothing is not a number
+
+
 def _reason(possible: list[Candidate], first: Candidate, best: float, floor: float | None, ask: Ask) -> str:
     if only := _only(possible):
         return f"{first.model.tier}: {only}, quality {first.quality or 0.0:.2f}"
     kept = f"floor {floor:.2f}" if floor is not None else f"{ask.min_quality:g} kept on average"
+    if ask.saving < 1.0:
+        kept += f", a budget is nearly used up: quality counts {ask.saving:.0%}"
     what = "fastest, " if ask.objective == "latency" else ""
     return f"{first.model.tier}: {what}quality {first.quality or 0.0:.2f} of best {best:.2f}, {kept}"
 

@@ -12,6 +12,7 @@ from gateway.routing.ask import Ability
 from gateway.routing.health import Health
 from gateway.routing.policies.live import LivePolicies
 from gateway.routing.promises import Costs, Make, Promises
+from gateway.routing.purse import Purses
 from gateway.routing.share import Shares
 
 AbilitiesOf = Callable[[str], Mapping[int, Ability]]
@@ -28,6 +29,7 @@ class Knowledge:
     health: Health
     affinity: Affinity
     shares: Shares
+    purses: Purses
 
     async def open(self, artifact: str) -> None:
         """Read the policies, make the promises that will be asked for, and keep both right."""
@@ -49,6 +51,7 @@ def make_knowledge(catalog: Catalog, database: Database, costs: Costs, make: Mak
         health=Health(len(catalog.models)),
         affinity=Affinity(),
         shares=Shares(),
+        purses=Purses(),
     )
 
 

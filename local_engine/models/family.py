@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from local_engine.config import Activation, ModelConfig
+from local_engine.config import SIZES, Activation, ModelConfig
 from local_engine.errors import UnknownArchitecture
 from local_engine.layers.rope import llama3_factors
 
@@ -55,13 +55,19 @@ def hub_base(architecture: str, values: Values) -> ModelConfig:
     for flag in ("attention_bias", "mlp_bias", "use_bidirectional_attention"):
         if values.get(flag):
             raise UnknownArchitecture(f"{flag} is {values[flag]!r} in config.json: models with it are not supported")
+    method = (values.get("quantization_config") or {}).get("quant_method")
+    if method:
+        raise UnknownArchitecture(
+            f"the weights are quantised by {method!r} (quantization_config in config.json), which is not supported: take "
+            "the model it was made from, with --quantize if it has to be small"
+        )
     named = values.get("hidden_activation") or values.get("hidden_act", "silu")
     if named not in _ACTIVATIONS:
         raise UnknownArchitecture(
             f"hidden_act is {named!r} in config.json; known: {', '.join(map(repr, _ACTIVATIONS))}"
         )
     heads, hidden = int(values["num_attention_heads"]), int(values["hidden_size"])
-    head_dim = int(values.get("head_dim") or hidden // heads)
+    head_dim = _within("head_dim", values.get("head_dim") or hidden // heads)
     rope = hub_rope(values)
     theta, rotary_dim = float(rope["rope_theta"]), int(head_dim * float(rope.get("partial_rotary_factor", 1.0)))
     return ModelConfig(
@@ -69,7 +75,7 @@ def hub_base(architecture: str, values: Values) -> ModelConfig:
         vocab_size=int(values["vocab_size"]),
         hidden_size=hidden,
         intermediate_size=int(values["intermediate_size"]),
-        layers=int(values["num_hidden_layers"]),
+        layers=_within("layers", values["num_hidden_layers"]),
         heads=heads,
         kv_heads=int(values.get("num_key_value_heads") or heads),
         head_dim=head_dim,
@@ -81,6 +87,14 @@ def hub_base(architecture: str, values: Values) -> ModelConfig:
         rotary_dim=None if rotary_dim == head_dim else rotary_dim,
         activation=_ACTIVATIONS[named],
     )
+
+
+def _within(name: str, value: object) -> int:
+    """The number, if it is one that `ModelConfig` takes: what follows counts to it."""
+    number = int(str(value))
+    if not 1 <= number <= SIZES[name]:
+        raise ValueError(f"{name} is {number!r}: it must be 1 to {SIZES[name]}")
+    return number
 
 
 def hub_rope(values: Values, layers: str = "full_attention") -> dict[str, Any]:
@@ -111,17 +125,17 @@ def _hub_factors(rope: Values, rotary_dim: int, theta: float) -> tuple[float, ..
 def gguf_base(architecture: str, values: Values, vocab_size: int, tied_embeddings: bool) -> ModelConfig:
     """A Llama of the shape that GGUF metadata describes."""
     heads, hidden = int(values["attention.head_count"]), int(values["embedding_length"])
-    head_dim = int(values.get("attention.key_length", hidden // heads))
+    head_dim = _within("head_dim", values.get("attention.key_length", hidden // heads))
     if int(values.get("attention.value_length", head_dim)) != head_dim:
         raise UnknownArchitecture(f"keys have {head_dim} elements and values another number: that is not supported")
-    rotary_dim = int(values.get("rope.dimension_count", head_dim))
+    rotary_dim = _within("head_dim", values.get("rope.dimension_count", head_dim))
     return ModelConfig(
         architecture=architecture,
         vocab_size=vocab_size,
         hidden_size=hidden,
         # A file with experts only may leave it out.
         intermediate_size=int(values.get("feed_forward_length") or values["expert_feed_forward_length"]),
-        layers=int(values["block_count"]),
+        layers=_within("layers", values["block_count"]),
         heads=heads,
         kv_heads=int(values.get("attention.head_count_kv", heads)),
         head_dim=head_dim,

@@ -23,7 +23,7 @@ from local_engine.errors import CorruptModelFile
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _READABLE_VERSIONS = (2, 3)
-_READABLE_TYPES = (
+READABLE_TYPES = (
     "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ1_M",
     "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4",
 )  # fmt: skip
@@ -54,7 +54,7 @@ class GgufFile:
         self.tensors: dict[str, StoredTensor] = {}
         try:
             self._read_header()
-        except (struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
+        except (struct.error, IndexError, UnicodeDecodeError, OverflowError, RecursionError) as error:
             raise self._corrupt(f"its header breaks off or is malformed at byte {self._at} ({error})") from error
 
     def read(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -77,7 +77,7 @@ class GgufFile:
     def _unreadable(self, tensor: str, kind: str) -> CorruptModelFile:
         return CorruptModelFile(
             f"tensor {tensor!r} in {str(self.path)!r} is stored in type {kind}, which cannot be read; known: "
-            f"{', '.join(_READABLE_TYPES)}. Take the model in one of these"
+            f"{', '.join(READABLE_TYPES)}. Take the model in one of these"
         )
 
     def _read_header(self) -> None:
@@ -104,7 +104,7 @@ class GgufFile:
             kind = GGMLQuantizationType(kind_number)
         except ValueError:
             raise self._unreadable(name, str(kind_number)) from None
-        if kind.name not in _READABLE_TYPES:
+        if kind.name not in READABLE_TYPES:
             raise self._unreadable(name, f"{kind_number} ({kind.name})")
         block, block_bytes = GGML_QUANT_SIZES[kind]
         if 0 in shape:

@@ -30,7 +30,7 @@ def load_decoder(
 
     `progress(done, total)` is called after each tensor.
     """
-    quantize = _number_format(source, quantize)
+    quantize = number_format(source, quantize)
     decoder = empty_decoder(source.config, positions, dtype, device, quantize)
     known = places(decoder) if source.stored == "none" else stored_places(decoder)
     open_places, total = set(known), len(known)
@@ -65,8 +65,8 @@ def load_decoder(
     return decoder.eval()
 
 
-def _number_format(source: WeightSource, quantize: Quantization) -> Quantization:
-    """What the matrices become: what is asked for, or what they are."""
+def number_format(source: WeightSource, quantize: Quantization) -> Quantization:
+    """What the matrices become: what is asked for, or what they are. Raises CannotQuantize."""
     if source.stored == "none" or quantize in ("none", source.stored):
         return source.stored if quantize == "none" else quantize
     raise CannotQuantize(

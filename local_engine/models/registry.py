@@ -19,11 +19,13 @@ FAMILIES: tuple[Family, ...] = (
     gemma.GEMMA3,
     phi.FAMILY,
 )
+_UNUSABLE = (KeyError, IndexError, TypeError, ValueError, ArithmeticError, AttributeError)  # what odd values lead to
 
 
 def family_of_hub(values: Mapping[str, Any]) -> Family:
     """The family that config.json names. Raises UnknownArchitecture."""
-    named = (values.get("architectures") or [None])[0]
+    found = values.get("architectures")
+    named = found[0] if isinstance(found, list) and found else None
     return _find(named, [family for family in FAMILIES if named in family.classes])
 
 
@@ -47,7 +49,7 @@ def config_from_hub(values: Mapping[str, Any]) -> ModelConfig:
         # Checkpoints that see images as well have the text model's values in a place of their own.
         values = {**family.hub_defaults, **values, **(values.get("text_config") or {})}
         return family.from_hub(hub_base(family.architecture, values), values)
-    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+    except _UNUSABLE as error:
         raise CorruptModelFile(f"config.json cannot be used: {type(error).__name__} {error}") from error
 
 
@@ -61,5 +63,5 @@ def config_from_gguf(
     try:
         values |= factors
         return family.from_gguf(gguf_base(family.architecture, values, vocab_size, tied_embeddings), values)
-    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+    except _UNUSABLE as error:
         raise CorruptModelFile(f"the GGUF metadata cannot be used: {type(error).__name__} {error}") from error

@@ -157,6 +157,8 @@ class SafetensorsWeights:
         if index.is_file():
             names = sorted(set(read_json(index).get("weight_map", {}).values()))
             files = [self.directory / name for name in names]
+        elif (self.directory / "model.safetensors").is_file():
+            files = [self.directory / "model.safetensors"]  # others are another form of the same weights
         else:
             files = sorted(self.directory.glob("*.safetensors"))
         if not files:

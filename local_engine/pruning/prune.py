@@ -109,7 +109,7 @@ def _split(tokens: list[int], context: int) -> tuple[list[Tensor], list[int]]:
         raise CannotPrune(
             f"the text has {len(tokens)} tokens: measuring needs {int(context / _HELD_OUT)} at least, learning many more"
         )
-    return list(learnt[: len(learnt) // context * context].split(context)), held_out
+    return list(learnt[: len(learnt) // context * context].view(-1, context)), held_out
 
 
 def _measure(decoder: Decoder, tokenizer: Tokenizer, held_out: list[int], context: int) -> Measured:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ def recover(
             for index in torch.randperm(len(windows), generator=order).tolist()[: steps - len(losses)]:
                 optimizer.zero_grad(set_to_none=True)
                 loss = divergence(pruned, whole, windows[index])
-                loss.backward()
+                torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(weights, _CLIP)
                 optimizer.step()
                 schedule.step()
@@ -58,18 +59,15 @@ def divergence(pruned: Decoder, whole: Decoder, tokens: Tensor) -> Tensor:
     return kl_div(got, expected, reduction="batchmean", log_target=True)
 
 
-class _training:
+@contextmanager
+def _training(weights: Sequence[nn.Parameter]) -> Iterator[None]:
     """Gradients for these parameters as long as the block lasts."""
-
-    def __init__(self, weights: Sequence[nn.Parameter]) -> None:
-        self._weights = weights
-
-    def __enter__(self) -> None:
-        for weight in self._weights:
-            weight.requires_grad_(True)
-
-    def __exit__(self, *_: object) -> None:
-        for weight in self._weights:
+    for weight in weights:
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for weight in weights:
             weight.requires_grad_(False)
             weight.grad = None
 

@@ -54,6 +54,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"models": [model("m", provider="openai", base_url="api.openai.com")]}, "must start with http"),
     ({"models": [{"name": "m", "tier": "economy", "price": {"input": 1, "output": 1}}]}, "give either `engine`"),
     ({"models": [model("m", engine="bundled")]}, "needs `weights`"),
+    (
+        {"models": [model("m", engine="bundled", weights="w", engine_options={"port": 1})]},
+        "engine_options.port is nothing",
+    ),
+    ({"models": [model("m", engine="bundled", weights="w", engine_options={"-x": 1})]}, "engine_options.-x is nothing"),
+    ({"models": [model("m", engine_options={"quantize": "int8"})]}, "are for `engine: bundled`"),
     ({"models": [model("auto")]}, "reserved word"),
     ({"models": [model("economy")]}, "reserved word"),
     ({"models": [model("m"), model("m", tier="premium")]}, "declared in two tiers"),

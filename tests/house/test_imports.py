@@ -21,9 +21,9 @@ class Layer:
 
 
 GROUND = (
-    "catalog", "catalog_outlets", "catalog_owners", "catalog_shadow", "config", "config_exports", "config_outlets",
-    "config_owners", "config_policies", "config_routing", "config_section", "config_shadow", "config_yaml", "mistakes",
-    "builtin", "aside", "store", "db", "telemetry",
+    "catalog", "catalog_engine", "catalog_outlets", "catalog_owners", "catalog_shadow", "config", "config_exports",
+    "config_outlets", "config_owners", "config_policies", "config_routing", "config_section", "config_shadow",
+    "config_yaml", "mistakes", "builtin", "aside", "store", "db", "telemetry",
 )  # fmt: skip
 LAYERS = (
     Layer(

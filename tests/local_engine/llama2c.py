@@ -72,7 +72,7 @@ class Llama2cWeights:
     def __len__(self) -> int:
         return len(self._tensors)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+    def tensors(self, four_bit: bool = False) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self._tensors.items():
             if name.endswith("q_proj.weight"):
                 tensor = halves_from_pairs(tensor, self.config.heads)

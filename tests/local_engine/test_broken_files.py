@@ -137,6 +137,11 @@ def test_a_missing_shard_is_named(directory: Path) -> None:
         load(directory)
 
 
+def test_the_same_weights_in_another_form_beside_the_model_are_left_alone(directory: Path) -> None:
+    save_file({"layers.0.attention.wq.weight": torch.zeros(2)}, directory / "consolidated.safetensors")
+    load(directory)
+
+
 def test_shards_load_like_one_file(directory: Path) -> None:
     tensors = load_file(directory / "model.safetensors")
     names = sorted(tensors)
@@ -156,6 +161,7 @@ def test_shards_load_like_one_file(directory: Path) -> None:
         ({"architectures": []}, UnknownArchitecture, "None"),
         ({"attention_bias": True}, UnknownArchitecture, "attention_bias"),
         ({"hidden_act": "gelu"}, UnknownArchitecture, "'gelu'"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, UnknownArchitecture, "by 'gptq'.*--quantize"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, UnknownArchitecture, "'yarn'"),
         ({"hidden_size": 32}, WrongShape, r"\[400, 64\].*\[400, 32\]|expected"),
         ({"num_key_value_heads": 3}, CorruptModelFile, "multiple of kv_heads"),

@@ -11,8 +11,10 @@ from starlette.routing import Route
 
 from local_engine import errors
 from local_engine.__main__ import main
+from local_engine.gguf_vocabulary import SPLITS
 from local_engine.metrics import EngineMetrics
-from local_engine.models.registry import ARCHITECTURES
+from local_engine.models.gguf_file import READABLE_TYPES
+from local_engine.models.registry import FAMILIES
 from local_engine.server import Service, create_app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "engine.md").read_text(encoding="utf-8")
@@ -35,7 +37,7 @@ def all_errors(base: type[errors.EngineError]) -> set[type[errors.EngineError]]:
     return {base}.union(*(all_errors(each) for each in base.__subclasses__()))
 
 
-@pytest.mark.parametrize("name", ["serve", "fetch", "bench"])
+@pytest.mark.parametrize("name", ["serve", "fetch", "bench", "quantize", "perplexity", "prune"])
 def test_every_option_is_on_the_page_with_its_default(name: str) -> None:
     command = main.commands[name]
     documented = first_column(section(f"python -m local_engine {name}"))
@@ -76,4 +78,18 @@ def test_every_metric_is_on_the_page() -> None:
 
 
 def test_every_architecture_is_on_the_page() -> None:
-    assert set(first_column(section("Models"))) == set(ARCHITECTURES)
+    rows = first_column(section("Models"))
+    assert set(rows) == {family.architecture for family in FAMILIES}
+    for family in FAMILIES:
+        assert all(f"`{name}`" in rows[family.architecture] for name in family.classes)
+        assert family.covers in rows[family.architecture]
+
+
+@pytest.mark.parametrize("kind", READABLE_TYPES)
+def test_every_tensor_type_is_on_the_page(kind: str) -> None:
+    assert re.search(rf"\b{kind}\b", section("Models"))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_pre_tokenizer_is_on_the_page(split: str) -> None:
+    assert f"`{split}`" in section("Models")

@@ -18,6 +18,7 @@ from local_engine.config import EngineConfig
 from local_engine.engine import Engine, load_engine
 from local_engine.layers.attention_reference import PlainAttention
 from local_engine.models.registry import FAMILIES
+from local_engine.request import SamplingParams
 from tests.local_engine.families import MODELS, family_reference, read_config, write_family
 from tests.local_engine.gguf_models import ARCHITECTURES, quantized, write_gguf
 from tests.local_engine.paged import paged_logits
@@ -51,13 +52,16 @@ class Models:
 
     @cache  # noqa: B019
     def expected(self, name: str) -> list[Tensor]:
-        with torch.inference_mode():
-            reference = family_reference(self.directory(name))
-            return [reference(torch.tensor([tokens])).logits[0] for tokens in prompts()]
+        return [reference_logits(self.directory(name), tokens) for tokens in prompts()]
 
 
 def prompts() -> list[list[int]]:
     return [[(index * factor + 5) % 400 for index in range(TOKENS)] for factor in (31, 47, 89)]
+
+
+def reference_logits(directory: Path, tokens: list[int]) -> Tensor:
+    with torch.inference_mode():
+        return family_reference(directory)(torch.tensor([tokens])).logits[0]
 
 
 def plain_logits(engine: Engine, tokens: list[int]) -> Tensor:
@@ -83,13 +87,30 @@ def test_prefill_and_decode_through_the_block_pool_equal_transformers(model: Mod
         assert_equal(logits, expected)
 
 
+@pytest.mark.parametrize("name", ["mistral", "qwen3 moe", "gemma2", "gemma3", "phi3 long"])
+def test_the_engine_answers_as_transformers_does(model: Models, name: str) -> None:
+    prompt = prompts()[0][:40]
+    answer = model.engine(name).generate(prompt, SamplingParams(max_tokens=30, temperature=0, ignore_eos=True))
+    logits = reference_logits(model.directory(name), prompt + answer.tokens)
+    assert answer.tokens == logits[len(prompt) - 1 : -1].argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_logits_are_near_those_of_float32(model: Models, name: str) -> None:
+    engine = load_engine(model.directory(name), EngineConfig(dtype="bfloat16", max_context=512))
+    decoder = engine.runner.decoder
+    found = paged_logits(decoder, prompts()[:2], [50, *[1] * 4, 56], together=True)
+    near = torch.cosine_similarity(torch.cat(found), torch.cat(model.expected(name)[:2]), dim=-1)
+    assert near.median() > 0.995  # not the mean: a mixture may choose another expert where two are nearly alike
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in NOT_IN_GGUF])
 def test_a_gguf_file_gives_the_logits_of_the_safetensors_it_was_made_from(
     model: Models, tmp_path: Path, name: str
 ) -> None:
     engine = load_engine(write_gguf(model.directory(name), tmp_path / "x.gguf"), EngineConfig(dtype="float32"))
     assert_equal(plain_logits(engine, prompts()[0]), model.expected(name)[0])
-    assert engine.model_config.plain_llama == model.engine(name).model_config.plain_llama
+    assert engine.model_config.windows == model.engine(name).model_config.windows
 
 
 @pytest.mark.parametrize(("name", "kind"), STORED.items())
@@ -123,8 +144,7 @@ def test_longrope_takes_the_short_factors_where_the_whole_context_fits_the_first
     directory = model.directory("phi3 long")
     engine = load_engine(directory, EngineConfig(dtype="float32", max_context=64))
     tokens = prompts()[0][:60]
-    with torch.inference_mode():
-        expected = family_reference(directory)(torch.tensor([tokens])).logits[0]
+    expected = reference_logits(directory, tokens)
     assert_equal(plain_logits(engine, tokens), expected)
     long = load_engine(directory, EngineConfig(dtype="float32", max_context=65))
     assert not torch.allclose(plain_logits(long, tokens), expected, atol=1e-2)

@@ -51,6 +51,7 @@ class _HubHandler(BaseHTTPRequestHandler):
             return self._reply(401, b"")
         if self.path == "/api/models/org/tiny":
             names = [*(path.name for path in hub.directory.iterdir()), "README.md", "onnx/model.onnx"]
+            names.append("consolidated.safetensors")
             return self._reply(200, json.dumps({"siblings": [{"rfilename": name} for name in names]}).encode())
         name = self.path.removeprefix("/org/tiny/resolve/main/")
         if not (hub.directory / name).is_file():
@@ -102,7 +103,7 @@ def test_a_hub_model_is_fetched_once_and_loads(hub: FakeHub, tmp_path: Path) -> 
     weights = tmp_path / "weights"
     files = resolve_model("org/tiny", weights, Hub(hub.url))
     assert (files.source, files.path) == ("hub", weights / folder_name("org/tiny"))
-    assert not any("README" in path or "onnx" in path for path in hub.paths)
+    assert not any(part in path for path in hub.paths for part in ("README", "onnx", "consolidated"))
     load_engine(files.path, EngineConfig(dtype="float32"))
     asked = len(hub.paths)
     assert resolve_model("org/tiny", weights, Hub(hub.url)).source == "weights_dir"

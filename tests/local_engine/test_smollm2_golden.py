@@ -143,3 +143,11 @@ def test_the_capital_of_france_is_paris(smollm2_path: Path, dtype: str, engine: 
     prompt = prompt_tokens(engine, "What is the capital of France?")
     answer: Completion = engine.generate(prompt, SamplingParams(max_tokens=32, temperature=0))
     assert (answer.text, answer.finish) == ("The capital of France is Paris.", "stop")
+
+
+@pytest.mark.parametrize("options", [{"quantize": "int8"}, {"quantize": "int4"}, {"kv_dtype": "int8"}], ids=str)
+def test_the_capital_of_france_is_paris_in_fewer_bits_as_well(smollm2_path: Path, options: dict[str, str]) -> None:
+    quantized = load_engine(smollm2_path, EngineConfig(max_context=128, **options))
+    prompt = prompt_tokens(quantized, "What is the capital of France?")
+    answer = quantized.generate(prompt, SamplingParams(max_tokens=12, temperature=0))
+    assert (answer.text, answer.finish) == ("The capital of France is Paris.", "stop")

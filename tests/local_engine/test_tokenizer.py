@@ -42,7 +42,7 @@ def test_the_first_token_is_added_where_the_metadata_asks_for_it(tiny_gguf: Path
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"tokenizer.ggml.model": "llama"}, "'llama'; known: gpt2"),
+        ({"tokenizer.ggml.model": "t5"}, "'t5'; known: gpt2, llama"),
         ({"tokenizer.ggml.pre": "chatglm"}, "'chatglm'; known: default"),
         ({"tokenizer.ggml.merges": ["x"]}, "cannot be used"),
         ({"tokenizer.ggml.tokens": None}, "cannot be used"),

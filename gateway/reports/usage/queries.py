@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, Literal, get_args
@@ -27,7 +27,15 @@ from sqlalchemy import (
 )
 
 from gateway.db.partitions import month_start
-from gateway.db.rollup_tables import ENERGY_SUMS, PICO_PER_MILL, removed_months, usage_days, usage_groups, usage_hours
+from gateway.db.rollup_tables import (
+    ENERGY_SUMS,
+    PICO_PER_MILL,
+    removed_months,
+    rollup_columns,
+    usage_days,
+    usage_groups,
+    usage_hours,
+)
 from gateway.db.tables import attempts, usage_events
 from gateway.reports.usage.parts import Part
 from gateway.types import usage_fields
@@ -49,8 +57,8 @@ _COUNTED = {
     frozenset({"provider"}): "requests_by_provider",
     _OF_ATTEMPTS: "requests_by_both",
 }
-_PARTS = {f"{book}_{part}": factor for book in ("cost", "charge") for part, factor in
-          (("mills", PICO_PER_MILL), ("rest_pico", 1))}  # fmt: skip
+_PARTS = ("cost_mills", "cost_rest_pico", "charge_mills", "charge_rest_pico")
+_AHEAD = 2 + len(_PARTS) + 1
 
 
 def in_rollups(group_by: Sequence[str]) -> bool:
@@ -62,33 +70,47 @@ def sums(
     connection: Connection, part: Part, group_by: Sequence[str], tenant: str | None = None
 ) -> Iterator[tuple[tuple[str | None, ...], list[int]]]:
     """Groups and their SUMS, of everybody or of one tenant; from roll-ups with the number of all requests behind them."""
-    sqlite = connection.dialect.name == "sqlite"
     if part.source == "rows":
-        query = _of_rows(part, group_by, tenant, sqlite)
+        query = _of_rows(part, group_by, tenant, connection.dialect.name == "sqlite")
+        width = len(group_by)
+        for row in connection.execute(query):
+            yield tuple(row[:width]), [int(value) for value in row[width:]]
     else:
-        query = _of_rollups(part, group_by, tenant, sqlite)
-        if not sqlite:
-            # Some ten thousand groups are summed in memory instead of being sorted on disk.
-            connection.execute(text("SET LOCAL work_mem = '64MB'"))
-    width = len(group_by)
-    found = connection.execute(query).all()
-    if part.source == "rows":
-        yield from ((tuple(row[:width]), [int(value) for value in row[width:]]) for row in found)
-        return
-    texts: dict[tuple[int, str], str] = {}
-    times = [(place, _TIMES[name]) for place, name in enumerate(group_by) if name in _TIMES]
+        yield from _sums_of_rollups(connection, part, group_by, tenant)
+
+
+def _sums_of_rollups(
+    connection: Connection, part: Part, group_by: Sequence[str], tenant: str | None
+) -> Iterator[tuple[tuple[str | None, ...], list[int]]]:
+    sqlite = connection.dialect.name == "sqlite"
+    if not sqlite:
+        # Some ten thousand groups are summed in memory instead of being sorted on disk.
+        connection.execute(text("SET LOCAL work_mem = '64MB'"))
+    used = _used(connection)
+    found = connection.execute(_of_rollups(part, group_by, tenant, sqlite, used)).all()
+    named = _named_groups(connection, group_by, tenant)
+    # Counters that were never used are not asked for; they are the 0 behind the row.
+    places = {name: _AHEAD + 1 + place for place, name in enumerate(used)}
+    numbers_of = itemgetter(_AHEAD, *(places.get(name, _AHEAD + 1 + len(used)) for name in SUMS[1:-2]))
+    in_order = _order(group_by)
+    forms = [_TIMES[name] for name in group_by if name in _TIMES]
+    moments: dict[int, tuple[str, ...]] = {}
     for row in found:
-        groups = row[:width]
-        for place, form in times:
-            seconds = groups[place]
-            text_of = texts.get((seconds, form))
-            if text_of is None:
-                text_of = texts[seconds, form] = datetime.fromtimestamp(seconds, UTC).strftime(form)
-            groups = (*groups[:place], text_of, *groups[place + 1 :])
-        numbers = list(row[width:-5])
-        cost, cost_rest, charge, charge_rest, everything = row[-5:]
+        number, moment, cost, cost_rest, charge, charge_rest, everything = row[:_AHEAD]
+        when = moments.get(moment)
+        if when is None:
+            when = moments[moment] = tuple(datetime.fromtimestamp(moment, UTC).strftime(form) for form in forms)
+        numbers = list(numbers_of((*row, 0)))
         numbers += (cost * PICO_PER_MILL + cost_rest, charge * PICO_PER_MILL + charge_rest, everything)
-        yield groups, numbers
+        yield in_order(named[number] + when), numbers
+
+
+def _order(group_by: Sequence[str]) -> Callable[[tuple[str | None, ...]], tuple[str | None, ...]]:
+    """Puts texts that are followed by times into the order that was asked for."""
+    places = sorted(range(len(group_by)), key=lambda place: group_by[place] in _TIMES)
+    if places == list(range(len(group_by))):
+        return lambda groups: groups
+    return lambda groups: tuple(groups[places.index(place)] for place in range(len(places)))
 
 
 def sums_and_total(
@@ -160,24 +182,66 @@ def _tags(wanted: Sequence[ColumnElement[bool]], sqlite: bool) -> Subquery:
     return select(*columns).select_from(usage_events.join(each, true())).where(*wanted).distinct().subquery("tags")
 
 
-def _of_rollups(part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bool) -> Select[Any]:
+def _used(connection: Connection) -> list[str]:
+    """Those of the counters between requests and amounts that some roll-up has, in their order."""
+    known = set(connection.scalars(select(rollup_columns.c.name)))
+    return [name for name in SUMS[1:-2] if name in known]
+
+
+def _of_rollups(
+    part: Part, group_by: Sequence[str], tenant: str | None, sqlite: bool, used: Sequence[str]
+) -> Select[Any]:
+    """Number of the group (see _numbered), moment in seconds since the epoch (0 where nobody asks), the parts of both
+    amounts, all requests; then, _AHEAD columns in, the requests that are counted and the used counters.
+
+    Numbers are grouped in half the time that texts take, and there are many more rows than groups.
+    """
     table = usage_days if part.source == "days" else usage_hours
-    raw = [table.c.start if name in _TIMES else usage_groups.c[_COLUMNS.get(name, name)] for name in group_by]
-    # Seconds since the epoch, of a group and not of its rows: as text or as a moment it would take as long as everything else.
-    start = func.strftime("%s", table.c.start) if sqlite else func.date_part("epoch", table.c.start)
-    shown = [cast(start, BigInteger) if name in _TIMES else raw[place] for place, name in enumerate(group_by)]
-    named = [column.label(f"group_{index}") for index, column in enumerate(shown)]
     counted = _COUNTED[_OF_ATTEMPTS.intersection(group_by)]
-    columns = [counted, "estimated", *usage_fields(), *ENERGY_SUMS, *_PARTS]
-    everything = cast(func.coalesce(func.sum(table.c.requests), 0), BigInteger).label("everything")
+    columns = [*_PARTS, "requests", counted, *used]
     # PostgreSQL sums into decimals, which are slow to read; a sum that does not fit is an error.
-    summed = [cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(f"sum_{name}") for name in columns]
-    query = select(*named, *summed, everything)
-    if group_by or tenant is not None:
-        query = query.select_from(table.join(usage_groups, usage_groups.c.id == table.c.group_id))
-    if tenant is not None:
-        query = query.where(usage_groups.c.tenant == tenant)
-    return query.where(*_between(table.c.start, part)).group_by(*raw)
+    summed = [
+        cast(func.coalesce(func.sum(table.c[name]), 0), BigInteger).label(f"sum_{place}")
+        for place, name in enumerate(columns)
+    ]
+    number: ColumnElement[int] = literal(0)
+    moment: ColumnElement[int] = literal(0)
+    rows: FromClause = table
+    by: list[ColumnElement[Any]] = []
+    if _dimensions(group_by) or tenant is not None:
+        groups = _numbered(group_by, tenant)
+        rows, number = table.join(groups, groups.c.id == table.c.group_id), groups.c.number
+        by.append(number)
+    if _TIMES.keys() & set(group_by):
+        # Of a group and not of its rows: as text or as a moment it would take as long as everything else.
+        start = func.strftime("%s", table.c.start) if sqlite else func.date_part("epoch", table.c.start)
+        moment = cast(start, BigInteger)
+        by.append(table.c.start)
+    columns_of: list[ColumnElement[Any]] = [number.label("number"), moment.label("moment"), *summed]
+    query = select(*columns_of)
+    return query.select_from(rows).where(*_between(table.c.start, part)).group_by(*by)
+
+
+def _dimensions(group_by: Sequence[str]) -> list[Column[Any]]:
+    return [usage_groups.c[_COLUMNS.get(name, name)] for name in group_by if name not in _TIMES]
+
+
+def _numbered(group_by: Sequence[str], tenant: str | None) -> Subquery:
+    """The roll-ups' groups (of a tenant) with a number for each group that is asked for."""
+    wanted = _dimensions(group_by)
+    number = func.dense_rank().over(order_by=wanted) if wanted else literal(1)
+    query = select(usage_groups.c.id, number.label("number"), *wanted)
+    return (query if tenant is None else query.where(usage_groups.c.tenant == tenant)).subquery("numbered")
+
+
+def _named_groups(
+    connection: Connection, group_by: Sequence[str], tenant: str | None
+) -> Mapping[int, tuple[str | None, ...]]:
+    """The texts behind the numbers; 0 and 1 stand for no texts where none are asked for."""
+    if not _dimensions(group_by):
+        return {0: (), 1: ()}
+    groups = _numbered(group_by, tenant)
+    return {row[0]: tuple(row[1:]) for row in connection.execute(select(*list(groups.c)[1:]).distinct())}
 
 
 def _row_group(name: str, sqlite: bool) -> ColumnElement[Any]:

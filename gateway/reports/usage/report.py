@@ -6,10 +6,10 @@ refuses (loudly) a sum of rows beyond 9.2 million USD; PostgreSQL and roll-ups h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
@@ -23,9 +23,11 @@ from gateway.types import Usage, usage_fields
 _BUCKETS = usage_fields()
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """Tokens and money of one group. `groups` has one text (or None) per name of the report's `group_by`."""
+class UsageRow(NamedTuple):
+    """Tokens and money of one group. `groups` has one text (or None) per name of the report's `group_by`.
+
+    A tuple, as a month has ten thousand rows and tuples are made fastest.
+    """
 
     groups: tuple[str | None, ...]
     requests: int
@@ -39,7 +41,7 @@ class UsageRow:
 
     @property
     def usage(self) -> Usage:
-        """The buckets by name; made on demand, as a month has ten thousand rows."""
+        """The buckets by name."""
         return Usage(**dict(zip(_BUCKETS, self.buckets, strict=True)), estimated=self.estimated)
 
     def as_dict(self, group_by: Sequence[str] = ()) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def sum_up(
                 if known is not numbers:
                     _add(known, numbers)
             _add(total, everything)
-    shown = [_row(groups, rows[groups]) for groups in _sorted(rows) if any(rows[groups])]
+    shown = [_row(groups, rows[groups]) for groups in sorted(rows, key=_text) if any(rows[groups])]
     return UsageReport(since, until, tuple(group_by), tuple(shown), _row((), total))
 
 
@@ -139,12 +141,9 @@ def _add(known: list[int], numbers: Sequence[int]) -> None:
         known[place] += number
 
 
-def _sorted(rows: Iterable[tuple[str | None, ...]]) -> list[tuple[str | None, ...]]:
-    """By each group's text, what has none first. Comparing one text each is several times faster, where all have one."""
-    try:
-        return sorted(rows, key="\0".join)  # type: ignore[arg-type]
-    except TypeError:
-        return sorted(rows, key=lambda groups: [(value is not None, value or "") for value in groups])
+def _text(groups: tuple[str | None, ...]) -> str:
+    """What a row is sorted by: each group's text, what has none first. One text is compared faster than a list of them."""
+    return "\0".join(groups if None not in groups else [text or "" for text in groups])  # type: ignore[arg-type]
 
 
 def _row(groups: tuple[str | None, ...], numbers: Sequence[int]) -> UsageRow:

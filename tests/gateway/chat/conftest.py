@@ -44,7 +44,10 @@ MODELS = [
 async def services(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Services]:
     config = {
         "models": MODELS,
-        "policies": {"best": {"when_over_budget": "cheaper", "objective": "quality"}},
+        "policies": {
+            "best": {"when_over_budget": "cheaper", "objective": "quality"},
+            "thrifty": {"save_below": 0.5, "unfamiliar": "choose"},
+        },
     }
     environment = {"PENSTOCK_DATA_DIR": str(tmp_path)}
     if request.param == "redis":

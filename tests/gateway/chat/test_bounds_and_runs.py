@@ -68,6 +68,25 @@ async def test_a_budget_that_refuses_may_buy_a_cheaper_model_but_never_for_a_nam
         await ask(poor, model="auto")
 
 
+async def test_a_nearly_empty_budget_lets_auto_give_less_for_quality(ask: Ask) -> None:
+    hard = "Prove that every bounded sequence of real numbers has a convergent subsequence, step by step."
+    most = 10**11
+    caller = dataclasses.replace(
+        PLAIN, budgets=(budget("tenant:acme", most),), tiers=frozenset({"economy", "premium"}), policy="thrifty"
+    )
+    rich = await ask(caller, hard, model="auto")
+    assert rich.headers["x-penstock-model"] == "large"
+    assert "budget" not in rich.headers["x-penstock-decision"]
+    holds = dataclasses.replace(caller, budgets=(budget("tenant:acme", 34 * 10**8),))
+    poor = await ask(holds, hard, model="auto")
+    assert poor.headers["x-penstock-model"] == "large", "nobody has taken from the counter yet"
+    poor = await ask(holds, hard, model="auto")
+    assert poor.headers["x-penstock-model"] == "small"
+    assert "a budget is nearly used up: quality counts" in poor.headers["x-penstock-decision"]
+    named = await ask(holds, hard, model="small")
+    assert "budget" not in named.headers["x-penstock-decision"]
+
+
 async def test_the_bound_that_a_budget_relies_on_is_sent_to_the_upstream(ask: Ask) -> None:
     def written(reply: Reply) -> int:
         return reply.tab.attempts[0].usage.output_total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from gateway.catalog import Catalog
@@ -150,6 +151,19 @@ def test_quick_takes_the_cheapest_and_deep_the_best_tier() -> None:
 
 def test_the_objective_quality_takes_the_best_and_falls_back_to_the_next_best() -> None:
     assert names(decide_route(ask(THREE, objective="quality"), score(0.8, 0.9, 0.9))) == ["large", "medium", "small"]
+
+
+def test_less_of_a_budget_left_never_buys_a_dearer_answer_and_none_left_buys_the_cheapest() -> None:
+    hard = score(0.3, 0.6, 0.9)
+    worth = 10.0**10
+    chosen = [
+        decide_route(ask(THREE, worth=worth, saving=saving), hard).candidates[0] for saving in (1, 0.5, 0.1, 0.01, 0)
+    ]
+    assert chosen[0].model.name == "large"
+    assert chosen[-1].model.name == "small"
+    costs = [each.expected_cost for each in chosen]
+    assert costs == sorted(costs, reverse=True)
+    assert decide_route(ask(THREE, worth=inf, saving=0.0), hard).candidates[0].model.name == "small"
 
 
 def test_a_tier_or_a_model_by_name_is_not_second_guessed() -> None:
