@@ -140,7 +140,7 @@ class ToolReader:
             return False
         if self._state == "call":
             return self._read_call(delta)
-        return self._read_gap(delta) if self._state == "gap" else self._read_text(delta)
+        return self._read_gap() if self._state == "gap" else self._read_text(delta)
 
     def _read_text(self, delta: Delta) -> bool:
         if not self._begun and not self.calls and self._held.lstrip().startswith("{"):
@@ -166,23 +166,23 @@ class ToolReader:
         delta.content += content
         self._begun = self._begun or bool(content.strip())
 
-    def _read_gap(self, delta: Delta) -> bool:
+    def _read_gap(self) -> bool:
         """Between calls: brackets and separators belong to nothing."""
-        held = self._held.lstrip(" \t\r\n,;[")
+        held = self._held = self._held.lstrip(" \t\r\n,;")
+        closers = () if self._closer is None else (self._closer,)
+        if not held or any(word.startswith(held) and word != held for word in (*_MARKERS, *closers)):
+            return False  # it may become a tag
         if held.startswith("{"):
             self._call, self._announced, self._passed = CallText(), False, 0
-            self._held, self._state = held, "call"
-            return True
-        if not held:
-            self._held = held
-            return False
-        if self._closer is not None and len(held) < len(self._closer) and self._closer.startswith(held):
-            return False
-        self._state = "text"
-        if self._closer is not None and held.startswith(self._closer):
-            self._held = held[len(self._closer) :]
-        elif held.startswith("]"):
+            self._state = "call"
+        elif held.startswith("[") and not held.startswith(tuple(_MARKERS)):
             self._held = held[1:]
+        else:
+            self._state = "text"
+            for word in (*closers, "]"):
+                if held.startswith(word):
+                    self._held = held[len(word) :]
+                    break
         return True
 
     def _read_call(self, delta: Delta) -> bool:

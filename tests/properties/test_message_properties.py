@@ -37,6 +37,7 @@ def read(pieces: list[str], *, opened: bool, forced: bool) -> dict[str, Any]:
 
 
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 200), max_size=12), opened=st.booleans(), forced=st.booleans())
+@example(text="[TOOL_CALLS]", cuts=[1], opened=False, forced=True)
 @example(text="  <think> a </think>\n\nb", cuts=[1, 5, 9], opened=False, forced=False)
 def test_any_cut_of_the_text_reads_the_same(text: str, cuts: list[int], opened: bool, forced: bool) -> None:
     whole = read([text], opened=opened, forced=forced)
