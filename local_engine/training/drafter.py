@@ -35,7 +35,7 @@ class TrainingPlan:
     steps: int | None = None
     rows: int = 512
     depth: int = 3
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     decay: float = 0.8
     epochs: int = 8
     seed: int = 0
