@@ -11,6 +11,7 @@ from local_engine.engine import Engine
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.head_model import load_head
 from local_engine.speculative.heads import HeadDrafter, drafted_shares
+from local_engine.speculative.shipped import find_head, shipped_heads
 from tests.local_engine.scripted_drafters import eager
 from tests.local_engine.taught_head import Taught, load
 from tests.local_engine.test_speculation import drive, prompt
@@ -147,3 +148,12 @@ def test_shares_follow_the_requests_own_cuts() -> None:
 def test_a_request_without_a_state_gets_no_draft(engine: Engine) -> None:
     stranger = Request(999, [1, 2, 3], SamplingParams(max_tokens=4))
     assert head_of(engine).propose([stranger], [3])[0].tokens == ()
+
+
+def test_the_shipped_drafter_is_that_of_smollm2(smollm2_path: Path, taught: Taught) -> None:
+    engine = load_engine(smollm2_path, EngineConfig(max_context=128, cache_tokens=128, speculate="head"))
+    tokens = engine.tokenizer.encode_chat([{"role": "user", "content": "Count from one to ten."}])
+    engine.generate(tokens, SamplingParams(max_tokens=40, temperature=0, ignore_eos=True))
+    assert head_of(engine).head.config.taps == (29,)
+    assert find_head(load(taught).runner.decoder) is None
+    assert sum(path.stat().st_size for path in shipped_heads()) < 20_000_000
