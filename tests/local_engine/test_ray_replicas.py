@@ -23,8 +23,9 @@ from tests.running import KEY, free_port, gateway
 pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra `distributed` (ray[serve])"),
     pytest.mark.slow,
+    pytest.mark.timeout(900),  # a cluster starts within half a minute, on a busy machine within several
 ]
-STARTING = 120  # seconds
+STARTING = 300  # seconds
 
 
 def replica_process(name: str) -> int | None:
