@@ -181,5 +181,5 @@ def _parts(whole: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 def chosen_on_device(params: SamplingParams) -> bool:
     """Whether the next token is greedy or drawn at a temperature and nothing more, which the device does by itself."""
     plain = SamplingParams(max_tokens=1, temperature=0)
-    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False}
+    same = {"max_tokens": 1, "temperature": 0.0, "seed": None, "stop": (), "ignore_eos": False, "markup": False}
     return replace(params, **same) == plain  # type: ignore[arg-type]
