@@ -181,8 +181,7 @@ class Engine:
         assert known or not self.blocks.used, "blocks outlive their request"
 
     def _compute(self, step: Step) -> list[Output]:
-        speculator, chunks = self.speculator, step.chunks
-        outputs: list[Output] = []
+        speculator, chunks, outputs = self.speculator, step.chunks, list[Output]()
         try:
             if self.ahead is not None:
                 for runs in self.ahead.begin(chunks, self.scheduler):
