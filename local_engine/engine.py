@@ -52,8 +52,7 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
     """An engine for a .gguf file or a Hugging Face model directory. Raises ModelError."""
     runner, tokenizer = load_runner(path, config, progress)
     max_context = min(config.max_context, runner.decoder.config.max_positions)
-    if runner.device.type == "cuda":
-        runner = on_gpu(runner, config.max_batch, max_context, 0 if config.speculate == "off" else config.max_drafts)
+    runner = on_gpu(runner, config.max_batch, max_context, 0 if config.speculate == "off" else config.max_drafts)
     return Engine(runner, tokenizer, config, choose_drafters(config, runner, tokenizer, max_context))
 
 
@@ -96,12 +95,9 @@ class Engine:
         self.speculator = Speculator(drafters, config.max_drafts) if drafters else None
         self.ahead = None if drafters else runner.ahead()
         self.energy = make_meter(
-            config.energy,
-            str(runner.device),
-            core_watts=config.core_watts,
-            gpu_watts=config.gpu_watts,
+            config.energy, str(runner.device), core_watts=config.core_watts, gpu_watts=config.gpu_watts,
             grams_per_kwh=config.grams_per_kwh,
-        )
+        )  # fmt: skip
         self._texts: dict[int, AnswerText] = {}
         self._clock = clock
         self._ids = itertools.count(1)
@@ -188,14 +184,12 @@ class Engine:
         assert known or not self.blocks.used, "blocks outlive their request"
 
     def _compute(self, step: Step) -> list[Output]:
-        speculator, chunks = self.speculator, step.chunks
-        outputs: list[Output] = []
+        speculator, chunks, outputs = self.speculator, step.chunks, list[Output]()
         try:
             if self.ahead is not None:
-                rounds = self.ahead.begin(chunks)
-                if rounds is not None:
-                    for index, runs in enumerate(rounds):
-                        outputs += self._commit_ahead(chunks if index == 0 else [], runs)
+                for runs in self.ahead.begin(chunks, self.scheduler):
+                    outputs += self._commit([] if outputs else chunks, runs)
+                if outputs:
                     return outputs
                 chunks = without_room(chunks)
             computed = self.runner.run(chunks, () if speculator is None else speculator.taps)
@@ -205,19 +199,12 @@ class Engine:
         except Exception as error:
             log.exception("a step of %d requests failed", len(chunks))
             self.scheduler.discard(chunks)
-            running = [chunk.request for chunk in chunks if chunk.request.table is not None]
-            return outputs + [self._fail(request, step_failure(error)) for request in running]
+            failure = step_failure(error)
+            return outputs + [self._fail(each.request, failure) for each in chunks if each.request.table is not None]
         outputs = self._commit(chunks, runs)
         if speculator is not None:
             speculator.observe(chunks, runs, computed)
         return outputs
-
-    def _commit_ahead(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
-        """One of several steps in the air: `chunks` are those of the first, the others go one token further each."""
-        if not chunks:
-            for run in runs:
-                self.scheduler.accept(run.request, 1)
-        return self._commit(chunks, runs)
 
     def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
         self.scheduler.commit(chunks)

@@ -100,7 +100,9 @@ class ModelRunner:
 
 
 def on_gpu(plain: ModelRunner, max_batch: int, max_context: int, max_drafts: int) -> ModelRunner:
-    """A runner with kernels and graphs for a GPU; `plain` itself, which is slower, where Triton is not installed."""
+    """A runner with kernels and graphs for a GPU; `plain` itself on a CPU, and where Triton is not installed."""
+    if plain.device.type != "cuda":
+        return plain
     if find_spec("triton") is None:
         log.warning("Triton is not installed: the GPU is used without kernels and graphs; pip install triton")
         return plain

@@ -43,10 +43,11 @@ class RunAhead:
             left = request.params.max_tokens - request.answered - 1
             request.drafts[:] = [0] * min(further, left)
 
-    def begin(self, chunks: Sequence[Chunk]) -> Iterator[list[Run]] | None:
+    def begin(self, chunks: Sequence[Chunk], scheduler: Scheduler) -> Iterator[list[Run]]:
         """Start the steps that `chunks` have room for; one list of runs per step, waited for as it is taken.
 
-        None when there is no more than one step in them: compute `without_room(chunks)` then.
+        The caller commits the chunks with the first. Nothing comes when there is no more than one step in them: compute
+        `without_room(chunks)` then.
         """
         wanted = [(len(chunk.request.drafts), chunk.drafts) for chunk in chunks]
         for chunk in chunks:
@@ -55,9 +56,10 @@ class RunAhead:
         if any(given < asked for asked, given in wanted):  # who got no room must not wait for those who did
             further = min(given for _, given in wanted)
         if further == 0 or any(chunk.length - chunk.drafts != 1 for chunk in chunks):
-            return None
+            return
         ahead = self._runner.run_ahead([_item(chunk) for chunk in chunks], 1 + further)
-        return None if ahead is None else _rounds(chunks, ahead, 1 + further)
+        if ahead is not None:
+            yield from _rounds(chunks, ahead, 1 + further, scheduler)
 
 
 def without_room(chunks: Sequence[Chunk]) -> list[Chunk]:
@@ -65,7 +67,7 @@ def without_room(chunks: Sequence[Chunk]) -> list[Chunk]:
     return [replace(chunk, length=chunk.length - chunk.drafts, drafts=0) for chunk in chunks]
 
 
-def _rounds(chunks: Sequence[Chunk], ahead: Ahead, steps: int) -> Iterator[list[Run]]:
+def _rounds(chunks: Sequence[Chunk], ahead: Ahead, steps: int, scheduler: Scheduler) -> Iterator[list[Run]]:
     """A request takes part until its room is used up or it was released, which leaves it without a table."""
     for step in range(steps):
         live = [
@@ -75,6 +77,9 @@ def _rounds(chunks: Sequence[Chunk], ahead: Ahead, steps: int) -> Iterator[list[
         ]
         if any(token < 0 for _, token in live):
             raise broken_logits()
+        if step > 0:  # what the step before chose is computed now
+            for request, _ in live:
+                scheduler.accept(request, 1)
         yield [Run(request, [Sampled(token)], 0) for request, token in live]
 
 

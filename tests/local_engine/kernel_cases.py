@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from local_engine.kernels.activation import silu_mul, silu_mul_reference
 from local_engine.kernels.advance import advance, advance_reference
@@ -30,19 +29,7 @@ from local_engine.kernels.paged_rows import AttentionFlags, LayerCache, PagedRow
 from local_engine.kernels.rope_cache import HeadNorms, keep, keep_reference, rope_cache, rope_cache_reference
 from local_engine.kernels.sample import sample
 from local_engine.kernels.small_linear import Fused, small_linear, small_linear_reference
-
-TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-
-
-def assert_near(got: Tensor, expected: Tensor, dtype: torch.dtype, factor: float = 1.0) -> None:
-    """The relative norm of the difference is within what `dtype` allows; NaN never is."""
-    error = float((got.double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30))
-    assert error <= factor * TOLERANCE[dtype], f"relative error {error:.2e} in {dtype}"
-
-
-def narrow(dtype: torch.dtype, device: str) -> torch.dtype:
-    """The interpreter multiplies bf16 matrices as if they were integers; there float16 stands in."""
-    return torch.float16 if dtype == torch.bfloat16 and device == "cpu" else dtype
+from tests.local_engine.kernel_inputs import assert_near, empty_cache, narrow, worth
 
 
 def paged(
@@ -101,14 +88,6 @@ def activation(device: str, columns: int, dtype: torch.dtype) -> None:
     assert_near(silu_mul(gate_up), silu_mul_reference(gate_up), dtype)
 
 
-def empty_cache(kept: torch.dtype, slots: int, kv_heads: int, head_dim: int, device: str) -> LayerCache:
-    """A layer of 7s; 8 bits have scales of 1."""
-    keys, values = (torch.full((slots, kv_heads, head_dim), 7.0, device=device).to(kept) for _ in range(2))
-    if kept.itemsize > 1:
-        return LayerCache(keys, values)
-    return LayerCache(keys, values, *(torch.ones(slots, kv_heads, device=device) for _ in range(2)))
-
-
 def rope(
     device: str, heads: int, kv_heads: int, head_dim: int, dtype: torch.dtype, normed: bool,
     kept: torch.dtype | None = None,
@@ -131,16 +110,8 @@ def rope(
     keep(key, value, slots, caches[2])
     keep_reference(key, value, slots, caches[3])
     for one, other in (caches[:2], caches[2:]):
-        assert_near(_worth(one), _worth(other), torch.bfloat16 if kept else dtype)
-        assert bool((_worth(one)[:, [1, 2, 38]] == 7).all()), "a slot that nobody named was written"
-
-
-def _worth(cache: LayerCache) -> Tensor:
-    """Keys and values as floats [2, slots, kv_heads, head_dim]."""
-    both = torch.stack((cache.keys.float(), cache.values.float()))
-    if cache.key_scales is None or cache.value_scales is None:
-        return both
-    return both * torch.stack((cache.key_scales, cache.value_scales))[..., None]
+        assert_near(worth(one), worth(other), torch.bfloat16 if kept else dtype)
+        assert bool((worth(one)[:, [1, 2, 38]] == 7).all()), "a slot that nobody named was written"
 
 
 def small(device: str, count: int, rows: int, columns: int, kind: str, dtype: torch.dtype, fused: str = "") -> None:

@@ -181,7 +181,7 @@ def test_families_that_fused_layers_compute_are_told_apart() -> None:
 
 def test_the_device_chooses_for_plain_requests_only() -> None:
     assert chosen_on_device(SamplingParams(9, 0.0, stop=("x",)))
-    assert chosen_on_device(SamplingParams(9, 0.7, seed=3))
+    assert chosen_on_device(SamplingParams(9, 0.7, seed=3, markup=True))
     assert not chosen_on_device(SamplingParams(9, 0.7, top_p=0.9))
     assert not chosen_on_device(SamplingParams(9, 0.0, presence_penalty=1.0))
 
