@@ -43,9 +43,10 @@ class Int4Rows:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weights as floats [rows, columns]."""
         rows, groups = self.scale.shape
-        values = torch.stack((self.packed & 15, self.packed >> 4), dim=-1).view(rows, groups, GROUP).to(dtype)
-        scale, minimum = self.scale.to(dtype)[..., None], self.minimum.to(dtype)[..., None]
-        return torch.addcmul(minimum, values, scale).view(rows, -1)
+        values = torch.stack((self.packed & 15, self.packed >> 4), dim=-1).view(rows, groups, GROUP).float()
+        scale, minimum = self.scale.float()[..., None], self.minimum.float()[..., None]
+        # Rounded once at the end: float16 scales rounded to bfloat16 would move whole groups.
+        return torch.addcmul(minimum, values, scale).view(rows, -1).to(dtype)
 
 
 class Int4Linear(nn.Module):
@@ -102,7 +103,7 @@ class Int4Linear(nn.Module):
     def _repacked(self) -> tuple[Tensor, Tensor]:
         """The weights once more in the order torch's product reads, made when it is first needed.
 
-        It computes (q - 8) * scale + zero in bfloat16, to which the scales are rounded, as are unpacked weights.
+        It computes (q - 8) * scale + zero in bfloat16, to which it wants the scales rounded: a little less exact than unpacking.
         """
         if self._for_torch is None:
             values = torch.stack((self.packed & 15, self.packed >> 4), dim=-1).view(self.rows, -1).to(torch.int32)
