@@ -55,7 +55,7 @@ class HeadConfig:
             raise ValueError(f"taps are {self.taps!r}: name layers once each, in order")
 
 
-class _Block(nn.Module):
+class GatedBlock(nn.Module):
     """A gated layer behind a norm, added to what it gets; [n, hidden] in and out."""
 
     def __init__(self, config: HeadConfig, dtype: torch.dtype, device: torch.device) -> None:
@@ -65,6 +65,7 @@ class _Block(nn.Module):
         self.down: nn.Module = Linear(config.hidden, config.width, dtype, device)
 
     def forward(self, x: Tensor) -> Tensor:
+        """As the class says."""
         gate, up = self.gate_up(self.norm(x)).chunk(2, dim=-1)
         added: Tensor = self.down(silu(gate) * up)
         return x + added
@@ -93,7 +94,7 @@ class DraftHead(nn.Module):
         self.token_in: nn.Module = Linear(config.hidden, config.hidden, dtype, device)
         self.state_norm = RmsNorm(config.hidden, config.norm_eps, dtype, device)
         self.state_in: nn.Module = Linear(config.hidden, config.hidden, dtype, device)
-        self.blocks = nn.ModuleList(_Block(config, dtype, device) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(GatedBlock(config, dtype, device) for _ in range(config.blocks))
         self.norm = RmsNorm(config.hidden, config.norm_eps, dtype, device)
         self._drafted: Tensor | None = None
         self.output: nn.Module = Linear(

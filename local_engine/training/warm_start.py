@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, silu
 
 from local_engine.layers.norm import RmsNorm
-from local_engine.speculative.head_model import DraftHead
+from local_engine.speculative.head_model import DraftHead, GatedBlock
 from local_engine.training.outputs import Window
 
 _RIDGE = 0.003  # of the mean square of a feature
@@ -38,7 +38,8 @@ class _LeastSquares:
         """[results, features], as a linear layer keeps it."""
         ridge = _RIDGE * float(self.square.diagonal().mean())
         regular = self.square + ridge * torch.eye(len(self.square))
-        return torch.linalg.solve(regular, self.mixed).t().contiguous()
+        solved: Tensor = torch.linalg.solve(regular, self.mixed)
+        return solved.t().contiguous()
 
 
 @torch.no_grad()
@@ -56,6 +57,7 @@ def warm_start(head: DraftHead, texts: Iterable[Window], target_norm: RmsNorm) -
     weight_of(head.state_in).copy_(solved[:, :size])
     weight_of(head.token_in).copy_(solved[:, size:])
     block = head.blocks[0]
+    assert isinstance(block, GatedBlock)
     for before, token, after in _pairs(kept, size):
         state = torch.cat(_inputs(head, before, token), dim=-1) @ solved.t()
         gate, up = block.gate_up(block.norm(state)).chunk(2, dim=-1)
