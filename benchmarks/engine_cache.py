@@ -27,8 +27,9 @@ from benchmarks.results_file import machine_facts, write
 from local_engine.batch import slots_of
 from local_engine.block_manager import BlockManager
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine, warm_up
+from local_engine.engine import Engine
 from local_engine.layers.attention import attend
+from local_engine.loading import load_engine, warm_up
 from local_engine.model_files import Hub, resolve_model
 from local_engine.request import Request, SamplingParams
 from local_engine.scheduler import Scheduler

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from benchmarks.results_file import machine_facts, write
 from local_engine.config import EngineConfig, KvDtype, Quantization
-from local_engine.engine import Engine, load_runner
+from local_engine.engine import Engine
 from local_engine.layers.linear import Linear
+from local_engine.loading import load_runner
 from local_engine.model_files import Hub, resolve_model
 from local_engine.model_runner import ModelRunner
 from local_engine.models.decoder import Decoder, DecoderLayer

@@ -28,8 +28,9 @@ import torch
 from benchmarks.results_file import machine_facts, write
 from benchmarks.soak_cases import Case, cases, resident_kib, slope
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine, warm_up
+from local_engine.engine import Engine
 from local_engine.errors import EngineError, QueueFull
+from local_engine.loading import load_engine, warm_up
 from local_engine.loop import EngineLoop
 from local_engine.metrics import EngineMetrics
 from local_engine.request import Output, Request, SamplingParams

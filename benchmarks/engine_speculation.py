@@ -27,7 +27,8 @@ import torch
 
 from benchmarks.results_file import machine_facts, write
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine, warm_up
+from local_engine.engine import Engine
+from local_engine.loading import load_engine, warm_up
 from local_engine.model_files import Hub, resolve_model
 from local_engine.request import SamplingParams
 from local_engine.speculative.choose import choose_drafters

@@ -22,7 +22,7 @@ import uvicorn
 from ray import serve
 
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine, warm_up
+from local_engine.loading import load_engine, warm_up
 from local_engine.loop import EngineLoop
 from local_engine.metrics import EngineMetrics
 from local_engine.model_files import DEFAULT_HUB, Hub, resolve_model, sampling_defaults

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from local_engine.config import CpuKernel, DeviceName, Dtype, EngineConfig, Quantization
-from local_engine.engine import Engine, load_engine, warm_up
+from local_engine.engine import Engine
+from local_engine.loading import load_engine, warm_up
 from local_engine.progress import bar
 from local_engine.request import SamplingParams
 

@@ -58,7 +58,7 @@ def measure_perplexity(model: str, text: Path, context: int, tokens: int, **opti
     """Measure how well a model predicts a text: lower is better, compare only within one text and tokenizer."""
     import torch
 
-    from local_engine.engine import load_runner
+    from local_engine.loading import load_runner
     from local_engine.perplexity import perplexity
     from local_engine.progress import bar
 

@@ -22,8 +22,9 @@ import uvicorn
 from starlette.applications import Starlette
 
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine, warm_up
+from local_engine.engine import Engine
 from local_engine.errors import EngineError
+from local_engine.loading import load_engine, warm_up
 from local_engine.loop import EngineLoop
 from local_engine.metrics import EngineMetrics
 from local_engine.model_files import Hub, resolve_model, sampling_defaults

@@ -12,7 +12,7 @@ import torch
 
 from local_engine.bench import decode_rate, prefill_seconds
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine, warm_up
+from local_engine.loading import load_engine, warm_up
 
 torch.set_num_threads(int(sys.argv[2]))
 engine = load_engine(

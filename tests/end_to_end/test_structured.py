@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine
+from local_engine.loading import load_engine
 from tests.local_engine.running_server import serve_in_thread
 from tests.local_engine.tiny_models import write_hub_directory
 from tests.local_engine.tiny_tokenizer import CHAT_TEMPLATE

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine
+from local_engine.engine import Engine
+from local_engine.loading import load_engine
 from local_engine.model_files import find_model
 from tests.local_engine.running_server import RunningServer, serve_in_thread
 from tests.local_engine.taught_head import Taught, teach

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine
+from local_engine.engine import Engine
+from local_engine.loading import load_engine
 from local_engine.training.distil import Distilled, DistilPlan, distil
 from tests.local_engine.tiny_models import reference, write_hub_directory
 

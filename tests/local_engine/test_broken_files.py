@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine
 from local_engine.errors import CorruptModelFile, ModelError, ModelNotFound, UnknownArchitecture, WrongShape
+from local_engine.loading import load_engine
 from tests.local_engine.tiny_models import write_gguf
 
 

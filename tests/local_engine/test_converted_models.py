@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from local_engine.__main__ import main
 from local_engine.config import EngineConfig, Quantization
-from local_engine.engine import load_engine, load_runner
 from local_engine.errors import CannotPrune, CannotQuantize, CorruptModelFile, ModelError
+from local_engine.loading import load_engine, load_runner
 from local_engine.models.open import open_model
 from local_engine.perplexity import perplexity, windows
 from local_engine.pruning.influence import block_influence, drop_layers, least_influential

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine
+from local_engine.engine import Engine
 from local_engine.layers.attention_reference import PlainAttention
+from local_engine.loading import load_engine
 from local_engine.models.gguf_file import GgufFile
 from tests.local_engine.tiny_models import reference, write_gguf, write_hub_directory
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine
+from local_engine.engine import Engine
+from local_engine.loading import load_engine
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.head_model import load_head
 from local_engine.speculative.heads import HeadDrafter, drafted_shares

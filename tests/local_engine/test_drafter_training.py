@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from local_engine.__main__ import main
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine
 from local_engine.errors import BadTrainingData, CorruptModelFile, DraftModelUnfit
+from local_engine.loading import load_engine
 from local_engine.speculative.head_model import HeadConfig, initialise, load_head, target_of
 from local_engine.training.acceptance import measure_acceptance
 from local_engine.training.distil import distil

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine
+from local_engine.engine import Engine
 from local_engine.layers.attention_reference import PlainAttention
+from local_engine.loading import load_engine
 from local_engine.models.registry import FAMILIES
 from local_engine.request import SamplingParams
 from tests.local_engine.families import MODELS, family_reference, read_config, write_family

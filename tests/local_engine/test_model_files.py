@@ -19,8 +19,8 @@ import pytest
 
 from local_engine import download
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine
 from local_engine.errors import CorruptModelFile, ModelNotFound
+from local_engine.loading import load_engine
 from local_engine.model_files import KNOWN_MODELS, Hub, find_model, folder_name, resolve_model, sampling_defaults
 from local_engine.request import SamplingDefaults
 from tests.local_engine.conftest import MODEL

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from local_engine.config import EngineConfig, ModelConfig, Quantization
-from local_engine.engine import load_engine
 from local_engine.errors import ModelTooLarge
+from local_engine.loading import load_engine
 from local_engine.models.size import check_fits, weight_bytes
 
 LLAMA_8B = ModelConfig(

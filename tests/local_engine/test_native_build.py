@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine
 from local_engine.kernels.cpu.build import NoKernel, build, find_compiler, processor_features, target_for
 from local_engine.kernels.cpu.library import Library
+from local_engine.loading import load_engine
 from tests.local_engine.tiny_models import write_hub_directory
 
 ALL = frozenset(

@@ -11,11 +11,11 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from local_engine.config import EngineConfig, ModelConfig, Quantization
-from local_engine.engine import load_engine
 from local_engine.errors import CannotQuantize
 from local_engine.kv_cache import KVPool
 from local_engine.layers.attention_reference import attend_reference
 from local_engine.layers.paged_attention import PagedAttention, make_span
+from local_engine.loading import load_engine
 from local_engine.models.decoder import Decoder
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.load import load_decoder

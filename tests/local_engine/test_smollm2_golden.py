@@ -13,7 +13,8 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from local_engine.cache_size import CacheSize
 from local_engine.config import EngineConfig
-from local_engine.engine import Completion, Engine, load_engine
+from local_engine.engine import Completion, Engine
+from local_engine.loading import load_engine
 from local_engine.model_runner import ModelRunner
 from local_engine.request import SamplingParams
 from local_engine.speculative.ngram import NgramDrafter

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from local_engine.config import EngineConfig
-from local_engine.engine import Engine, load_engine
+from local_engine.engine import Engine
 from local_engine.errors import DraftModelUnfit, ModelNotFound
+from local_engine.loading import load_engine
 from local_engine.request import Output, Request, SamplingParams
 from local_engine.speculative.draft import ModelDrafter
 from local_engine.speculative.drafter import Draft, Drafter

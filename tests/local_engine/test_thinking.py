@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine
+from local_engine.loading import load_engine
 from local_engine.structured.guide import allowed_after
 from local_engine.structured.matcher import bits_of
 from local_engine.structured.thought import ThoughtGuide, thought_tags

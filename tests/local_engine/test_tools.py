@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from local_engine.config import EngineConfig
-from local_engine.engine import load_engine
+from local_engine.loading import load_engine
 from tests.local_engine.conftest import MODEL
 from tests.local_engine.running_server import serve_in_thread
 
