@@ -103,7 +103,7 @@ class Int4Linear(nn.Module):
     def _repacked(self) -> tuple[Tensor, Tensor]:
         """The weights once more in the order torch's product reads, made when it is first needed.
 
-        It computes (q - 8) * scale + zero in bfloat16 and wants the scales rounded to it: a little less exact than unpacking.
+        It computes (q - 8) * scale + zero in bfloat16, for which scales are rounded: a little less exact.
         """
         if self._for_torch is None:
             values = torch.stack((self.packed & 15, self.packed >> 4), dim=-1).view(self.rows, -1).to(torch.int32)

@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from local_engine.config import ModelConfig
+from local_engine.config import ModelConfig, Quantization
 from local_engine.models.weights import halves_from_pairs
 
 
 class Llama2cWeights:
     """A WeightSource over a legacy checkpoint: float32, each kind of tensor stacked over the layers."""
+
+    stored: Quantization = "none"
 
     def __init__(self, path: Path) -> None:
         raw = path.read_bytes()

@@ -134,7 +134,7 @@ def test_perplexity_is_that_of_the_whole_text_when_one_window_holds_it(
     for end in range(1, len(tokens)):  # every token by itself, from scratch
         request = engine.new_request(tokens[:end], SamplingParams(max_tokens=1), cache_salt=str(end))
         engine.add(request)
-        logits = engine.runner.run(engine.scheduler.schedule(0.0).chunks)[0]
+        logits = engine.runner.run(engine.scheduler.schedule(0.0).chunks).logits
         lost -= logits.log_softmax(-1)[-1, tokens[end]].item()
         engine.abort(request)
     assert result.tokens == len(tokens) - 1

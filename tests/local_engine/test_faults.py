@@ -57,7 +57,9 @@ def test_running_out_of_memory_ends_the_step_and_says_to_come_again(server: Runn
     layers = server.loop.engine.runner.decoder.layers
 
     class Greedy(torch.nn.Module):
-        def forward(self, *_: object) -> torch.Tensor:
+        window = None
+
+        def forward(self, *_: object, **__: object) -> torch.Tensor:
             return torch.empty(2**50, dtype=torch.uint8)
 
     good = layers[1]
@@ -73,7 +75,9 @@ def test_torchs_own_error_of_a_gpu_is_told_alike(server: RunningServer) -> None:
     layers = server.loop.engine.runner.decoder.layers
 
     class Full(torch.nn.Module):
-        def forward(self, *_: object) -> torch.Tensor:
+        window = None
+
+        def forward(self, *_: object, **__: object) -> torch.Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     good = layers[0]
