@@ -143,7 +143,7 @@ def _pruned_table(done: dict[str, Any]) -> str:
         figures = done[name]
         if figures is not None:
             lines.append(
-                f"{name}: perplexity {figures['perplexity']:.2f}, {figures['tokens_per_second']:.1f} tok/s, "
-                f"{figures['parameters'] / 1e6:.1f} million parameters"
+                f"{name}: perplexity {figures['perplexity']:.2f}, {figures['parameters'] / 1e6:.1f} million parameters"
             )
+    lines.append(f"one stream: {done['speed_before']:.1f} tok/s before, {done['speed_after']:.1f} after")
     return "\n".join(lines)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from local_engine.tokenizer import Tokenizer
 _HELD_OUT = 0.2  # of the text, its end: perplexity is measured there
 _MEASURED = 4096  # tokens of either part, at most, for perplexity and for influence
 _DECODED = 48  # tokens that are timed
+_ROUNDS = 5
 _BLOCK = 16
 Stage = Callable[[str, int, int], None]
 """Called with what is being done, how far it is, and the whole of it."""
@@ -35,16 +37,18 @@ Stage = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Perplexity on the held-out end of the text, and tokens per second of one decoded stream."""
+    """Perplexity on the held-out end of the text."""
 
     perplexity: float
-    tokens_per_second: float
     parameters: int
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """`recovered` is None without distillation; `influence` has a number for each layer there was."""
+    """`recovered` is None without distillation; `influence` has a number for each layer there was.
+
+    Speeds are tokens per second of one decoded stream, whole and pruned model measured in turns.
+    """
 
     directory: Path
     influence: list[float]
@@ -52,6 +56,8 @@ class Pruned:
     before: Measured
     pruned: Measured
     recovered: Measured | None
+    speed_before: float
+    speed_after: float
     steps: int
     losses: list[float]
 
@@ -81,13 +87,13 @@ def prune_model(
         for dtype in (torch.bfloat16, torch.float32 if steps else torch.bfloat16)
     )
     stage("measuring", 0, 4)
-    before = _measure(whole, tokenizer, held_out, context)
+    before = _measure(whole, held_out, context)
     stage("measuring", 1, 4)
     influence = block_influence(whole, learnt[: max(1, _MEASURED // context)])
     dropped = least_influential(influence, layers)
     drop_layers(pruned, dropped)
     stage("measuring", 2, 4)
-    after = _measure(_in_bfloat16(pruned), tokenizer, held_out, context)
+    after = _measure(_in_bfloat16(pruned), held_out, context)
     losses: list[float] = []
     if steps:
         losses = recover(
@@ -96,9 +102,12 @@ def prune_model(
         )  # fmt: skip
         stage("measuring", 3, 4)
     final = _in_bfloat16(pruned)
-    recovered = _measure(final, tokenizer, held_out, context) if steps else None
+    recovered = _measure(final, held_out, context) if steps else None
+    speed_before, speed_after = _speeds((whole, final), tokenizer, held_out[0], context)
     write_model(final, tokenizer, path, out, "none")
-    return Pruned(out, influence, dropped, before, after, recovered, steps, losses)
+    return Pruned(
+        out, influence, dropped, before, after, recovered, speed_before, speed_after, steps=steps, losses=losses
+    )
 
 
 def _split(tokens: list[int], context: int) -> tuple[list[Tensor], list[int]]:
@@ -112,24 +121,28 @@ def _split(tokens: list[int], context: int) -> tuple[list[Tensor], list[int]]:
     return list(learnt[: len(learnt) // context * context].view(-1, context)), held_out
 
 
-def _measure(decoder: Decoder, tokenizer: Tokenizer, held_out: list[int], context: int) -> Measured:
-    runner = ModelRunner(decoder, CacheSize(-(-context // _BLOCK) + 1, _BLOCK, 0))
-    quality = perplexity(runner, held_out, context=context)
-    speed = _speed(Engine(runner, tokenizer, EngineConfig(max_batch=1, max_context=context)), held_out[0])
-    parameters = sum(each.numel() for each in decoder.parameters())  # a tied matrix counts once
-    return Measured(quality.value, speed, parameters)
+def _runner(decoder: Decoder, context: int) -> ModelRunner:
+    return ModelRunner(decoder, CacheSize(-(-context // _BLOCK) + 1, _BLOCK, 0))
 
 
-def _speed(engine: Engine, first: int) -> float:
-    """Tokens per second of one stream: the best of three answers, as others may be busy on the machine."""
-    tokens = min(_DECODED, engine.max_context - 2)
+def _measure(decoder: Decoder, held_out: list[int], context: int) -> Measured:
+    quality = perplexity(_runner(decoder, context), held_out, context=context)
+    return Measured(quality.value, sum(each.numel() for each in decoder.parameters()))  # a tied matrix counts once
+
+
+def _speeds(decoders: Sequence[Decoder], tokenizer: Tokenizer, first: int, context: int) -> list[float]:
+    """Tokens per second of each: the best of answers given in turns, as others may be busy on the machine."""
+    config = EngineConfig(max_batch=1, max_context=context)
+    engines = [Engine(_runner(decoder, context), tokenizer, config) for decoder in decoders]
+    tokens = min(_DECODED, engines[0].max_context - 2)
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        engine.generate([first], params)
-        seconds.append(time.perf_counter() - begun)
-    return tokens / min(seconds)
+    best = [math.inf] * len(engines)
+    for _ in range(_ROUNDS):
+        for index, engine in enumerate(engines):
+            begun = time.perf_counter()
+            engine.generate([first], params)
+            best[index] = min(best[index], time.perf_counter() - begun)
+    return [tokens / seconds for seconds in best]
 
 
 def _in_bfloat16(decoder: Decoder) -> Decoder:

@@ -72,6 +72,7 @@ def write_model(decoder: Decoder, tokenizer: Tokenizer, original: Path, out: Pat
             tensors["embeddings"] = tensors["embeddings"].bfloat16()
     with _arriving(out) as directory:
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, directory / WEIGHTS)
+        (directory / WEIGHTS).chmod(0o644)  # made for its owner alone; a server may run as somebody else
         _write_settings(original, directory, decoder.config, quantize)
         _write_tokenizer(tokenizer, original, directory)
         write_manifest(directory, quantize, decoder.config)
