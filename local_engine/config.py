@@ -182,13 +182,16 @@ class EngineConfig:
         if self.max_queue < 0:
             raise ValueError(f"max_queue is {self.max_queue!r}: it must be 0 or more")
         if self.speculate == "draft" and self.draft_model is None:
-            raise ValueError("speculate is 'draft': draft_model must name the files of the draft model")
+            raise ValueError("--speculate is 'draft': --draft-model must name the files of the draft model")
         if self.draft_model is not None and self.speculate not in ("draft", "head"):
             raise ValueError(
-                f"draft_model is {self.draft_model!r}, but speculate is {self.speculate!r}: take 'draft', or 'head' for a "
-                "drafter"
+                f"--draft-model is {str(self.draft_model)!r}, but --speculate is {self.speculate!r}: take 'draft', or "
+                "'head' for a drafter"
             )
         if self.cache_tokens is not None and self.cache_mib is not None:
-            raise ValueError("give the cache's size in tokens or in MiB, not both")
+            raise ValueError("give the cache's size as --cache-tokens or as --cache-mib, not both")
         if self.step_tokens < self.max_batch:
-            raise ValueError(f"step_tokens ({self.step_tokens!r}) must be at least max_batch ({self.max_batch!r})")
+            raise ValueError(
+                f"--step-tokens ({self.step_tokens!r}) must be at least --max-batch ({self.max_batch!r}): raise the one or "
+                "lower the other"
+            )

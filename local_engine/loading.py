@@ -13,6 +13,7 @@ from local_engine.model_runner import TORCH_DTYPES, ModelRunner, on_gpu, pick_de
 from local_engine.models.load import Progress, load_decoder, number_format
 from local_engine.models.open import open_model
 from local_engine.models.size import check_fits
+from local_engine.models.weights import WeightSource
 from local_engine.request import SamplingParams
 from local_engine.speculative.choose import choose_drafters
 from local_engine.tokenizer import Tokenizer
@@ -29,6 +30,11 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
 def load_runner(path: Path, config: EngineConfig, progress: Progress | None = None) -> tuple[ModelRunner, Tokenizer]:
     """The model alone, with its cache but without an engine around it. Raises ModelError."""
     source, tokenizer = open_model(path)
+    return build_runner(source, config, progress), tokenizer
+
+
+def build_runner(source: WeightSource, config: EngineConfig, progress: Progress | None = None) -> ModelRunner:
+    """As `load_runner`, for files that are open already: whoever wants to look at the shape first. Raises ModelError."""
     max_context = min(config.max_context, source.config.max_positions)
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
     quantize = number_format(source, config.quantize)
@@ -37,7 +43,7 @@ def load_runner(path: Path, config: EngineConfig, progress: Progress | None = No
     decoder = load_decoder(
         source, positions=max_context, dtype=dtype, device=device, quantize=quantize, progress=progress
     )
-    return ModelRunner(decoder, size, config.kv_dtype, config.cpu_kernel), tokenizer
+    return ModelRunner(decoder, size, config.kv_dtype, config.cpu_kernel)
 
 
 def warm_up(engine: Engine) -> None:

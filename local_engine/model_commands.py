@@ -29,9 +29,10 @@ _TEXT = click.option("--text", type=click.Path(path_type=Path), required=True, h
 def quantize(model: str, to: Any, out: Path, weights_dir: Path, hub_url: str, as_json: bool) -> None:
     """Write a model with quantised weights to a directory that serve loads."""
     from local_engine.progress import bar
-    from local_engine.quantization.convert import quantize_model
+    from local_engine.quantization.convert import check_out, quantize_model
 
     try:
+        check_out(out.expanduser())  # before anything is fetched
         files = resolve_model(model, weights_dir.expanduser(), hub_of(hub_url))
         with bar("quantising") as progress:
             done = quantize_model(files.path, to, out.expanduser(), progress)
@@ -58,8 +59,9 @@ def measure_perplexity(model: str, text: Path, context: int, tokens: int, **opti
     """Measure how well a model predicts a text: lower is better, compare only within one text and tokenizer."""
     import torch
 
-    from local_engine.loading import load_runner
-    from local_engine.perplexity import perplexity
+    from local_engine.loading import build_runner
+    from local_engine.models.open import open_model
+    from local_engine.perplexity import check_context, check_length, perplexity
     from local_engine.progress import bar
 
     as_json, threads = options.pop("as_json"), options.pop("threads")
@@ -67,13 +69,19 @@ def measure_perplexity(model: str, text: Path, context: int, tokens: int, **opti
     if threads:
         torch.set_num_threads(threads)
     try:
+        page = read_text(text)
         files = resolve_model(model, weights_dir, hub)
         config = EngineConfig(
             **options, max_batch=1, max_context=context, step_tokens=context, cache_tokens=context + 16
         )
-        runner, tokenizer = load_runner(files.path, config)
+        source, tokenizer = open_model(files.path)
+        check_context(context, source.config)
+        ids = tokenizer.encode(page)[:tokens]
+        check_length(ids)
+        with bar("loading") as progress:
+            runner = build_runner(source, config, progress)
         with bar("reading the text") as progress:
-            result = perplexity(runner, tokenizer.encode(read_text(text))[:tokens], context=context, progress=progress)
+            result = perplexity(runner, ids, context=context, progress=progress)
     except EngineError as error:
         raise click.ClickException(error.message) from error
     document = {"model": model, **options, "context": context, **asdict(result)}
@@ -121,16 +129,17 @@ def prune(
 
     from local_engine.progress import stages
     from local_engine.pruning.prune import prune_model
+    from local_engine.quantization.convert import check_out
 
     hub, weights_dir = hub_of(options.pop("hub_url")), options.pop("weights_dir").expanduser()
     if threads:
         torch.set_num_threads(threads)
     try:
+        page = read_text(text)
+        check_out(out.expanduser())
         files = resolve_model(model, weights_dir, hub)
         with stages() as stage:
-            done = prune_model(
-                files.path, read_text(text), layers, out.expanduser(), steps=distil_steps, stage=stage, **options
-            )
+            done = prune_model(files.path, page, layers, out.expanduser(), steps=distil_steps, stage=stage, **options)
     except EngineError as error:
         raise click.ClickException(error.message) from error
     document = {**asdict(done), "directory": str(done.directory)}

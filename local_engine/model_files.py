@@ -96,6 +96,7 @@ def resolve_model(name: str, weights_dir: Path, hub: Hub) -> ModelFiles:
     """The model's files, fetched when this machine lacks them. Raises ModelNotFound."""
     found = find_model(name, weights_dir)
     if found is not None:
+        _check_folder(found.path)
         return found
     known = KNOWN_MODELS.get(name.lower())
     tried: list[str] = []
@@ -150,6 +151,16 @@ def sampling_defaults(path: Path) -> SamplingDefaults:
 def folder_name(name: str) -> str:
     """The folder under the weights directory for a name or hub id."""
     return name.lower().replace("/", "--")
+
+
+def _check_folder(path: Path) -> None:
+    """Raise ModelNotFound for a folder that holds no model; what is in its files is seen when they are read."""
+    if path.is_dir() and not ((path / "config.json").is_file() and any(path.glob("*.safetensors"))):
+        inside = ", ".join(repr(str(each)) for each in sorted(path.glob("*.gguf")))
+        raise ModelNotFound(
+            f"{str(path)!r} holds no model (config.json and *.safetensors): "
+            + (f"name the file itself: {inside}" if inside else "name a folder that does, or a .gguf file")
+        )
 
 
 def _cached(folder: Path) -> Path | None:

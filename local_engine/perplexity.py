@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from local_engine.config import ModelConfig
 from local_engine.errors import ModelError
 from local_engine.layers.paged_attention import PagedAttention, make_span
 from local_engine.model_runner import ModelRunner
@@ -36,12 +37,11 @@ def perplexity(
 ) -> Perplexity:
     """Of a text's `tokens` under the runner's model, computed through its cache as when it serves.
 
-    The cache must hold `context` tokens and be in nobody's use. Raises ModelError for a text of less than two tokens.
+    The cache must hold `context` tokens and be in nobody's use. Raises ModelError for a text of less than two tokens, and
+    for windows longer than the model was made for.
     """
-    if len(tokens) < 2:
-        raise ModelError(
-            f"the text has {len(tokens)} tokens: a perplexity needs at least 2, and says little below 10,000"
-        )
+    check_context(context, runner.decoder.config)
+    check_length(tokens)
     room = min(context, runner.pool.blocks * runner.pool.block_size)
     parts = list(windows(len(tokens), room))
     lost = 0.0
@@ -51,6 +51,20 @@ def perplexity(
             progress(done, len(parts))
     nats = lost / (len(tokens) - 1)
     return Perplexity(value=math.exp(min(nats, 700.0)), nats=nats, tokens=len(tokens) - 1)
+
+
+def check_context(context: int, model: ModelConfig) -> None:
+    """Raise ModelError when windows of `context` tokens are longer than the model was made for."""
+    if context > model.max_positions:
+        raise ModelError(f"--context is {context!r}, the model was made for {model.max_positions} tokens: take fewer")
+
+
+def check_length(tokens: Sequence[int]) -> None:
+    """Raise ModelError for a text of less than two tokens."""
+    if len(tokens) < 2:
+        raise ModelError(
+            f"the text has {len(tokens)} tokens: a perplexity needs at least 2, and says little below 10,000"
+        )
 
 
 def windows(tokens: int, context: int) -> Iterator[tuple[int, int, int]]:

@@ -166,5 +166,5 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"Error: {message}", file=sys.stderr, flush=True)
     return 1

@@ -54,8 +54,10 @@ class GgufFile:
         self.tensors: dict[str, StoredTensor] = {}
         try:
             self._read_header()
-        except (struct.error, IndexError, UnicodeDecodeError, OverflowError, RecursionError) as error:
-            raise self._corrupt(f"its header breaks off or is malformed at byte {self._at} ({error})") from error
+        except (struct.error, IndexError, OverflowError) as error:
+            raise self._corrupt(f"its header breaks off at byte {self._at} of {len(self._data)}") from error
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise self._corrupt(f"its header is malformed at byte {self._at} ({error})") from error
 
     def read(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The tensor as float32 in torch order; KeyError when there is none of that name."""

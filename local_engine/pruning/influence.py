@@ -13,11 +13,14 @@ from torch.nn.functional import cosine_similarity
 from local_engine.config import ModelConfig
 from local_engine.errors import CannotPrune
 from local_engine.models.decoder import Decoder, DecoderLayer
+from local_engine.models.load import Progress
 from local_engine.pruning.streams import run_window
 
 
 @torch.inference_mode()
-def block_influence(decoder: Decoder, windows: Sequence[Tensor]) -> list[float]:
+def block_influence(
+    decoder: Decoder, windows: Sequence[Tensor], progress: Progress = lambda done, total: None
+) -> list[float]:
     """For each layer 1 - cosine of the streams before and behind it, mean over the tokens of all `windows` ([n] int64)."""
     sums = [0.0] * len(decoder.layers)
 
@@ -27,8 +30,9 @@ def block_influence(decoder: Decoder, windows: Sequence[Tensor]) -> list[float]:
 
     hooks = [layer.register_forward_hook(note) for layer in decoder.layers]
     try:
-        for tokens in windows:
+        for done, tokens in enumerate(windows, start=1):
             run_window(decoder, tokens)
+            progress(done, len(windows))
     finally:
         for hook in hooks:
             hook.remove()
@@ -38,11 +42,14 @@ def block_influence(decoder: Decoder, windows: Sequence[Tensor]) -> list[float]:
 
 def least_influential(influence: Sequence[float], count: int) -> list[int]:
     """The `count` layers to drop, in order. Raises CannotPrune unless at least one layer goes and one stays."""
-    if not 0 < count < len(influence):
-        raise CannotPrune(
-            f"{count!r} of {len(influence)} layers cannot be dropped: at least one must go and one must stay"
-        )
+    check_count(count, len(influence))
     return sorted(sorted(range(len(influence)), key=lambda layer: influence[layer])[:count])
+
+
+def check_count(count: int, layers: int) -> None:
+    """Raise CannotPrune unless of `layers` at least one goes and one stays."""
+    if not 0 < count < layers:
+        raise CannotPrune(f"{count!r} of {layers} layers cannot be dropped: at least one must go and one must stay")
 
 
 def drop_layers(decoder: Decoder, dropped: Sequence[int]) -> None:

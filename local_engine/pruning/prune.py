@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,12 +18,12 @@ from local_engine.engine import Engine
 from local_engine.errors import CannotPrune
 from local_engine.model_runner import ModelRunner
 from local_engine.models.decoder import Decoder
-from local_engine.models.load import load_decoder
+from local_engine.models.load import Progress, load_decoder
 from local_engine.models.open import open_model
 from local_engine.perplexity import perplexity
-from local_engine.pruning.influence import block_influence, drop_layers, least_influential
+from local_engine.pruning.influence import block_influence, check_count, drop_layers, least_influential
 from local_engine.pruning.recover import recover
-from local_engine.quantization.convert import refuse_existing, write_model
+from local_engine.quantization.convert import check_out, write_model
 from local_engine.request import SamplingParams
 from local_engine.tokenizer import Tokenizer
 
@@ -74,36 +75,39 @@ def prune_model(
     stage: Stage = lambda name, done, total: None,
 ) -> Pruned:
     """Drop `layers` layers of the model at `path`, distil for `steps` steps, write the result to `out`. Raises ModelError."""
-    refuse_existing(out)
+    check_out(out)
     source, tokenizer = open_model(path)
     if source.stored != "none":
         raise CannotPrune(
             f"{str(path)!r} is {source.stored} already: prune the original model, quantise the pruned one"
         )
+    check_count(layers, source.config.layers)
     context = min(context, source.config.max_positions)
     learnt, held_out = _split(tokenizer.encode(text), context)
     whole, pruned = (
-        load_decoder(source, positions=context + _BLOCK, dtype=dtype, device=torch.device("cpu"))
-        for dtype in (torch.bfloat16, torch.float32 if steps else torch.bfloat16)
+        load_decoder(
+            source, positions=context + _BLOCK, dtype=dtype, device=torch.device("cpu"), progress=partial(stage, name)
+        )
+        for name, dtype in (
+            ("loading", torch.bfloat16),
+            ("loading what is to be pruned", torch.float32 if steps else torch.bfloat16),
+        )
     )
-    stage("measuring", 0, 4)
-    before = _measure(whole, held_out, context)
-    stage("measuring", 1, 4)
-    influence = block_influence(whole, learnt[: max(1, _MEASURED // context)])
+    before = _measure(whole, held_out, context, partial(stage, "perplexity before"))
+    influence = block_influence(
+        whole, learnt[: max(1, _MEASURED // context)], partial(stage, "influence of the layers")
+    )
     dropped = least_influential(influence, layers)
     drop_layers(pruned, dropped)
-    stage("measuring", 2, 4)
-    after = _measure(_in_bfloat16(pruned), held_out, context)
+    after = _measure(_in_bfloat16(pruned), held_out, context, partial(stage, "perplexity without them"))
     losses: list[float] = []
     if steps:
         losses = recover(
-            pruned, whole, learnt, steps, learning_rate=learning_rate,
-            progress=lambda done, total: stage("distilling", done, total),
-        )  # fmt: skip
-        stage("measuring", 3, 4)
+            pruned, whole, learnt, steps, learning_rate=learning_rate, progress=partial(stage, "distilling")
+        )
     final = _in_bfloat16(pruned)
-    recovered = _measure(final, held_out, context) if steps else None
-    speed_before, speed_after = _speeds((whole, final), tokenizer, held_out[0], context)
+    recovered = _measure(final, held_out, context, partial(stage, "perplexity after")) if steps else None
+    speed_before, speed_after = _speeds((whole, final), tokenizer, held_out[0], context, partial(stage, "speeds"))
     write_model(final, tokenizer, path, out, "none")
     return Pruned(
         out, influence, dropped, before, after, recovered, speed_before, speed_after, steps=steps, losses=losses
@@ -125,19 +129,22 @@ def _runner(decoder: Decoder, context: int) -> ModelRunner:
     return ModelRunner(decoder, CacheSize(-(-context // _BLOCK) + 1, _BLOCK, 0))
 
 
-def _measure(decoder: Decoder, held_out: list[int], context: int) -> Measured:
-    quality = perplexity(_runner(decoder, context), held_out, context=context)
+def _measure(decoder: Decoder, held_out: list[int], context: int, progress: Progress) -> Measured:
+    quality = perplexity(_runner(decoder, context), held_out, context=context, progress=progress)
     return Measured(quality.value, sum(each.numel() for each in decoder.parameters()))  # a tied matrix counts once
 
 
-def _speeds(decoders: Sequence[Decoder], tokenizer: Tokenizer, first: int, context: int) -> list[float]:
+def _speeds(
+    decoders: Sequence[Decoder], tokenizer: Tokenizer, first: int, context: int, progress: Progress
+) -> list[float]:
     """Tokens per second of each: the best of answers given in turns, as others may be busy on the machine."""
     config = EngineConfig(max_batch=1, max_context=context)
     engines = [Engine(_runner(decoder, context), tokenizer, config) for decoder in decoders]
     tokens = min(_DECODED, engines[0].max_context - 2)
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
     best = [math.inf] * len(engines)
-    for _ in range(_ROUNDS):
+    for done in range(_ROUNDS):
+        progress(done, _ROUNDS)
         for index, engine in enumerate(engines):
             begun = time.perf_counter()
             engine.generate([first], params)

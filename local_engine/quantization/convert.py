@@ -48,9 +48,9 @@ def quantize_model(path: Path, quantize: Format, out: Path, progress: Progress |
     """Quantise the model at `path` into the new directory `out`, one tensor at a time.
 
     Raises ModelError: CannotQuantize for a model that is quantised already or does not suit the format, and when `out`
-    is there already.
+    is there already or cannot be written.
     """
-    refuse_existing(out)
+    check_out(out)
     source, tokenizer = open_model(path)
     if source.stored != "none":
         raise CannotQuantize(f"{str(path)!r} is {source.stored} already: quantise the original model")
@@ -78,10 +78,16 @@ def write_model(decoder: Decoder, tokenizer: Tokenizer, original: Path, out: Pat
         write_manifest(directory, quantize, decoder.config)
 
 
-def refuse_existing(out: Path) -> None:
-    """Raise CannotQuantize when there is something at `out` already."""
+def check_out(out: Path) -> None:
+    """Raise CannotQuantize when there is something at `out` already, or nothing can be written beside it."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CannotQuantize(f"{str(out)!r} is there already and not an empty folder: name a new one")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent):
+            pass
+    except OSError as error:
+        raise CannotQuantize(f"{str(out)!r} cannot be written ({error.strerror}): name another --out") from error
 
 
 def weight_bytes(path: Path) -> int:
@@ -98,7 +104,7 @@ def _arriving(out: Path) -> Iterator[Path]:
         directory.mkdir()
         yield directory
         if out.is_dir():
-            out.rmdir()  # empty: `refuse_existing` saw to it
+            out.rmdir()  # empty: `check_out` saw to it
         directory.rename(out)
 
 

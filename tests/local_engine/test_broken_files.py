@@ -66,6 +66,13 @@ def test_a_gguf_with_a_wrong_header_is_refused(
         load(broken)
 
 
+def test_a_gguf_of_a_few_bytes_is_refused_in_words_for_people(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF\3\0\0\0\1")
+    with pytest.raises(CorruptModelFile, match="its header breaks off at byte 8 of 9; fetch the model again"):
+        load(broken)
+
+
 def test_flipped_bytes_in_a_gguf_header_never_raise_anything_but_a_model_error(tiny_gguf: Path, tmp_path: Path) -> None:
     whole = tiny_gguf.read_bytes()
     generator = torch.Generator().manual_seed(1)

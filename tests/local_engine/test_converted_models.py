@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,10 +209,24 @@ def test_commands_print_what_they_did(tiny_directory: Path, tmp_path: Path) -> N
 
 
 def test_a_command_that_cannot_says_why_in_one_line(tiny_directory: Path, tmp_path: Path) -> None:
-    missing = tmp_path / "missing.txt"
-    result = CliRunner().invoke(main, ["perplexity", str(tiny_directory), "--text", str(missing)])
-    assert result.exit_code == 1
-    assert "cannot be read as UTF-8 text" in result.stderr
+    page, taken = tmp_path / "page.txt", tmp_path / "taken"
+    page.write_text(PAGE * 30)
+    taken.mkdir()
+    (taken / "file").touch()
+    text, model = ("--text", str(page)), str(tiny_directory)
+    # Those with a model that is not there show that what is given is looked at before the model.
+    for arguments, says in (
+        (("perplexity", "none/there", "--text", str(tmp_path / "missing.txt")), "cannot be read as UTF-8 text"),
+        (("perplexity", model, *text, "--context", "513"), "--context is 513, the model was made for 512 tokens"),
+        (("quantize", "none/there", "--to", "int8", "--out", str(taken)), "is there already"),
+        (("quantize", "none/there", "--to", "int8", "--out", "/proc/x/y"), "cannot be written"),
+        (("quantize", "none/there", "--to", "int8", "--out", str(page / "x")), "cannot be written"),
+        (("prune", "none/there", *text, "--layers", "1", "--out", str(taken)), "is there already"),
+        (("prune", model, *text, "--layers", "99", "--out", str(tmp_path / "new")), "99 of 3 layers cannot be dropped"),
+    ):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 1
+        assert re.fullmatch(rf"Error: .*{re.escape(says)}.*\n", result.stderr), result.stderr
 
 
 def _run(*arguments: str) -> dict[str, object]:

@@ -213,3 +213,10 @@ def test_the_default_models_file_is_recognised_by_its_name(tmp_path: Path) -> No
     recommended = SamplingDefaults(temperature=0.2, top_p=0.9)
     assert sampling_defaults(tmp_path / "SmolLM2-135M-Instruct.Q4_1.gguf") == recommended
     assert sampling_defaults(tmp_path / "another.gguf") == SamplingDefaults()
+
+
+def test_a_folder_without_a_model_is_refused_and_a_file_in_it_named(tiny_gguf: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="holds no model"):
+        resolve_model(str(tmp_path), tmp_path, NO_HUB)
+    with pytest.raises(ModelNotFound, match=r"name the file itself: .*gguf"):
+        resolve_model(str(tiny_gguf.parent), tmp_path, NO_HUB)

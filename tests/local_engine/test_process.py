@@ -62,7 +62,7 @@ def test_a_port_in_use_is_named_before_anything_is_loaded(tiny_gguf: Path) -> No
         with serving("--model", str(tiny_gguf), "--port", str(port)) as server:
             status, out = server.end()
     assert status == 1
-    assert out == f"error: cannot listen on 127.0.0.1:{port} (Address already in use): choose another --port\n"
+    assert out == f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): choose another --port\n"
 
 
 def test_missing_weights_end_the_process_with_what_to_do(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_missing_weights_end_the_process_with_what_to_do(tmp_path: Path) -> None
     with serving(*options) as server:
         status, out = server.end()
     assert status == 1
-    assert re.search(r"^error: model 'org/missing' is not on this machine.*--model the path", out, re.MULTILINE)
+    assert re.search(r"^Error: model 'org/missing' is not on this machine.*--model the path", out, re.MULTILINE)
     assert "Traceback" not in out
 
 
@@ -89,14 +89,18 @@ def test_a_broken_model_ends_the_process_with_one_line(tmp_path: Path) -> None:
     with serving("--model", str(broken), "--port", "0") as server:
         status, out = server.end()
     assert status == 1
-    assert re.search(r"^error: '.*broken\.gguf' is not a usable GGUF file", out, re.MULTILINE)
+    assert re.search(r"^Error: '.*broken\.gguf' is not a usable GGUF file", out, re.MULTILINE)
     assert "Traceback" not in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--step-tokens", "2", "--max-batch", "4"), "step_tokens (2) must be at least max_batch (4)"),
+        (("--step-tokens", "2", "--max-batch", "4"), "--step-tokens (2) must be at least --max-batch (4)"),
+        (
+            ("--draft-model", "some/file", "--speculate", "ngram"),
+            "--draft-model is 'some/file', but --speculate is 'ngram'",
+        ),
         (("--dtype", "float8"), "'float8' is not one of 'bfloat16', 'float32'"),
         (("--port", "99999"), "99999 is not in the range"),
         (("--max-batch", "0"), "0 is not in the range"),
