@@ -90,8 +90,9 @@ class EngineLoop:
                 waiting = max(1, len(self._open) - config.max_batch)
                 seconds = 1 + int(self._seconds_per_request * waiting / config.max_batch)
                 raise QueueFull(
-                    f"{len(self._open)} requests are open, at most {config.max_batch} run and {config.max_queue} wait: "
-                    "try again later",
+                    f"{len(self._open)} requests are open, at most {config.max_batch} run and {config.max_queue} wait"
+                    + (f", and this call makes {len(requests)} (n): ask for fewer or " if len(requests) > 1 else ": ")
+                    + "try again later",
                     retry_after=min(seconds, _LONGEST_RETRY_AFTER),
                 )
             self._open |= {request.id: _Open(request, sink) for request in requests}
@@ -113,7 +114,7 @@ class EngineLoop:
         with self._wake:
             if self._stopping:
                 raise NotReady("the engine is shutting down: send the request to another instance", retry_after=1)
-            if len(self._jobs) > self.engine.config.max_queue:
+            if len(self._jobs) >= max(1, self.engine.config.max_queue):
                 self.metrics.refused.inc()
                 raise QueueFull(f"{len(self._jobs)} jobs are waiting: try again later", retry_after=1)
             self._jobs.append(job)
@@ -129,6 +130,11 @@ class EngineLoop:
     def alive(self) -> bool:
         """Whether requests are being answered; False after `stop` and after a bug ended the thread."""
         return self._thread.is_alive() and not self._stopping
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is still there, perhaps within a step; Python must not end before it has."""
+        return self._thread.is_alive()
 
     def _run(self) -> None:
         try:
