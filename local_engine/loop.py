@@ -38,12 +38,13 @@ class _Job:
 
     def __init__(self, steps: Iterator[None]) -> None:
         self.steps = steps
-        self.done: Future[None] = Future()
+        self.microjoules: int | None = None
+        self.done: Future[int | None] = Future()
 
     def finish(self, error: EngineError | None) -> None:
         """Tell who waits, unless they have gone."""
         if self.done.set_running_or_notify_cancel():
-            self.done.set_result(None) if error is None else self.done.set_exception(error)
+            self.done.set_result(self.microjoules) if error is None else self.done.set_exception(error)
         self.close()
 
     def close(self) -> None:
@@ -105,9 +106,10 @@ class EngineLoop:
             self._dropped += requests
             self._wake.notify()
 
-    def submit_job(self, steps: Iterator[None]) -> Future[None]:
-        """Let the engine's thread run through `steps`, one after each step of the engine; the future tells when it is done.
+    def submit_job(self, steps: Iterator[None]) -> Future[int | None]:
+        """Let the engine's thread run through `steps`, one after each step of the engine.
 
+        The future tells when it is done, and the microjoules it took (None if unknown).
         Cancelling the future closes them. Raises QueueFull or NotReady as `submit` does.
         """
         job = _Job(steps)
@@ -178,7 +180,7 @@ class EngineLoop:
         job = self._jobs[0]
         try:
             if not job.done.cancelled():
-                next(job.steps)
+                self._next_slice(job)
                 return
             job.close()
         except StopIteration:
@@ -187,6 +189,16 @@ class EngineLoop:
             log.exception("a job failed")
             job.finish(step_failure(error))
         self._jobs.popleft()
+
+    def _next_slice(self, job: _Job) -> None:
+        meter = self.engine.energy
+        try:
+            next(job.steps)
+        finally:  # the step before has read the meter: what was spent since is the slice's
+            spent = meter.bill_slice()
+            if spent is not None:
+                job.microjoules = (job.microjoules or 0) + spent
+            self.metrics.observe_energy(meter)
 
     def _deliver(self, output: Output) -> None:
         request = output.request

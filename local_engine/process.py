@@ -112,7 +112,7 @@ class _Server(uvicorn.Server):
 
 
 async def _drain(server: _Server, loading: _Loading, service: Service, seconds: int) -> None:
-    """Once the server is told to end: take nothing new, and after `seconds`, or in a hurry, end open answers with an error event.
+    """Once the server is told to end: take nothing new; after `seconds`, or in a hurry, end open answers with an error.
 
     A server whose engine's thread has died answers nobody any more: it ends, for whoever supervises it to start anew.
     """
@@ -122,7 +122,7 @@ async def _drain(server: _Server, loading: _Loading, service: Service, seconds: 
             loading.failure, server.should_exit = service.loop.failure, True
     service.status = "draining"
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not server.hurried:
+    while time.monotonic() < end and not server.hurried:  # noqa: ASYNC110 - set by a signal
         await asyncio.sleep(0.05)
     if service.loop is not None:
         await asyncio.to_thread(service.loop.stop)
