@@ -46,7 +46,8 @@ def parse_completion(body: Mapping[str, Any], defaults: SamplingDefaults) -> Com
         prompt = prompt[0]
     if not _is_prompt(prompt):
         raise InvalidRequest(
-            "prompt must be one non-empty string or one list of token ids: send a request for each prompt", param="prompt"
+            "prompt must be one non-empty string or one list of token ids: send a request for each prompt",
+            param="prompt",
         )
     if isinstance(prompt, str):
         valid_unicode(prompt, "prompt")
