@@ -10,11 +10,15 @@ from gateway.errors import ConfigError
 _TAKEN = frozenset(("model", "served-name", "weights-dir", "host", "port", "api-key"))
 """What the gateway chooses itself."""
 
+_FLAGS = frozenset(("prefix-sharing",))
+"""Options that have a `--no-` form."""
+
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
 def command_arguments(options: Mapping[str, str | int | float | bool], label: str) -> tuple[str, ...]:
-    """`quantize: int8` becomes `--quantize int8`; true and false become `--name` and `--no-name`. Raises ConfigError."""
+    """`quantize: int8` becomes `--quantize int8`; `off`, which YAML reads as false, `--name=off`; of a flag true and false
+    become `--name` and `--no-name`. Raises ConfigError."""
     arguments: list[str] = []
     for key, value in options.items():
         name = key.replace("_", "-")
@@ -23,8 +27,9 @@ def command_arguments(options: Mapping[str, str | int | float | bool], label: st
                 f"{label}: engine_options.{key} is nothing to choose here; take an option of `penstock engine serve` "
                 f"other than {', '.join(sorted(_TAKEN))}."
             )
-        if isinstance(value, bool):
+        if isinstance(value, bool) and (value or name in _FLAGS):
             arguments.append(f"--{name}" if value else f"--no-{name}")
         else:
-            arguments.append(f"--{name}={value}")  # one argument, so that no value can be taken for an option
+            shown = "off" if value is False else value  # YAML reads a bare `off` as false
+            arguments.append(f"--{name}={shown}")  # one argument, so that no value can be taken for an option
     return tuple(arguments)

@@ -16,6 +16,7 @@ from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_K
 from local_engine.errors import EngineError
 from local_engine.model_commands import measure_perplexity, prune, quantize
 from local_engine.model_files import resolve_model
+from local_engine.stopping import stop_early
 from local_engine.training.command import train_drafter
 
 # A thread that waits for its partners should sleep: spinning starves them as soon as the machine is shared, and one
@@ -167,6 +168,7 @@ def serve(model: str, served_name: str | None, hub_url: str, weights_dir: Path, 
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    stop_early()
     from local_engine.process import ServeOptions, run_server  # imports torch: not needed to print --help
 
     raise SystemExit(

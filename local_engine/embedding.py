@@ -25,7 +25,7 @@ class EmbeddingJob:
 
     def steps(self, engine: Engine) -> Iterator[None]:
         """Compute; pauses after each slice, and while there are no free blocks. Closing it gives its blocks back."""
-        for group in _groups(self._inputs, engine.config.step_tokens, engine.config.max_batch):
+        for group in _groups(self._inputs, engine):
             requests: list[Request] = []
             try:
                 while not requests:
@@ -48,11 +48,14 @@ def shortened(vector: Tensor, dimensions: int | None) -> Tensor:
     return vector if dimensions is None else torch.nn.functional.normalize(vector[:dimensions], dim=0)
 
 
-def _groups(inputs: Sequence[list[int]], budget: int, most: int) -> Iterator[list[list[int]]]:
-    """Neighbours that fit one slice together; a text longer than that stands alone."""
+def _groups(inputs: Sequence[list[int]], engine: Engine) -> Iterator[list[list[int]]]:
+    """Neighbours that fit one slice, and the cache, together; a text longer than a slice stands alone."""
+    config, blocks = engine.config, engine.blocks
     group: list[list[int]] = []
     for tokens in inputs:
-        if group and (len(group) == most or sum(map(len, group)) + len(tokens) > budget):
+        grown = [*group, tokens]
+        fits = len(grown) <= config.max_batch and sum(map(len, grown)) <= config.step_tokens
+        if group and not (fits and sum(blocks.needed(len(each)) for each in grown) <= blocks.blocks):
             yield group
             group = []
         group.append(tokens)

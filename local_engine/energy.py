@@ -4,6 +4,7 @@ Where a counter cannot be read the next source is taken, and an estimate is mark
 so the shares of a step add up to the step and nothing is lost to rounding.
 
     while steps run: what the counter gained since the last step ──share_out──> the requests of the step
+    jobs beside them (embeddings): what it gained in their slice ─────────────> the job
     while idle:      what the counter gained                     ─────────────> idle, billed to nobody
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from local_engine.energy_sources import WORLD_GRAMS_PER_KWH, EnergySource, Source, find_source
 from local_engine.scheduler import Chunk
@@ -87,10 +89,29 @@ class EnergyMeter:
             part.request.microjoules = (part.request.microjoules or 0) + share
         self.spent = Spent(self.spent.billed + gained, self.spent.idle)
 
+    def bill_slice(self) -> int | None:
+        """A slice of work beside the steps has ended: what was spent since the last reading is its own. None if unknown."""
+        if self._follower is None:
+            return None
+        gained = self._follower.gained(busy=True)
+        self.spent = Spent(self.spent.billed + gained, self.spent.idle)
+        return gained
+
     def pass_idle(self) -> None:
         """Nothing ran since the last reading. To be called often enough that no counter turns over twice in between."""
         if self._follower is not None:
             self.spent = Spent(self.spent.billed, self.spent.idle + self._follower.gained(busy=False))
+
+    def report(self, microjoules: int | None) -> dict[str, Any] | None:
+        """What a reply's usage says of so much energy; None where nobody knows."""
+        if self.source is None or microjoules is None:
+            return None
+        return {
+            "joules": microjoules / MICRO,
+            "co2e_grams": round(self.grams(microjoules), 9),
+            "estimated": self.estimated,
+            "source": self.source.name,
+        }
 
     def grams(self, microjoules: int) -> float:
         """Grams of CO2 equivalent at the configured intensity."""

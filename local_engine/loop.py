@@ -38,12 +38,13 @@ class _Job:
 
     def __init__(self, steps: Iterator[None]) -> None:
         self.steps = steps
-        self.done: Future[None] = Future()
+        self.microjoules: int | None = None
+        self.done: Future[int | None] = Future()
 
     def finish(self, error: EngineError | None) -> None:
         """Tell who waits, unless they have gone."""
         if self.done.set_running_or_notify_cancel():
-            self.done.set_result(None) if error is None else self.done.set_exception(error)
+            self.done.set_result(self.microjoules) if error is None else self.done.set_exception(error)
         self.close()
 
     def close(self) -> None:
@@ -90,8 +91,9 @@ class EngineLoop:
                 waiting = max(1, len(self._open) - config.max_batch)
                 seconds = 1 + int(self._seconds_per_request * waiting / config.max_batch)
                 raise QueueFull(
-                    f"{len(self._open)} requests are open, at most {config.max_batch} run and {config.max_queue} wait: "
-                    "try again later",
+                    f"{len(self._open)} requests are open, at most {config.max_batch} run and {config.max_queue} wait"
+                    + (f", and this call makes {len(requests)} (n): ask for fewer or " if len(requests) > 1 else ": ")
+                    + "try again later",
                     retry_after=min(seconds, _LONGEST_RETRY_AFTER),
                 )
             self._open |= {request.id: _Open(request, sink) for request in requests}
@@ -104,16 +106,17 @@ class EngineLoop:
             self._dropped += requests
             self._wake.notify()
 
-    def submit_job(self, steps: Iterator[None]) -> Future[None]:
-        """Let the engine's thread run through `steps`, one after each step of the engine; the future tells when it is done.
+    def submit_job(self, steps: Iterator[None]) -> Future[int | None]:
+        """Let the engine's thread run through `steps`, one after each step of the engine.
 
+        The future tells when it is done, and the microjoules it took (None if unknown).
         Cancelling the future closes them. Raises QueueFull or NotReady as `submit` does.
         """
         job = _Job(steps)
         with self._wake:
             if self._stopping:
                 raise NotReady("the engine is shutting down: send the request to another instance", retry_after=1)
-            if len(self._jobs) > self.engine.config.max_queue:
+            if len(self._jobs) >= max(1, self.engine.config.max_queue):
                 self.metrics.refused.inc()
                 raise QueueFull(f"{len(self._jobs)} jobs are waiting: try again later", retry_after=1)
             self._jobs.append(job)
@@ -129,6 +132,11 @@ class EngineLoop:
     def alive(self) -> bool:
         """Whether requests are being answered; False after `stop` and after a bug ended the thread."""
         return self._thread.is_alive() and not self._stopping
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is still there, perhaps within a step; Python must not end before it has."""
+        return self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -172,7 +180,7 @@ class EngineLoop:
         job = self._jobs[0]
         try:
             if not job.done.cancelled():
-                next(job.steps)
+                self._next_slice(job)
                 return
             job.close()
         except StopIteration:
@@ -181,6 +189,16 @@ class EngineLoop:
             log.exception("a job failed")
             job.finish(step_failure(error))
         self._jobs.popleft()
+
+    def _next_slice(self, job: _Job) -> None:
+        meter = self.engine.energy
+        try:
+            next(job.steps)
+        finally:  # the step before has read the meter: what was spent since is the slice's
+            spent = meter.bill_slice()
+            if spent is not None:
+                job.microjoules = (job.microjoules or 0) + spent
+            self.metrics.observe_energy(meter)
 
     def _deliver(self, output: Output) -> None:
         request = output.request

@@ -47,7 +47,9 @@ class EngineMetrics:
         self.generated_tokens = self._counter("vllm:generation_tokens_total", "Tokens generated.")
         self.steps = self._counter("penstock_engine_steps_total", "Steps the engine ran.")
         self.refused = self._counter("penstock_engine_refused_total", "Requests refused because the queue was full.")
-        self.energy = self._counter("penstock_engine_energy_joules_total", "Energy billed to requests.")
+        self.energy = self._counter(
+            "penstock_engine_energy_joules_total", "Energy billed to requests, embeddings among them."
+        )
         self.idle_energy = self._counter(
             "penstock_engine_idle_energy_joules_total", "Energy while no request ran, billed to nobody."
         )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from local_engine.embedding import shortened
-from local_engine.energy import MICRO, EnergyMeter
+from local_engine.energy import EnergyMeter
 from local_engine.openai_logprobs import LogprobText
 from local_engine.request import FinishReason, Logprobs, Output
 from local_engine.structured.message import CallDelta, Delta, MessageReader
@@ -130,15 +130,7 @@ class ReplyForm:
     def energy(self, choices: list[Choice]) -> dict[str, Any] | None:
         """What all choices took together; None where nobody knows."""
         known = [choice.microjoules for choice in choices if choice.microjoules is not None]
-        if self.meter is None or self.meter.source is None or not known:
-            return None
-        microjoules = sum(known)
-        return {
-            "joules": microjoules / MICRO,
-            "co2e_grams": round(self.meter.grams(microjoules), 9),
-            "estimated": self.meter.estimated,
-            "source": self.meter.source.name,
-        }
+        return self.meter.report(sum(known)) if self.meter is not None and known else None
 
     def _answer(self, choice: Choice) -> dict[str, Any]:
         listed = self._listed(choice.logprobs, None)
@@ -174,7 +166,9 @@ class ReplyForm:
         return sse(body)
 
 
-def embedding_reply(call: EmbeddingCall, vectors: Sequence[Tensor], model: str, tokens: int) -> dict[str, Any]:
+def embedding_reply(
+    call: EmbeddingCall, vectors: Sequence[Tensor], model: str, tokens: int, energy: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The reply to an embedding call; base64 is that of the numbers as little-endian float32."""
     entries = []
     for index, vector in enumerate(vectors):
@@ -182,7 +176,9 @@ def embedding_reply(call: EmbeddingCall, vectors: Sequence[Tensor], model: str, 
         raw = struct.pack(f"<{kept.numel()}f", *kept.tolist())
         shown = kept.tolist() if call.encoding == "float" else base64.b64encode(raw).decode()
         entries.append({"object": "embedding", "index": index, "embedding": shown})
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    usage: dict[str, Any] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    if energy is not None:
+        usage["energy"] = energy
     return {"object": "list", "data": entries, "model": model, "usage": usage}
 
 

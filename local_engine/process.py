@@ -6,6 +6,7 @@ A taken port, a model that cannot be loaded and a thread of the engine that died
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import torch
 import uvicorn
@@ -30,8 +32,12 @@ from local_engine.metrics import EngineMetrics
 from local_engine.model_files import Hub, resolve_model, sampling_defaults
 from local_engine.progress import bar
 from local_engine.server import Service, create_app
+from local_engine.stopping import end_at_once, ignore_late, leave, stop_early
 
+log = logging.getLogger("local_engine")
 _LAST_WORDS_SECONDS = 5  # for sending the error events of answers that were cut
+_PORT_ERRORS = (errno.EADDRINUSE, errno.EACCES)
+_SMALL_CONTEXT = 256  # tokens of prompt and answer together; with less hardly a chat fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +63,22 @@ def run_server(options: ServeOptions) -> int:
     try:
         listener = _listen(options.host, options.port)
     except OSError as error:
-        return _complain(f"cannot listen on {options.host}:{options.port} ({error.strerror}): choose another --port")
-    # uvicorn raises the signal again after draining; without this the process would end as killed instead of done.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.signal(signal.SIGINT, lambda *_: None)
-    return asyncio.run(_serve(options, listener))
-
-
-async def _serve(options: ServeOptions, listener: socket.socket) -> int:
+        advice = "choose another --port" if error.errno in _PORT_ERRORS else "take an address of this machine as --host"
+        return _complain(f"cannot listen on {options.host}:{options.port} ({error.strerror}): {advice}")
+    stop_early()
     service = Service(options.served_name, options.api_key, options.max_body_bytes)
     loading = _Loading(options, service, listener)
+    status = asyncio.run(_serve(options, listener, service, loading))
+    if loading.running:
+        print("stopped while the model was loading", file=sys.stderr)
+        leave(status)
+    if service.loop is not None and service.loop.running:
+        log.warning("a step is still being computed: it is left behind")
+        leave(status)
+    return status
+
+
+async def _serve(options: ServeOptions, listener: socket.socket, service: Service, loading: _Loading) -> int:
     app = create_app(service, loading.lifespan)
     config = uvicorn.Config(
         app,
@@ -75,16 +87,32 @@ async def _serve(options: ServeOptions, listener: socket.socket) -> int:
         lifespan="on",
         timeout_graceful_shutdown=options.drain_seconds + _LAST_WORDS_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     loading.server = server
     draining = asyncio.create_task(_drain(server, loading, service, options.drain_seconds))
+    ignore_late()
     await server.serve(sockets=[listener])
     draining.cancel()
     return _complain(loading.failure) if loading.failure else 0
 
 
-async def _drain(server: uvicorn.Server, loading: _Loading, service: Service, seconds: int) -> None:
-    """Once the server is told to end: take nothing new, and after `seconds` end open answers with an error event.
+class _Server(uvicorn.Server):
+    """Takes Ctrl-C again for `hurried`: uvicorn would drop everything, the engine's thread in the middle of a step."""
+
+    hurried = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins to drain, a second SIGINT ends open answers now, a third the process."""
+        if not self.should_exit or sig != signal.SIGINT:
+            super().handle_exit(sig, frame)
+        elif self.hurried:
+            end_at_once()
+        else:
+            self.hurried = True
+
+
+async def _drain(server: _Server, loading: _Loading, service: Service, seconds: int) -> None:
+    """Once the server is told to end: take nothing new; after `seconds`, or in a hurry, end open answers with an error.
 
     A server whose engine's thread has died answers nobody any more: it ends, for whoever supervises it to start anew.
     """
@@ -93,7 +121,9 @@ async def _drain(server: uvicorn.Server, loading: _Loading, service: Service, se
         if service.loop is not None and service.loop.failure is not None:
             loading.failure, server.should_exit = service.loop.failure, True
     service.status = "draining"
-    await asyncio.sleep(seconds)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not server.hurried:  # noqa: ASYNC110 - set by a signal
+        await asyncio.sleep(0.05)
     if service.loop is not None:
         await asyncio.to_thread(service.loop.stop)
 
@@ -107,11 +137,17 @@ class _Loading:
         self._address = listener.getsockname()
         self.server: uvicorn.Server | None = None
         self.failure: str | None = None
+        self._thread = threading.Thread(target=self._load, name="load-model", daemon=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether the model is still being loaded."""
+        return self._thread.is_alive()
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Load while the server runs; end the loop after the last answer."""
-        threading.Thread(target=self._load, name="load-model", daemon=True).start()
+        self._thread.start()
         yield
         if self._service.loop is not None:
             await asyncio.to_thread(self._service.loop.stop)
@@ -125,6 +161,13 @@ class _Loading:
             if self.server is not None:
                 self.server.should_exit = True
             return
+        if engine.max_context < min(
+            _SMALL_CONTEXT, self._options.engine.max_context, engine.model_config.max_positions
+        ):
+            log.warning(
+                "the cache holds %d tokens, prompt and answer together must fit: raise --cache-tokens or --cache-mib",
+                engine.max_context,
+            )
         loop = EngineLoop(engine, EngineMetrics(self._options.served_name))
         loop.start()
         self._service.loop = loop

@@ -159,8 +159,9 @@ class Routes:
         loop = self._service.ready_loop()
         inputs = await asyncio.to_thread(_encode_inputs, self._service.preparer(loop), loop.engine, call)
         job = EmbeddingJob(inputs)
-        await _or_disconnect(asyncio.wrap_future(loop.submit_job(job.steps(loop.engine))), request)
-        return JSONResponse(embedding_reply(call, job.vectors, self._service.model_name, sum(map(len, inputs))))
+        spent = await _or_disconnect(asyncio.wrap_future(loop.submit_job(job.steps(loop.engine))), request)
+        energy, tokens = loop.engine.energy.report(spent), sum(map(len, inputs))
+        return JSONResponse(embedding_reply(call, job.vectors, self._service.model_name, tokens, energy))
 
     async def _answer(self, request: HttpRequest, kind: Kind, asked: ChatCall | CompletionCall) -> Response:
         call = asked.call

@@ -7,8 +7,8 @@ from typing import Any
 
 from gateway.energy import MICRO, NANO, Energy
 
-MOST = 2**62
-"""Beyond this a report is nonsense: 4.6 terajoules, or as many kilograms."""
+MOST = 2**50
+"""Beyond this a report is nonsense: 1.1 gigajoules, or a ton of CO2. Thousands of reports add up within the database's 2^63."""
 
 
 def read_energy(raw_usage: Mapping[str, Any] | None) -> Energy | None:

@@ -1,8 +1,9 @@
 """One model behind several engines: a conversation goes where its beginning is cached, unless that engine is busy or gone.
 
 An engine that cannot be reached, fails or refuses before its first byte is passed over for the next; once a stream has begun
-there is no way back. Only when none answers is the last one's error raised. Counts are this process's own: several gateways
-choose alike, because the choice follows from the conversation, and each bounds what it sends itself.
+there is no way back, and a call that timed out has had its time; its engine rests like one that is gone. Only when none
+answers is the last one's error raised. Counts are this process's own: several gateways choose alike, because the choice
+follows from the conversation, and each bounds what it sends itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import ProviderError, ProviderFailed, ProviderRateLimited, ProviderUnreachable
+from gateway.errors import ProviderError, ProviderFailed, ProviderRateLimited, ProviderTimeout, ProviderUnreachable
 from gateway.providers.base import Call, Completion, EventStream, Provider
 
 PASSED_OVER = (ProviderUnreachable, ProviderFailed, ProviderRateLimited)
@@ -24,7 +25,7 @@ MOST_OF_MEAN = 1.25
 """Beyond, an engine may have so many times its equal share of the calls (Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing
 with Bounded Loads, 2016): nearly everything stays where it is cached, and no engine gets more than a quarter too much."""
 REST_SECONDS = 5.0
-"""For so long an engine that could not be reached is asked last."""
+"""For so long an engine that could not be reached, or let a call time out, is asked last."""
 BEGINNING = 512
 """Characters of the first turn that tell conversations apart, about eight blocks of an engine's cache. What tenants say before
 it, system prompts, counts whole."""
@@ -58,6 +59,9 @@ class Replicas:
                 return await replica.provider.complete(call)
             except PASSED_OVER as error:
                 failure = self._passed_over(replica, error)
+            except ProviderTimeout as error:
+                self._passed_over(replica, error)
+                raise
             finally:
                 replica.calls -= 1
         assert failure is not None, "there is at least one replica"
@@ -73,8 +77,10 @@ class Replicas:
             except PASSED_OVER as error:
                 replica.calls -= 1
                 failure = self._passed_over(replica, error)
-            except BaseException:
+            except BaseException as error:
                 replica.calls -= 1
+                if isinstance(error, ProviderTimeout):
+                    self._passed_over(replica, error)
                 raise
         assert failure is not None, "there is at least one replica"
         raise failure

@@ -57,7 +57,6 @@ class ModelDrafter:
     def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
         """Drafts of up to `wanted` tokens; none for those the draft model is still catching up with."""
         shadows = [self._follow(request, count) for request, count in zip(requests, wanted, strict=True)]
-        active = [shadow for shadow in shadows if shadow is not None]
         active = [shadow for shadow in shadows if shadow is not None and shadow.request.table is not None]
         budget = _CATCH_UP
         while active:

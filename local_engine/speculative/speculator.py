@@ -70,12 +70,14 @@ class Speculator:
         self._drafting = 0.0  # seconds spent on the drafts under way
         self._begun = 0.0
         self._failures = 0
+        self._proposed = False  # in the step under way, without failing
         self._resting = 0
 
     def propose(self, scheduler: Scheduler) -> None:
         """Put drafts on the running answers before a step is scheduled; the scheduler takes what there is room for."""
         self._drafts.clear()
         self._drafting = 0.0
+        self._proposed = False
         running = [request for request in scheduler.running if request.gap == 1 and request.answered]
         able = [request for request in running if request.params.max_tokens - request.answered > 1]
         self._resting -= 1
@@ -83,10 +85,9 @@ class Speculator:
             begun = self._timer()
             try:
                 self._propose(able, len(running))
-                self._failures = 0
+                self._proposed = True
             except Exception:
-                self._failures += 1
-                log.exception("drafting failed (%d in a row, given up at %d)", self._failures, _MOST_FAILURES)
+                self._count_failure()
                 for request in able:
                     request.drafts.clear()
             self._begun = self._timer()
@@ -104,9 +105,20 @@ class Speculator:
         return runs
 
     def observe(self, chunks: Sequence[Chunk], runs: Sequence[Run], computed: Computed) -> None:
-        """The step's runs are in the answers; those that have ended hold no blocks any more."""
+        """The step's runs are in the answers; those that have ended hold no blocks any more. Never raises."""
         for run in runs:
             run.request.drafts.clear()
+        if self._failures >= _MOST_FAILURES:
+            return
+        try:
+            self._learn(chunks, runs, computed)
+        except Exception:
+            self._count_failure()
+        else:
+            if self._proposed:
+                self._failures = 0
+
+    def _learn(self, chunks: Sequence[Chunk], runs: Sequence[Run], computed: Computed) -> None:
         if all(chunk.length == 1 + chunk.drafts for chunk in chunks):  # prompts would hide what an answer's row costs
             self._learn_costs(chunks, runs)
         if computed.streams is not None:
@@ -117,6 +129,10 @@ class Speculator:
         self.planner.acceptance.forget(request)
         for drafter in self.drafters:
             drafter.forget(request)
+
+    def _count_failure(self) -> None:
+        self._failures += 1
+        log.exception("drafting failed (%d in a row, given up at %d)", self._failures, _MOST_FAILURES)
 
     def _propose(self, able: list[Request], rows: int) -> None:
         each = min(self.most, max(1, _MOST_DRAFTS // rows))

@@ -45,7 +45,10 @@ def parse_completion(body: Mapping[str, Any], defaults: SamplingDefaults) -> Com
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
     if not _is_prompt(prompt):
-        raise InvalidRequest("prompt must be one non-empty string or one list of token ids", param="prompt")
+        raise InvalidRequest(
+            "prompt must be one non-empty string or one list of token ids: send a request for each prompt",
+            param="prompt",
+        )
     if isinstance(prompt, str):
         valid_unicode(prompt, "prompt")
     if body.get("suffix"):

@@ -26,6 +26,7 @@ class ServeProcess:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
         self.lines: list[str] = []
+        self.reader = threading.Thread(target=self._read_on, daemon=True)
 
     def wait_until_serving(self) -> str:
         """Its base URL, once it says where it serves."""
@@ -33,7 +34,7 @@ class ServeProcess:
         for line in self.process.stdout:
             self.lines.append(line)
             if found := re.search(r"serving .* at (http://\S+)/v1", line):
-                threading.Thread(target=self._read_on, daemon=True).start()
+                self.reader.start()
                 return found[1]
         raise AssertionError("".join(self.lines))
 

@@ -14,6 +14,7 @@ import openai
 import pytest
 import torch
 
+from local_engine.embedding import EmbeddingJob
 from local_engine.tokenizer import Tokenizer, tokenizer_from_directory
 from tests.local_engine.conftest import EngineMaker
 from tests.local_engine.running_server import RunningServer, serve_in_thread
@@ -151,6 +152,29 @@ def test_embeddings_and_answers_share_the_engine(tiny_engine: EngineMaker) -> No
         assert "".join(chunk.choices[0].delta.content or "" for chunk in pieces if chunk.choices) == alone
         server.wait_until_idle()
         engine.check_integrity()
+
+
+def test_texts_that_fill_the_cache_one_by_one_are_embedded_one_by_one(tiny_engine: EngineMaker) -> None:
+    engine = tiny_engine(cache_tokens=256)
+    job = EmbeddingJob([[5] * 200, [6] * 200, [7] * 10])
+    for _ in zip(range(100), job.steps(engine), strict=False):
+        pass
+    assert len(job.vectors) == 3
+    assert engine.blocks.used == 0
+
+
+def test_energy_of_embeddings_is_their_own_and_no_answers(tiny_engine: EngineMaker) -> None:
+    engine = tiny_engine()
+    with serve_in_thread(engine, "tiny") as server:
+        body = {"model": "tiny", "input": ["drops " * 50] * 8}
+        usage = httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=30).json()["usage"]
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json={**ASK, "max_tokens": 3}, timeout=30).json()[
+            "usage"
+        ]
+        server.wait_until_idle()
+    joules = usage["energy"]["joules"] + answer["energy"]["joules"]
+    assert usage["energy"]["joules"] > 0
+    assert joules == pytest.approx(engine.energy.spent.billed / 1e6, abs=1e-9)
 
 
 def test_tokens_become_text_again(tiny_server: RunningServer) -> None:

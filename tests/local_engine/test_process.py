@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
+from tests.local_engine.running_server import wait_for
 from tests.local_engine.serve_process import SECONDS, serving
 
 
@@ -45,7 +47,7 @@ def test_draining_is_bounded_and_what_is_cut_says_so(tiny_gguf: Path) -> None:
     with serving(*options) as server:
         url = server.wait_until_serving()
         body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 480, "stream": True}
-        body["ignore_eos"] = True
+        body |= {"ignore_eos": True, "n": 32}
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=SECONDS) as reply:
             lines = reply.iter_lines()
             next(lines)
@@ -112,3 +114,61 @@ def test_wrong_options_are_refused_by_name(arguments: tuple[str, ...], says: str
         status, out = server.end()
     assert status == 2
     assert says in out
+
+
+def test_a_second_ctrl_c_ends_open_answers_and_the_process_cleanly(tiny_gguf: Path) -> None:
+    options = ("--model", str(tiny_gguf), "--served-name", "tiny", "--port", "0", "--speculate", "off")
+    with serving(*options) as server:
+        url = server.wait_until_serving()
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 480, "stream": True}
+        body |= {"ignore_eos": True, "n": 32}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=SECONDS) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            os.kill(server.process.pid, signal.SIGINT)
+            wait_for(lambda: refuses(url))
+            os.kill(server.process.pid, signal.SIGINT)
+            rest = [line for line in lines if line]
+        assert server.process.wait(SECONDS) == 0
+        server.reader.join(SECONDS)
+    assert '"code":"not_ready"' in rest[-1]
+    assert "Traceback" not in "".join(server.lines)
+
+
+def test_a_signal_before_the_model_is_loaded_ends_with_one_line(tiny_gguf: Path, tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import os, signal, time\n"
+        "from local_engine import process\n"
+        "def load(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "process.resolve_model = load\n"
+        "from local_engine.__main__ import main\n"
+        "main()\n"
+    )
+    with serving("--model", str(tiny_gguf), "--port", "0", program=(sys.executable, str(script), "serve")) as server:
+        status, out = server.end()
+    assert (status, out) == (0, "stopped while the model was loading\n")
+
+
+def test_an_address_of_another_machine_is_named_with_the_option_that_set_it(tiny_gguf: Path) -> None:
+    with serving("--model", str(tiny_gguf), "--port", "0", "--host", "192.0.2.1") as server:
+        status, out = server.end()
+    assert status == 1
+    assert out.endswith("take an address of this machine as --host\n")
+
+
+def test_a_cache_with_room_for_hardly_a_chat_is_warned_of(tiny_gguf: Path) -> None:
+    with serving("--model", str(tiny_gguf), "--port", "0", "--cache-tokens", "64") as server:
+        server.wait_until_serving()
+    assert "the cache holds 64 tokens, prompt and answer together must fit" in "".join(server.lines)
+
+
+def refuses(url: str) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        httpx.get(f"{url}/health", timeout=SECONDS)
+    except httpx.ConnectError:
+        return True
+    return False

@@ -157,11 +157,13 @@ def test_a_full_queue_refuses_with_429_and_says_when_to_come_back(tiny_server: R
         streams = [client.stream("POST", "/v1/chat/completions", json=body) for _ in range(4)]
         replies = [stream.__enter__() for stream in streams]
         refused = client.post("/v1/chat/completions", json=body)
+        several = client.post("/v1/chat/completions", json={**body, "n": 3})
         for stream in streams:
             stream.__exit__(None, None, None)
     assert [reply.status_code for reply in replies] == [200] * 4
     assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "queue_full"
+    assert "this call makes 3 (n): ask for fewer" in several.json()["error"]["message"]
     assert int(refused.headers["retry-after"]) >= 1
 
 

@@ -17,7 +17,7 @@ from local_engine.errors import DraftModelUnfit, ModelNotFound
 from local_engine.loading import load_engine
 from local_engine.request import Output, Request, SamplingParams
 from local_engine.speculative.draft import ModelDrafter
-from local_engine.speculative.drafter import Draft, Drafter
+from local_engine.speculative.drafter import Draft, Drafter, Seen
 from local_engine.speculative.ngram import NgramDrafter
 from local_engine.speculative.speculator import Speculator
 from tests.local_engine.conftest import EngineMaker
@@ -216,6 +216,22 @@ def test_a_drafter_that_raises_costs_drafts_and_no_answer(tiny_engine: EngineMak
     drafter = Broken()
     assert eager(tiny_engine(), drafter).generate(prompt(8), params).tokens == expected
     assert drafter.calls == 3
+
+
+def test_a_drafter_that_cannot_learn_costs_drafts_and_no_answer(tiny_engine: EngineMaker) -> None:
+    class Forgetful(NgramDrafter):
+        taps = (1,)
+        calls = 0
+
+        def observe(self, seen: Sequence[Seen]) -> None:
+            self.calls += 1
+            raise RuntimeError("no memory")
+
+    params = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True)
+    expected = tiny_engine().generate(prompt(8), params).tokens
+    drafter = Forgetful()
+    assert eager(tiny_engine(), drafter).generate(prompt(8), params).tokens == expected
+    assert drafter.calls == 3, "in a row, and then it is left alone"
 
 
 @pytest.mark.parametrize("speculate", ["auto", "draft", "both"])

@@ -96,8 +96,8 @@ def test_one_engine_holds_one_model() -> None:
 
 def test_options_of_the_bundled_engine_become_arguments_of_its_command() -> None:
     small = {"name": "small", "engine": "bundled", "weights": "small.gguf"}
-    options = {"quantize": "int8", "max_batch": 4, "prefix_sharing": False}
-    expected = ("--quantize=int8", "--max-batch=4", "--no-prefix-sharing")
+    options = {"quantize": "int8", "max_batch": 4, "prefix_sharing": False, "speculate": False}
+    expected = ("--quantize=int8", "--max-batch=4", "--no-prefix-sharing", "--speculate=off")
     assert bundled_engine(catalog({**small, "engine_options": options})) == Bundled("small.gguf", "small", expected)
     with pytest.raises(ConfigError, match="different models"):
         bundled_engine(catalog(small, {**small, "engine_options": options}))

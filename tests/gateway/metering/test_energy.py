@@ -49,6 +49,7 @@ def with_energy(call: Attempt, energy: Energy | None) -> Attempt:
         ({"joules": float("nan")}, None),
         ({"joules": float("inf")}, None),
         ({"joules": 10**300}, None),
+        ({"joules": 2**62 / 10**6}, None),
         ({"joules": True}, None),
         ({"joules": "3"}, None),
         ({}, None),

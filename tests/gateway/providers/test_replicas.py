@@ -9,7 +9,7 @@ import pytest
 
 from gateway.catalog import build_catalog
 from gateway.config import Config
-from gateway.errors import ConfigError, ProviderUnreachable
+from gateway.errors import ConfigError, ProviderTimeout, ProviderUnreachable
 from gateway.providers.base import Call, Completion, EventStream, Provider
 from gateway.providers.registry import build_providers
 from gateway.providers.replicas import ALWAYS_OPEN, Replicas, beginning
@@ -105,6 +105,23 @@ async def test_a_full_and_a_dead_engine_are_passed_over_and_a_dead_one_rests() -
             await providers.for_model(entry).complete(Call(entry, body, "r", "acme"))
         await providers.close()
     assert len(well.requests) == 4
+
+
+async def test_an_engine_that_let_a_call_time_out_rests_and_the_call_fails() -> None:
+    class Hung(Nobody):
+        async def complete(self, call: Call) -> Completion:
+            raise ProviderTimeout("no first token")
+
+        async def stream(self, call: Call, *, include_usage: bool) -> EventStream:
+            raise ProviderTimeout("no first token")
+
+    for how in ("complete", "stream"):
+        replicas, asked = Replicas(URLS, lambda _: Hung()), call("Slow")
+        [first, second, *_] = names(replicas, asked)
+        with pytest.raises(ProviderTimeout):
+            await (replicas.complete(asked) if how == "complete" else replicas.stream(asked, include_usage=True))
+        assert names(replicas, asked)[0] == second
+        assert names(replicas, asked)[-1] == first
 
 
 async def test_when_none_answers_the_last_ones_error_is_told() -> None:
