@@ -34,7 +34,7 @@ def pick_device(name: DeviceName) -> torch.device:
     """The device for a configured name; 'auto' takes an NVIDIA GPU when torch sees one. Raises NoSuchDevice."""
     seen = name != "cpu" and torch.cuda.is_available()
     if name == "cuda" and not seen:
-        if not torch.backends.cuda.is_built():
+        if torch.version.cuda is None:
             why = f"torch {torch.__version__} was built without CUDA: install a torch with it"
         else:
             why = "torch sees no NVIDIA GPU: see whether nvidia-smi lists one and CUDA_VISIBLE_DEVICES hides none"

@@ -82,7 +82,7 @@ def test_a_draft_model_too_large_is_refused_before_its_weights_are_read(tiny_dir
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do(tiny_directory: Path) -> None:
-    with pytest.raises(NoSuchDevice, match="device is 'cuda', but torch .*, or take --device auto or cpu"):
+    with pytest.raises(NoSuchDevice, match=r"device is 'cuda', but torch .*, or take --device auto or cpu"):
         load_engine(tiny_directory, EngineConfig(device="cuda"))
 
 
