@@ -24,7 +24,7 @@ from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
 from local_engine.speculative.verify import Run, verify
-from local_engine.step_faults import check_logits, step_failure
+from local_engine.step_faults import BrokenLogits, check_logits, step_failure
 from local_engine.structured.guide import Guide, follow, form_failure
 from local_engine.tokenizer import Tokenizer
 
@@ -167,7 +167,10 @@ class Engine:
             check_logits(computed.logits)
             runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
-            log.exception("a step of %d requests failed", len(chunks))
+            bug = not isinstance(
+                error, BrokenLogits
+            )  # else the weights are to blame, and where in the code says nothing
+            log.error("a step of %d requests failed: %s", len(chunks), error, exc_info=bug)
             self.scheduler.discard(chunks)
             failure = step_failure(error)
             return outputs + [self._fail(each.request, failure) for each in chunks if each.request.table is not None]

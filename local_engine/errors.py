@@ -12,6 +12,7 @@ EngineError
 │   ├── CacheDoesNotFit   the cache asked for is larger than the free memory
 │   ├── DraftModelUnfit   the draft model or drafter does not go with the model
 │   ├── BadTrainingData   prompts or kept outputs that a drafter cannot be trained on
+│   ├── NoSuchDevice      the device asked for is not there, or torch was built without it
 │   └── EnergyUnreadable  the energy counter asked for cannot be read
 └── RequestError          the request is refused with a reply
     ├── InvalidRequest    400, `param` names the field
@@ -76,6 +77,12 @@ class UnknownArchitecture(ModelError):
     """The model's architecture is none of those the decoder knows."""
 
     code = "unknown_architecture"
+
+
+class NoSuchDevice(ModelError):
+    """Torch cannot use the device that was asked for."""
+
+    code = "no_such_device"
 
 
 class CannotQuantize(ModelError):

@@ -78,9 +78,12 @@ class ModelFiles:
 
 def find_model(name: str, weights_dir: Path) -> ModelFiles | None:
     """The model's files if they are on this machine already; no network."""
-    path = Path(name).expanduser()
-    if path.is_file() or path.is_dir():
-        return ModelFiles(name, path.resolve(), "path")
+    try:
+        path = Path(name).expanduser()
+        if path.is_file() or path.is_dir():
+            return ModelFiles(name, path.resolve(), "path")
+    except RuntimeError:  # a home of nobody
+        return None
     known = KNOWN_MODELS.get(name.lower())
     if known is not None:
         installed = _installed_file(known.package)
@@ -98,6 +101,11 @@ def resolve_model(name: str, weights_dir: Path, hub: Hub) -> ModelFiles:
     if found is not None:
         _check_folder(found.path)
         return found
+    if name.startswith((".", "/", "~")):
+        raise ModelNotFound(
+            f"model {name!r} is a path, and there is no such file or directory: give that of a .gguf file or of a Hugging Face "
+            "model directory"
+        )
     known = KNOWN_MODELS.get(name.lower())
     tried: list[str] = []
     if known is not None:
@@ -119,7 +127,9 @@ def resolve_model(name: str, weights_dir: Path, hub: Hub) -> ModelFiles:
         download.from_hub(hub.url, hub_id, hub.token, directory)
         return ModelFiles(name, directory, "hub")
     except download.FetchFailed as error:
-        tried.append(f"hub {hub.url}/{hub_id}: {error}")
+        tried.append(f"as a hub id: {hub.url}/{hub_id}: {error}")
+    if known is None:
+        tried.insert(0, f"as a path: there is no file or directory {name!r} in {str(Path.cwd())!r}")
     raise ModelNotFound(
         f"model {name!r} is not on this machine and could not be fetched. Tried: {'; '.join(tried)}. "
         "Connect to the network, or give --model the path of a .gguf file or of a Hugging Face model directory"

@@ -14,6 +14,7 @@ from torch import Tensor
 from local_engine.batch import build_batch, rows_of
 from local_engine.cache_size import CacheSize
 from local_engine.config import CpuKernel, DeviceName, Dtype, KvDtype
+from local_engine.errors import NoSuchDevice
 from local_engine.layers.paged_attention import PagedAttention
 from local_engine.models.decoder import Decoder
 from local_engine.native_step import NativeStep, Piece, load_native
@@ -30,10 +31,15 @@ TORCH_DTYPES: dict[Dtype, torch.dtype] = {"bfloat16": torch.bfloat16, "float32":
 
 
 def pick_device(name: DeviceName) -> torch.device:
-    """The device for a configured name; 'auto' takes an NVIDIA GPU when torch sees one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    """The device for a configured name; 'auto' takes an NVIDIA GPU when torch sees one. Raises NoSuchDevice."""
+    seen = name != "cpu" and torch.cuda.is_available()
+    if name == "cuda" and not seen:
+        if torch.version.cuda is None:
+            why = f"torch {torch.__version__} was built without CUDA: install a torch with it"
+        else:
+            why = "torch sees no NVIDIA GPU: see whether nvidia-smi lists one and CUDA_VISIBLE_DEVICES hides none"
+        raise NoSuchDevice(f"device is 'cuda', but {why}, or take --device auto or cpu")
+    return torch.device("cuda" if seen else "cpu")
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def load_native(decoder: Decoder, pool: KVPool) -> NativeStep | None:
     try:
         check_model(decoder, pool)
         native = NativeStep(decoder, pool, open_library())
-    except NoKernel as reason:
+    except (NoKernel, MemoryError) as reason:  # what is packed already can still be called through torch
         log.info("steps are computed by torch: %s", reason)
         return None
     log.info("steps are computed by the native CPU kernel, %s AMX", "with" if native._library.tiles else "without")

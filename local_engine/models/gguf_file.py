@@ -60,12 +60,17 @@ class GgufFile:
             raise self._corrupt(f"its header is malformed at byte {self._at} ({error})") from error
 
     def read(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The tensor as float32 in torch order; KeyError when there is none of that name."""
+        """The tensor as float32 in torch order, finite throughout; KeyError when there is none of that name."""
         stored = self.tensors[name]
         rows = self.read_raw(name)
         if stored.kind == GGMLQuantizationType.F32:
-            return rows.view(np.float32)
-        return np.asarray(dequantize(rows, stored.kind), dtype=np.float32).reshape(stored.shape)
+            values = rows.view(np.float32)
+        else:
+            with np.errstate(all="ignore"):  # of damaged blocks, which are refused below
+                values = np.asarray(dequantize(rows, stored.kind), dtype=np.float32).reshape(stored.shape)
+        if not np.isfinite(values).all():
+            raise self._corrupt(f"tensor {name!r} holds NaN or infinity, so its bytes are damaged")
+        return values
 
     def read_raw(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The tensor's bytes as they are stored, row by row; not to be written to."""

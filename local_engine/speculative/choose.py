@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from local_engine.cache_size import CacheSize, plan_cache
+from local_engine.cache_size import free_memory, plan_cache
 from local_engine.config import EngineConfig
 from local_engine.errors import DraftModelUnfit
 from local_engine.model_runner import ModelRunner
-from local_engine.models.load import load_decoder
+from local_engine.models.load import load_decoder, number_format
 from local_engine.models.open import open_model
+from local_engine.models.size import check_fits
 from local_engine.speculative.draft import ModelDrafter, check_vocabulary
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.heads import HeadDrafter
@@ -28,7 +29,7 @@ def choose_drafters(config: EngineConfig, runner: ModelRunner, tokenizer: Tokeni
         return [load_draft_model(config.draft_model, config, runner, tokenizer, max_context)]
     if config.speculate == "ngram":
         return [NgramDrafter()]
-    head = find_head(runner.decoder, config.draft_model)
+    head = find_head(runner.decoder, config.draft_model, config.cpu_kernel)
     if config.speculate == "auto":
         return [NgramDrafter()] if head is None else [NgramDrafter(), HeadDrafter(head)]
     if head is None:
@@ -49,6 +50,7 @@ def load_draft_model(
     positions = min(max_context, source.config.max_positions)
     # Room for everything the target's cache can hold at once: a token more would never be asked for.
     asked = replace(config, cache_tokens=pool.blocks * pool.block_size, cache_mib=None)
-    size: CacheSize = plan_cache(asked, source.config, positions, dtype, device)
+    weights = check_fits(source.config, dtype, number_format(source, "none"), free_memory(device))
+    size = plan_cache(asked, source.config, positions, dtype, device, reserved=weights)
     decoder = load_decoder(source, positions=positions, dtype=dtype, device=device)
     return ModelDrafter(ModelRunner(decoder, size, cpu_kernel=config.cpu_kernel), positions)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, embedding, silu
 
+from local_engine.config import CpuKernel
 from local_engine.errors import CorruptModelFile, DraftModelUnfit
 from local_engine.kernels.cpu.build import NoKernel
 from local_engine.kernels.cpu.library import Library, open_library
@@ -252,23 +254,25 @@ def output_rows(decoder: Decoder, vocabulary: Tensor) -> Tensor:
     return whole.t()[vocabulary.to(whole.device)]
 
 
-def make_fast(head: DraftHead) -> DraftHead:
+def make_fast(head: DraftHead, cpu_kernel: CpuKernel = "auto") -> DraftHead:
     """The same head with int8 weights, in the native kernel where there is one: on a CPU the bytes read are the time.
 
-    Of a guess nobody asks exactness. A head on another device, or in float32, stays as it is.
+    Torch computes it with `cpu_kernel` "off", and what memory is too short to repack. Of a guess nobody asks exactness. A head
+    on another device, or in float32, stays as it is.
     """
     if head.embeddings.device.type != "cpu" or head.norm.weight.dtype != torch.bfloat16:
         return head
-    try:
-        library: Library | None = open_library()
-    except NoKernel:
-        library = None
+    library: Library | None = None
+    if cpu_kernel == "auto":
+        with suppress(NoKernel):
+            library = open_library()
     places: list[tuple[nn.Module, str]] = [(head, "fuse"), (head, "token_in"), (head, "state_in"), (head, "output")]
     places += [(block, name) for block in head.blocks for name in ("gate_up", "down")]
     for parent, name in places:
         linear = getattr(parent, name)
         quantised: nn.Module = Int8Linear.from_weight(linear.weight)
         if library is not None and can_pack(quantised):
-            quantised = pack(library, quantised)
+            with suppress(MemoryError):
+                quantised = pack(library, quantised)
         setattr(parent, name, quantised)
     return head

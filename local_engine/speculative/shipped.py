@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from local_engine.config import CpuKernel
 from local_engine.errors import DraftModelUnfit
 from local_engine.models.decoder import Decoder
 from local_engine.speculative.head_model import DraftHead, load_head, make_fast
@@ -12,16 +13,16 @@ from local_engine.speculative.head_model import DraftHead, load_head, make_fast
 SHIPPED = Path(__file__).parent.parent / "drafters"
 
 
-def find_head(decoder: Decoder, named: Path | None = None) -> DraftHead | None:
+def find_head(decoder: Decoder, named: Path | None = None, cpu_kernel: CpuKernel = "auto") -> DraftHead | None:
     """The head, made fast, in the file `named`, or the shipped one of this very target, or None.
 
     Raises CorruptModelFile, and DraftModelUnfit when the named file was trained for another target.
     """
     if named is not None:
-        return make_fast(load_head(named, decoder))
+        return make_fast(load_head(named, decoder), cpu_kernel)
     for path in shipped_heads():
         try:
-            return make_fast(load_head(path, decoder))
+            return make_fast(load_head(path, decoder), cpu_kernel)
         except DraftModelUnfit:
             continue
     return None

@@ -27,10 +27,10 @@ def shape(**changes: int | bool) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def random_decoder(config: ModelConfig, kind: str) -> Decoder:
+def random_decoder(config: ModelConfig, kind: str, positions: int = 256) -> Decoder:
     """In bfloat16, its matrices of the kind."""
     generator = torch.Generator().manual_seed(7)
-    decoder = Decoder(config, 256, torch.bfloat16, CPU)
+    decoder = Decoder(config, positions, torch.bfloat16, CPU)
     for name, parameter in decoder.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data.copy_(1 + noise / 4 if "norm" in name else noise / parameter.shape[-1] ** 0.5)

@@ -12,11 +12,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from gguf.constants import GGMLQuantizationType
 from safetensors.torch import load_file, save_file
 
 from local_engine.config import EngineConfig
 from local_engine.errors import CorruptModelFile, ModelError, ModelNotFound, UnknownArchitecture, WrongShape
 from local_engine.loading import load_engine
+from local_engine.models.gguf_file import GgufFile
 from tests.local_engine.tiny_models import write_gguf
 
 
@@ -88,6 +90,23 @@ def test_flipped_bytes_in_a_gguf_header_never_raise_anything_but_a_model_error(t
         except ModelError:
             refused += 1
     assert refused > 20
+
+
+@pytest.mark.parametrize("kind", [GGMLQuantizationType[name] for name in ("F32", "F16", "Q8_0", "Q4_1")])
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+def test_noise_amid_the_tensors_is_refused_by_the_tensors_name_and_nothing_else_is_said(
+    tiny_directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: GGMLQuantizationType, quantize: Any
+) -> None:
+    path = write_gguf(tiny_directory, tmp_path / "noise.gguf", kind)
+    tensor = GgufFile(path).tensors["blk.1.ffn_gate.weight"]
+    raw = bytearray(path.read_bytes())
+    noise = torch.randint(0, 256, (tensor.nbytes,), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    noise[::2] |= 0x7C
+    raw[tensor.offset : tensor.offset + tensor.nbytes] = noise.numpy().tobytes()
+    path.write_bytes(raw)
+    with pytest.raises(CorruptModelFile, match=r"noise\.gguf.*'blk\.1\.ffn_gate\.weight' holds NaN or infinity"):
+        load_engine(path, EngineConfig(dtype="float32", quantize=quantize))
+    assert not caplog.messages
 
 
 def test_an_unknown_gguf_architecture_is_named_with_the_known_ones(tiny_directory: Path, tmp_path: Path) -> None:

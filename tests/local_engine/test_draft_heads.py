@@ -11,6 +11,7 @@ import torch
 from local_engine.config import EngineConfig
 from local_engine.engine import Engine
 from local_engine.loading import load_engine
+from local_engine.quantization.int8 import Int8Linear
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.head_model import load_head
 from local_engine.speculative.heads import HeadDrafter, drafted_shares
@@ -151,6 +152,20 @@ def test_shares_follow_the_requests_own_cuts() -> None:
 def test_a_request_without_a_state_gets_no_draft(engine: Engine) -> None:
     stranger = Request(999, [1, 2, 3], SamplingParams(max_tokens=4))
     assert head_of(engine).propose([stranger], [3])[0].tokens == ()
+
+
+def test_a_head_is_left_to_torch_where_the_native_kernel_is_off(
+    taught: Taught, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f"#!/bin/sh\necho . >> {calls}\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    for kernel in ("off", "auto"):
+        engine = load(taught, dtype="bfloat16", speculate="head", draft_model=taught.head, cpu_kernel=kernel)
+        assert isinstance(head_of(engine).head.fuse, Int8Linear)
+        assert not calls.exists() or kernel == "auto"
 
 
 def test_the_shipped_drafter_is_that_of_smollm2(smollm2_path: Path, taught: Taught) -> None:

@@ -134,8 +134,17 @@ def test_a_repository_without_safetensors_is_refused(hub: FakeHub, tmp_path: Pat
 def test_when_nothing_works_the_error_says_what_was_tried_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"org/tiny.*127\.0\.0\.1:9.*Connect to the network, or give --model"):
         resolve_model("org/tiny", tmp_path, NO_HUB)
+    with pytest.raises(ModelNotFound, match=r"as a path: there is no .*'org/tiny' in .*as a hub id: http.*/org/tiny: "):
+        resolve_model("org/tiny", tmp_path, NO_HUB)
     with pytest.raises(ModelNotFound, match=r"'smollm3'.*known names: smollm2-135m-instruct"):
         resolve_model("smollm3", tmp_path, NO_HUB)
+
+
+@pytest.mark.parametrize("name", ["./tiny", "../tiny", "/org/tiny", "~/tiny", "~nobody-of-that-name/tiny", ".org/tiny"])
+def test_a_mistyped_path_is_not_asked_of_the_hub(hub: FakeHub, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelNotFound, match="is a path, and there is no such file or directory"):
+        resolve_model(name, tmp_path, Hub(hub.url))
+    assert not hub.paths
 
 
 def test_an_unwritable_weights_folder_is_named(hub: FakeHub, tmp_path: Path) -> None:

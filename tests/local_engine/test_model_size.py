@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from local_engine.config import EngineConfig, ModelConfig, Quantization
-from local_engine.errors import ModelTooLarge
+from local_engine.errors import ModelTooLarge, NoSuchDevice
 from local_engine.loading import load_engine
 from local_engine.models.size import check_fits, weight_bytes
 
@@ -70,6 +70,20 @@ def test_a_layer_of_experts_is_converted_at_once() -> None:
     weights = weight_bytes(QWEN3_30B, torch.bfloat16, "none")
     assert weights == 2 * 30_532_122_624  # as published: 30.5 billion
     assert check_fits(QWEN3_30B, torch.bfloat16, "none", 80 * GIB) >= weights + 4 * 128 * 768 * 2048
+
+
+def test_a_draft_model_too_large_is_refused_before_its_weights_are_read(tiny_directory: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(tiny_directory, tmp_path / "model"))
+    values = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**values, "intermediate_size": 1 << 24, "hidden_size": 1 << 20}))
+    with pytest.raises(ModelTooLarge, match="no quantisation would fit"):
+        load_engine(tiny_directory, EngineConfig(dtype="float32", speculate="draft", draft_model=directory))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do(tiny_directory: Path) -> None:
+    with pytest.raises(NoSuchDevice, match=r"device is 'cuda', but torch .*, or take --device auto or cpu"):
+        load_engine(tiny_directory, EngineConfig(device="cuda"))
 
 
 def test_a_model_too_large_is_refused_before_its_weights_are_read(tiny_directory: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,49 @@ def test_a_compiler_that_fails_or_a_library_that_is_broken_leaves_nothing_behind
     with pytest.raises(NoKernel, match=reason):
         build(target_for(ALL), tmp_path / "kernels")
     assert [path.name for path in (tmp_path / "kernels").iterdir()] == ["lock"]
+
+
+# A library that was compiled before, which `build` must not even look into.
+KEEPS = 'while [ "$1" != -o ]; do shift; done; echo junk > "$2"'
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where `build` keeps a library, which it has compiled and taken for good."""
+    monkeypatch.setenv("CXX", compiler(tmp_path, KEEPS))
+    trial = tmp_path / "python"
+    trial.write_text("#!/bin/sh\n")
+    trial.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(trial))
+    return build(target_for(ALL), tmp_path / "kernels")
+
+
+def test_what_others_may_write_to_is_not_loaded(kept: Path) -> None:
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    assert build(target_for(ALL), kept.parent) == kept
+    kept.chmod(0o722)
+    with pytest.raises(NoKernel, match=r"cpu-.*\.so' has mode 0o722: others may write"):
+        build(target_for(ALL), kept.parent)
+    kept.chmod(0o700)
+    kept.parent.chmod(0o770)
+    with pytest.raises(NoKernel, match="kernels' has mode 0o770: others may write"):
+        build(target_for(ALL), kept.parent)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_what_belongs_to_another_user_is_not_loaded(kept: Path) -> None:
+    os.chown(kept, 12345, 12345)
+    with pytest.raises(NoKernel, match="belongs to user 12345"):
+        build(target_for(ALL), kept.parent)
+
+
+def test_a_folder_that_cannot_be_had_is_a_reason_and_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", compiler(tmp_path, "exit 1"))
+    with pytest.raises(NoKernel, match="cannot be kept in '~nobody-of-that-name/kernels'"):
+        build(target_for(ALL), Path("~nobody-of-that-name/kernels"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NoKernel, match="Not a directory"):
+        build(target_for(ALL), tmp_path / "file" / "kernels")
 
 
 def test_two_that_start_together_compile_once(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +15,7 @@ from local_engine.kernels.cpu.packed_linear import pack
 from local_engine.layers.linear import Linear
 from local_engine.layers.paged_attention import PagedAttention, make_span
 from local_engine.native_step import NativeStep, Piece, check_model
+from local_engine.step_faults import BrokenLogits, check_logits
 from tests.local_engine.native_models import (
     CPU,
     KINDS,
@@ -86,6 +89,31 @@ def test_tiles_and_vectors_give_the_same_bits(kind: str) -> None:
     linear.weight.data.copy_(torch.randn(200, 96, generator=torch.Generator().manual_seed(1)))
     x = torch.randn(70, 96, generator=torch.Generator().manual_seed(2))
     assert torch.equal(pack(tiles, in_kind(linear, kind))(x), pack(vectors, in_kind(linear, kind))(x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("count", [1, 16])
+def test_a_number_that_is_none_is_seen_in_the_result(library: Library, kind: str, value: float, count: int) -> None:
+    linear = Linear(48, 96, torch.bfloat16, CPU)
+    linear.weight.data.copy_(torch.randn(48, 96))
+    x = torch.ones(count, 96)
+    x[0, 70] = value
+    result = pack(library, in_kind(linear, kind))(x)
+    assert not result[0].isfinite().any()
+    assert result[1:].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_whose_stream_overflows_gives_no_finite_logits(library: Library, kind: str) -> None:
+    config = shape()
+    decoder = random_decoder(config, kind)
+    decoder.embeddings.data[PROMPT[40]] = float("inf")
+    native = NativeStep(decoder, new_pool(config), library)
+    logits, _ = native.run([Piece(PROMPT, 0, range(5)), Piece(PROMPT[:40], 0, range(5, 10))], [40, 75 + 39])
+    with pytest.raises(BrokenLogits):
+        check_logits(logits[:1])
+    check_logits(logits[1:])  # another request's
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -164,3 +192,12 @@ def test_models_that_the_kernel_does_not_know_are_left_to_torch_with_the_reason(
         check_model(random_decoder(shape(), "bfloat16"), new_pool(shape(), dtype=torch.float32))
     with pytest.raises(NoKernel, match="heads of 144 elements"):
         check_model(random_decoder(shape(head_dim=144), "bfloat16"), new_pool(shape(head_dim=144)))
+
+
+@pytest.mark.parametrize("where", ["thread", "step"])
+def test_a_step_without_memory_fails_and_the_next_one_is_right(where: str) -> None:
+    command = [sys.executable, "-m", "tests.local_engine.short_of_memory", where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode == 77:
+        pytest.skip("no native kernel here")
+    assert done.returncode == 0, done.stderr

@@ -101,6 +101,16 @@ def test_a_product_is_that_of_the_unpacked_weights(
     assert error < (1e-6 if dtype == torch.float32 else 1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 4, 16])
+@pytest.mark.parametrize("columns", [66, 72, 100])
+def test_an_int8_product_is_right_whatever_the_number_of_columns(columns: int, tokens: int, dtype: torch.dtype) -> None:
+    module = Int8Linear.from_weight(torch.randn(40, columns))
+    x = torch.randn(tokens, columns).to(dtype)
+    expected = x.float() @ module.dequantize().T
+    assert (module(x).float() - expected).norm() < 1e-2 * expected.norm()
+
+
 def test_int4_refuses_columns_that_groups_do_not_fill() -> None:
     with pytest.raises(CannotQuantize, match=r"80 columns.*use int8"):
         Int4Linear.from_weight(torch.randn(4, 80))

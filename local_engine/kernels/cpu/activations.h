@@ -59,6 +59,14 @@ struct Activations {
         return weight ? _mm512_mul_ps(x, _mm512_maskz_loadu_ps(mask, weight + column)) : x;
     }
 
+    /// NaN if one of x is infinite or NaN, else `largest`: a maximum forgets NaN, and a row without an end must not look whole.
+    static float or_nan(float largest, __mmask16 broken) { return broken ? __builtin_nanf("") : largest; }
+
+    static __mmask16 not_finite(__m512 x) {
+        constexpr int nan_or_infinity = 0x99;
+        return _mm512_fpclass_ps_mask(x, nan_or_infinity);
+    }
+
     /// Round x / scale to integers and keep their two bytes; the high one is in units of 2^bits.
     static __m512i split_bytes(__m512 x, float inverse, int bits, int8_t* to_high, int8_t* to_low, __m512i* upper) {
         __m512i integer = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
@@ -77,9 +85,13 @@ struct Activations {
 
     void fill_planes(int row, const float* from, float factor, const float* weight) {
         __m512 most = _mm512_setzero_ps();
-        for (int column = 0; column < columns; column += LANES)
-            most = _mm512_max_ps(most, _mm512_abs_ps(value(from, weight, column, factor)));
-        float largest = _mm512_reduce_max_ps(most), inverse = largest > 0 ? LARGEST_OF_ROW / largest : 0.0f;
+        __mmask16 broken = 0;
+        for (int column = 0; column < columns; column += LANES) {
+            __m512 x = value(from, weight, column, factor);
+            most = _mm512_max_ps(most, _mm512_abs_ps(x));
+            broken |= not_finite(x);
+        }
+        float largest = or_nan(_mm512_reduce_max_ps(most), broken), inverse = largest > 0 ? LARGEST_OF_ROW / largest : 0.0f;
         scale[row] = largest / LARGEST_OF_ROW;
         __m512i whole = _mm512_setzero_si512(), all_high = whole, upper;
         for (int column = 0; column < stride; column += LANES) {
@@ -95,7 +107,8 @@ struct Activations {
     void fill_groups(int row, const float* from, float factor, const float* weight) {
         for (int group = 0; group < groups; ++group) {
             __m512 one = value(from, weight, group * GROUP, factor), two = value(from, weight, group * GROUP + LANES, factor);
-            float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(one), _mm512_abs_ps(two)));
+            float largest = or_nan(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(one), _mm512_abs_ps(two))),
+                                   not_finite(one) | not_finite(two));
             float inverse = largest > 0 ? LARGEST_OF_GROUP / largest : 0.0f, unit = largest / LARGEST_OF_GROUP;
             int8_t* to = split.data() + 2 * (size_t(row) * stride + size_t(group) * GROUP);
             __m512i upper, whole = split_bytes(one, inverse, 4, to, to + GROUP, &upper);

@@ -2,7 +2,8 @@
 
 The library lies in a folder under a name made of its source, the compiler and the flags, so that another version or
 another machine on the same disk gets its own. It is tried in a process of its own before it is used: instructions that
-a machine claims and does not have cost a line in the log, not the engine.
+a machine claims and does not have cost a line in the log, not the engine. Who could write to the folder or the library
+could run code in this process: both must be ours, and nobody else's to write.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -67,27 +69,41 @@ def find_compiler() -> str:
 
 def build(target: Target, folder: Path | None = None) -> Path:
     """The library for `target`, compiled and tried if it is not there yet. Raises NoKernel."""
-    folder = (folder or DEFAULT_FOLDER).expanduser()
     compiler = find_compiler()
     command = [compiler, "-std=c++17", "-O3", "-fPIC", "-shared", "-pthread", "-w", *target.flags]
-    path = folder / f"cpu-{_fingerprint(command)}.so"
-    if path.exists():
-        return path
+    folder = folder or DEFAULT_FOLDER
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two engines that start together compile once
-            if not path.exists():
-                _compile(command, path)
+        folder = folder.expanduser()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_ours(folder)
+        path = folder / f"cpu-{_fingerprint(command)}.so"
+        if not path.exists():
+            with (folder / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # two engines that start together compile once
+                if not path.exists():
+                    _compile(command, path)
+        _check_ours(path)
     except OSError as error:
         raise NoKernel(f"the kernel cannot be kept in {str(folder)!r}: {error.strerror}") from error
+    except RuntimeError as error:  # of expanduser
+        raise NoKernel(f"the kernel cannot be kept in {str(folder)!r}: {error}") from error
     return path
+
+
+def _check_ours(path: Path) -> None:
+    """Raise NoKernel for what another user owns or may write to."""
+    found = path.stat()
+    if found.st_uid != os.getuid():
+        raise NoKernel(f"{str(path)!r} belongs to user {found.st_uid!r}, not to us ({os.getuid()!r}): remove it")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = oct(stat.S_IMODE(found.st_mode))
+        raise NoKernel(f"{str(path)!r} has mode {mode}: others may write to it; remove it, or chmod go-w")
 
 
 def _fingerprint(command: list[str]) -> str:
     digest = hashlib.sha256("\0".join(command).encode())
-    stat = Path(command[0]).resolve().stat()
-    digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    compiler = Path(command[0]).resolve().stat()
+    digest.update(f"{compiler.st_size} {compiler.st_mtime_ns}".encode())
     for source in sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h")]):
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()[:20]
@@ -99,6 +115,7 @@ def _compile(command: list[str], path: Path) -> None:
     try:
         _run([*command, "-o", str(draft), str(SOURCES / "library.cpp")], "the compiler")
         _run([sys.executable, "-m", "local_engine.kernels.cpu.trial", str(draft)], "the trial of the new kernel")
+        draft.chmod(0o700)  # a umask may have left it to the group
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -80,7 +80,13 @@ int penstock_multiply(const Matrix* matrix, const float* from, int count, float*
     }
 }
 
-Model* penstock_make_model(const ModelParts* parts) { return new (std::nothrow) Model(*parts); }
+Model* penstock_make_model(const ModelParts* parts) {
+    try {
+        return new Model(*parts);
+    } catch (const std::exception&) {
+        return nullptr;
+    }
+}
 
 void penstock_free_model(Model* model) { delete model; }
 

@@ -10,7 +10,9 @@
 #include <atomic>
 #include <climits>
 #include <functional>
+#include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -50,15 +52,22 @@ class Team {
     explicit Team(int size) : size_(size) {}
 
     int size() const { return size_; }
+    bool out_of_memory() const { return out_of_memory_.load(std::memory_order_relaxed); }
 
     /// Calls `work(index)` for 0 <= index < count, each index once, by whichever thread is free; then all wait for all.
+    /// Work that finds no memory is left out: the job goes on, so that nobody waits for a thread that gave up, and fails
+    /// when it is done.
     template <class Work>
     void share(int count, int portion, Work work) {
         for (;;) {
             int first = taken_.fetch_add(portion, std::memory_order_relaxed);
             if (first >= count) break;
             int last = first + portion < count ? first + portion : count;
-            for (int index = first; index < last; ++index) work(index);
+            try {
+                for (int index = first; index < last; ++index) work(index);
+            } catch (const std::bad_alloc&) {
+                out_of_memory_.store(true, std::memory_order_relaxed);
+            }
         }
         barrier();
     }
@@ -76,6 +85,7 @@ class Team {
     }
 
     const int size_;
+    std::atomic<bool> out_of_memory_{false};
     alignas(64) std::atomic<int> taken_{0};
     alignas(64) std::atomic<int> arrived_{0};
     alignas(64) Gate gate_;
@@ -89,6 +99,7 @@ class Pool {
         return *pool;
     }
 
+    /// Throws bad_alloc when memory was short, system_error when a thread cannot be started.
     void run(int threads, const std::function<void(Team&, int)>& job) {
         std::lock_guard<std::mutex> one_at_a_time(busy_);
         if (threads < 1) threads = 1;
@@ -101,22 +112,25 @@ class Pool {
         for (int index = 1; index < threads; ++index) starts_[index - 1]->open();
         job(team, 0);
         while (done_.load(std::memory_order_acquire) != threads - 1) _mm_pause();  // they have passed the last barrier
+        if (team.out_of_memory()) throw std::bad_alloc();
     }
 
    private:
     Pool() : owner_(getpid()) {}
 
+    /// Throws when the system has no room for another; the pool is as before then.
     void add_thread() {
-        starts_.push_back(new Gate);
-        int index = static_cast<int>(starts_.size());
-        Gate* start = starts_.back();
-        std::thread([this, index, start] {
+        int index = static_cast<int>(starts_.size()) + 1;
+        starts_.reserve(index);
+        auto gate = std::make_unique<Gate>();
+        std::thread([this, index, start = gate.get()] {
             for (uint32_t seen = 0;; ++seen) {
                 start->wait(seen);
                 (*job_)(*team_, index);
                 done_.fetch_add(1, std::memory_order_release);
             }
         }).detach();
+        starts_.push_back(gate.release());  // nobody waits for a thread that was not made
     }
 
     void forget_threads_of_parent() {
