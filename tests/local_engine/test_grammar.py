@@ -165,6 +165,21 @@ def test_a_grammar_ends_when_its_start_has_a_finite_form(lark: str, ends: bool) 
     assert grammar_can_end(lark) is ends
 
 
+def test_many_definitions_that_ask_for_each_other_are_read_once_each() -> None:
+    names = [f"d{index}" for index in range(60)]
+    every = [{"$ref": f"#/$defs/{name}"} for name in names]
+    tangle: dict[str, Any] = {"$defs": {name: {"anyOf": every} for name in names}, "$ref": "#/$defs/d0"}
+    assert not schema_can_end(tangle), "none of them has an end; asking each for all others takes 60! questions"
+    tangle["$defs"]["d59"] = {"type": "null"}
+    assert schema_can_end(tangle)
+
+
+def test_a_long_chain_of_rules_ends_where_its_last_one_does() -> None:
+    chain = ["start: r0", *(f"r{index}: r{index + 1}" for index in range(5000))]
+    assert grammar_can_end("\n".join([*chain, 'r5000: "a"']))
+    assert not grammar_can_end("\n".join([*chain, 'r5000: "a" r7']))
+
+
 def test_drafts_are_followed_and_taken_back(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
     form = json_form(SCHEMAS["nested"], "guided_json")
     answer = tokenizer.encode_part('{"where": {"x": 1')
