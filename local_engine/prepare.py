@@ -101,8 +101,7 @@ class Preparer:
         """Makes guides of this form; compiles it now, so that a wrong one is refused now."""
         if form is None:
             return lambda: None
-        self._compiler.guide(form)
-        return lambda: self._compiler.guide(form)
+        return self._compiler.maker(form)
 
     def _tool_reader(self, use: ToolUse) -> ToolReader:
         short = "[TOOL_CALLS]" in (

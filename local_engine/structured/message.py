@@ -242,11 +242,6 @@ class MessageReader:
         delta.reasoning = reasoning
         return delta
 
-    @property
-    def called(self) -> bool:
-        """Whether the answer makes a call."""
-        return self._tools is not None and self._tools.calls > 0
-
 
 def _tail_that_begins(text: str, words: Collection[str]) -> int:
     """Length of the longest end of `text` that begins one of `words` without being all of it."""

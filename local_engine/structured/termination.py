@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MAX_DEPTH = 100
+_MAX_LEVELS = 600  # through references, each followed once; a compiler that recurses must not exhaust its stack
 
 
 class TooDeep(ValueError):
@@ -58,7 +59,29 @@ class _Net:
 
 def schema_can_end(schema: Any) -> bool:
     """Whether some finite JSON value fits, as far as nesting goes. Raises TooDeep."""
+    references: set[str] = set()
+    levels = _height(schema, references, 0)
+    for reference in list(references):
+        levels += _height(_follow(schema, reference), references, 0)
+    if levels > _MAX_LEVELS:
+        raise TooDeep(f"nested up to {levels} levels deep through its references, at most {_MAX_LEVELS} are taken")
     return _SchemaNet(schema).can_end()
+
+
+def _height(value: Any, references: set[str], depth: int) -> int:
+    """Levels of a JSON value; notes the local references in it."""
+    if depth > 4 * _MAX_DEPTH:
+        raise TooDeep(f"nested more than {4 * _MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            references.add(reference)
+        if len(references) > _MAX_LEVELS:
+            raise TooDeep(f"it has more than {_MAX_LEVELS} different references")
+        value = list(value.values())
+    if not isinstance(value, list):
+        return 0
+    return 1 + max((_height(each, references, depth + 1) for each in value), default=0)
 
 
 class _SchemaNet:
