@@ -103,7 +103,25 @@ def test_other_forms_hold_as_well(compiler: GrammarCompiler, tokenizer: Tokenize
         (json_form({"type": "array", "uniqueItems": True}, "guided_json"), "uniqueItems"),
         (json_form({"type": "string", "enum": []}, "guided_json"), "Unsatisfiable"),
         (json_form({**TREE, "required": ["left"]}, "guided_json"), "no finite value"),
-        (AnswerForm("regex", "(a", "guided_regex"), "unclosed group"),
+        (AnswerForm("regex", "(a", "guided_regex"), "the regular expression is wrong: unclosed group"),
+        (AnswerForm("grammar", "bogus", "guided_grammar"), "Expected ::="),
+        (AnswerForm("grammar", 'root ::= "a" undefinedrule', "guided_grammar"), "undefinedrule"),
+        (AnswerForm("grammar", 'root ::= "a', "guided_grammar"), "Unexpected end"),
+        (AnswerForm("grammar", 'start: ("a"', "guided_grammar"), "cannot be used"),
+        (AnswerForm("grammar", 'root ::= "a"\n' * 501, "guided_grammar"), "500 rules"),
+        (
+            json_form(
+                {
+                    "$defs": {
+                        f"d{n}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}}}
+                        for n in range(1000)
+                    },
+                    "$ref": "#/$defs/d0",
+                },
+                "guided_json",
+            ),
+            "different references",
+        ),
         (AnswerForm("regex", r"[^\s\S]", "guided_regex"), "nothing can be written"),
         (AnswerForm("grammar", "start: nothing", "guided_grammar"), "nothing"),
         (AnswerForm("grammar", 'start: "a" start', "guided_grammar"), "no finite text"),
