@@ -60,8 +60,8 @@ class AnswerText:
         return self._matcher.push(self._decoder.push(token))
 
     def finish(self) -> str:
-        """Text still held when the answer ends."""
-        return self._matcher.push(self._decoder.flush()) + self._matcher.flush()
+        """Text still held when the answer ends, without a character it was cut in the middle of."""
+        return self._matcher.push(self._decoder.flush().rstrip("\ufffd")) + self._matcher.flush()
 
     @property
     def stopped(self) -> bool:

@@ -1,15 +1,17 @@
 """From a checked call to what the engine needs: prompt, guides, and readers of the answers. May take a while; has a limit.
 
-A grammar that takes too long to compile is refused; its thread ends by itself, as llguidance bounds its own work.
+A grammar that takes too long to compile is refused, but its thread works on to the end of it: our reading of a form takes linear
+time and llguidance bounds its work. The threads are daemons, so that none of them keeps the process from ending.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
+from local_engine.daemon_threads import DaemonThreads
 from local_engine.engine import Engine
 from local_engine.errors import ContextTooLong, InvalidRequest
 from local_engine.request import Request
@@ -44,15 +46,15 @@ class Preparer:
         self._tokenizer = engine.tokenizer
         self._compiler = GrammarCompiler(engine.tokenizer)
         self._tags = thought_tags(engine.tokenizer)
-        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prepare")
+        self._threads = DaemonThreads(2, "prepare")
 
     async def prepare(self, call: ChatCall | CompletionCall) -> Prepared:
         """What the call needs. Raises InvalidRequest for what cannot be served."""
         call.call.check_tokens(self._engine.model_config.vocab_size)
-        work = self._chat if isinstance(call, ChatCall) else self._completion
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work, call)  # type: ignore[arg-type]
+        work = partial(self._chat, call) if isinstance(call, ChatCall) else partial(self._completion, call)
+        running = self._threads.submit(work)
         try:
-            return await asyncio.wait_for(running, PATIENCE_SECONDS)
+            return await asyncio.wait_for(asyncio.wrap_future(running), PATIENCE_SECONDS)
         except TimeoutError as error:
             raise InvalidRequest(
                 f"preparing the request took more than {PATIENCE_SECONDS:.0f} s: use a simpler schema or grammar"
@@ -101,8 +103,7 @@ class Preparer:
         """Makes guides of this form; compiles it now, so that a wrong one is refused now."""
         if form is None:
             return lambda: None
-        self._compiler.guide(form)
-        return lambda: self._compiler.guide(form)
+        return self._compiler.maker(form)
 
     def _tool_reader(self, use: ToolUse) -> ToolReader:
         short = "[TOOL_CALLS]" in (

@@ -80,10 +80,6 @@ class Sampler:
         """A token from `probabilities` [vocab] by the request's next random number: the one `sample` would take."""
         return draw_from(probabilities, self.uniform(request))
 
-    def is_plain_greedy(self, request: Request) -> bool:
-        """Whether the largest logit is the answer, whatever came before."""
-        return request.params.temperature == 0 and request.guide is None and not is_steered(request.params)
-
     def uniform(self, request: Request) -> Tensor:
         """The request's next random number: float64 from 0 to below 1."""
         return torch.rand((), dtype=torch.float64, generator=self.generator(request))

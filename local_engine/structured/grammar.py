@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 FormKind = Literal["json_schema", "regex", "grammar", "choice"]
 MAX_FORM_BYTES = 128 * 1024
 MAX_CHOICES = 10_000
+MAX_GBNF_RULES = 500
 _KEPT = 64
 _JSON_STYLE: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _LIMITS = LLParserLimits(initial_lexer_fuel=2_000_000, max_lexer_states=50_000, verbose_errors=False)
@@ -56,6 +58,10 @@ class GrammarCompiler:
 
     def guide(self, form: AnswerForm) -> GrammarGuide:
         """A guide for one answer of this form. Raises InvalidRequest with what is wrong."""
+        return self.maker(form)()
+
+    def maker(self, form: AnswerForm) -> Callable[[], GrammarGuide]:
+        """Compiles the form and makes its guides, one for each answer. Raises InvalidRequest with what is wrong."""
         with self._lock:
             matcher = self._compiled.get(form)
             if matcher is not None:
@@ -66,7 +72,8 @@ class GrammarCompiler:
                 self._compiled[form] = matcher
                 while len(self._compiled) > _KEPT:
                     self._compiled.popitem(last=False)
-        return GrammarGuide(matcher.deep_copy(), self.vocabulary.vocab_size, self._tokenizer.end_ids)
+        size, ends = self.vocabulary.vocab_size, self._tokenizer.end_ids
+        return lambda: GrammarGuide(matcher.deep_copy(), size, ends)
 
     @property
     def vocabulary(self) -> LLTokenizer:
@@ -91,7 +98,10 @@ class GrammarCompiler:
         except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"{form.param} cannot be used: {error}", param=form.param) from error
         if matcher.is_error():
-            raise InvalidRequest(f"{form.param} cannot be used: {matcher.get_error().strip()}", param=form.param)
+            wrong = matcher.get_error().strip()
+            if form.kind == "regex" and "\nerror: " in wrong:  # the rest shows the rule we made of it
+                wrong = "the regular expression is wrong: " + wrong.split("\nerror: ", 1)[1].splitlines()[0]
+            raise InvalidRequest(f"{form.param} cannot be used: {wrong}", param=form.param)
         return matcher
 
 
@@ -108,14 +118,25 @@ def _to_grammar(form: AnswerForm) -> str:
         return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(form.source, 'd')}/")
     if form.kind == "choice":
         return LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, json.loads(form.source))))
-    lark = any_to_lark(form.source)
+    lark = _to_lark(form.source)
     if not grammar_can_end(lark):
         raise ValueError("no finite text fits its start rule: every way through it comes back to a rule it is in")
     return LLMatcher.grammar_from_lark(lark)
 
 
+def _to_lark(source: str) -> str:
+    if source.count("::=") > MAX_GBNF_RULES:  # its translator takes quadratic time
+        raise ValueError(f"a GBNF grammar may have {MAX_GBNF_RULES} rules, got {source.count('::=')}")
+    try:
+        return any_to_lark(source)
+    except RecursionError:
+        raise
+    except Exception as error:  # the translator raises bare Exception
+        raise ValueError(f"it is neither Lark (with a rule `start:`) nor right GBNF (`root ::=`): {error}") from error
+
+
 def json_form(schema: Any, param: str, *, lenient: bool = False) -> AnswerForm:
     """A form from a parsed JSON schema. Raises InvalidRequest when it is none."""
-    if not isinstance(schema, dict | bool):
+    if not isinstance(schema, dict):
         raise InvalidRequest(f"{param} must be a JSON schema object, got {type(schema).__name__}", param=param)
     return AnswerForm("json_schema", json.dumps(schema), param, lenient)

@@ -109,7 +109,6 @@ class ToolReader:
         self._begun = False  # content that counts has been shown
         self._call = CallText()
         self._announced = False
-        self._passed = 0  # characters of the call's arguments that were passed on
         self.calls = 0
 
     def push(self, text: str) -> Delta:
@@ -173,7 +172,7 @@ class ToolReader:
         if not held or any(word.startswith(held) and word != held for word in (*_MARKERS, *closers)):
             return False  # it may become a tag
         if held.startswith("{"):
-            self._call, self._announced, self._passed = CallText(), False, 0
+            self._call, self._announced = CallText(), False
             self._state = "call"
         elif held.startswith("[") and not held.startswith(tuple(_MARKERS)):
             self._held = held[1:]
@@ -214,9 +213,8 @@ class ToolReader:
         self.calls += 1
 
     def _pass_on(self, delta: Delta) -> None:
-        fresh = self._call.arguments[self._passed :]
-        if self._announced and fresh:
-            self._passed += len(fresh)
+        fresh = self._call.take_arguments() if self._announced else ""
+        if fresh:
             delta.calls.append(CallDelta(self.calls - 1, None, None, fresh))
 
 
@@ -241,11 +239,6 @@ class MessageReader:
                 delta = Delta(content=delta.content + rest_of.content, calls=delta.calls + rest_of.calls)
         delta.reasoning = reasoning
         return delta
-
-    @property
-    def called(self) -> bool:
-        """Whether the answer makes a call."""
-        return self._tools is not None and self._tools.calls > 0
 
 
 def _tail_that_begins(text: str, words: Collection[str]) -> int:

@@ -1,85 +1,153 @@
 """Whether a JSON schema or a grammar can come to an end at all: one that always asks for more of itself cannot.
 
-Both are checked by the least fixed point of "has a finite form": what is still being asked about counts as endless.
+Both become a net of parts that need all or one of their parts, each built once. What ends is spread through the net from those that
+need nothing, in time linear in the text. What is never reached is endless.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MAX_DEPTH = 100
+_MAX_LEVELS = 600  # through references, each followed once; a compiler that recurses must not exhaust its stack
 
 
 class TooDeep(ValueError):
     """Nested deeper than anybody writes by hand."""
 
 
+class _Net:
+    """Parts by number, and how many of a part's own parts must still be found to end before it does."""
+
+    def __init__(self) -> None:
+        self._wants: list[int] = []
+        self._users: list[list[int]] = []
+
+    def part(self) -> int:
+        """A new part; without `needs` it never ends."""
+        self._wants.append(1)
+        self._users.append([])
+        return len(self._wants) - 1
+
+    def needs(self, part: int, parts: Sequence[int], enough: int) -> int:
+        """Say what a part needs: `enough` of `parts`."""
+        self._wants[part] = enough
+        for each in parts:
+            self._users[each].append(part)
+        return part
+
+    def all_of(self, parts: Sequence[int]) -> int:
+        """A new part that needs all of these."""
+        return self.needs(self.part(), parts, len(parts))
+
+    def one_of(self, parts: Sequence[int]) -> int:
+        """A new part that needs one of these."""
+        return self.needs(self.part(), parts, 1)
+
+    def ends(self, part: int) -> bool:
+        """Whether a part ends; ask once, when everything is said."""
+        found = [each for each, wants in enumerate(self._wants) if wants == 0]
+        for each in found:  # grows while it is read
+            for user in self._users[each]:
+                self._wants[user] -= 1
+                if self._wants[user] == 0:
+                    found.append(user)
+        return self._wants[part] <= 0
+
+
 def schema_can_end(schema: Any) -> bool:
     """Whether some finite JSON value fits, as far as nesting goes. Raises TooDeep."""
-    return _SchemaWalk(schema).can_end(schema, frozenset(), 0)
+    references: set[str] = set()
+    levels = _height(schema, references, 0)
+    for reference in list(references):
+        levels += _height(_follow(schema, reference), references, 0)
+    if levels > _MAX_LEVELS:
+        raise TooDeep(f"nested up to {levels} levels deep through its references, at most {_MAX_LEVELS} are taken")
+    return _SchemaNet(schema).can_end()
 
 
-class _SchemaWalk:
+def _height(value: Any, references: set[str], depth: int) -> int:
+    """Levels of a JSON value; notes the local references in it."""
+    if depth > 4 * _MAX_DEPTH:
+        raise TooDeep(f"nested more than {4 * _MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#"):
+            references.add(reference)
+        if len(references) > _MAX_LEVELS:
+            raise TooDeep(f"it has more than {_MAX_LEVELS} different references")
+        value = list(value.values())
+    if not isinstance(value, list):
+        return 0
+    return 1 + max((_height(each, references, depth + 1) for each in value), default=0)
+
+
+class _SchemaNet:
     def __init__(self, root: Any) -> None:
         self._root = root
-        self._ends: set[str] = set()  # references known to have a finite form
+        self._net = _Net()
+        self._parts: dict[int, int] = {}  # id of a subschema -> its part
+        self._waiting: list[tuple[Mapping[str, Any], int]] = []  # subschemas to read, and how deep they lie
 
-    def can_end(self, schema: Any, asked: frozenset[str], depth: int) -> bool:
+    def can_end(self) -> bool:
+        root = self._part(self._root, 0)
+        while self._waiting:
+            schema, depth = self._waiting.pop()
+            needed = [
+                *self._reference(schema.get("$ref")),
+                *(self._part(each, depth + 1) for each in _list(schema.get("allOf"))),
+                *self._some(schema.get("anyOf"), depth),
+                *self._some(schema.get("oneOf"), depth),
+                *self._value(schema, depth),
+            ]
+            self._net.needs(self._parts[id(schema)], needed, len(needed))
+        return self._net.ends(root)
+
+    def _part(self, schema: Any, depth: int) -> int:
         if depth > _MAX_DEPTH:
             raise TooDeep(f"nested more than {_MAX_DEPTH} levels deep")
         if not isinstance(schema, Mapping):
-            return schema is not False
-        return all(
-            (
-                self._reference(schema.get("$ref"), asked, depth),
-                all(self.can_end(each, asked, depth + 1) for each in _list(schema.get("allOf"))),
-                self._some(schema.get("anyOf"), asked, depth),
-                self._some(schema.get("oneOf"), asked, depth),
-                self._value(schema, asked, depth),
-            )
-        )
+            return self._net.part() if schema is False else self._net.all_of([])
+        part = self._parts.get(id(schema))
+        if part is None:
+            part = self._parts[id(schema)] = self._net.part()
+            self._waiting.append((schema, depth))
+        return part
 
-    def _reference(self, reference: Any, asked: frozenset[str], depth: int) -> bool:
-        if not isinstance(reference, str) or not reference.startswith("#") or reference in self._ends:
-            return True  # one that leads nowhere is for the compiler to refuse
-        if reference in asked:
-            return False
-        found = self.can_end(_follow(self._root, reference), asked | {reference}, depth + 1)
-        if found:
-            self._ends.add(reference)
-        return found
+    def _reference(self, reference: Any) -> list[int]:
+        """One that leads nowhere is for the compiler to refuse."""
+        local = isinstance(reference, str) and reference.startswith("#")
+        return [self._part(_follow(self._root, reference), 0)] if local else []
 
-    def _some(self, choices: Any, asked: frozenset[str], depth: int) -> bool:
-        choices = _list(choices)
-        return not choices or any(self.can_end(each, asked, depth + 1) for each in choices)
+    def _some(self, choices: Any, depth: int) -> list[int]:
+        parts = [self._part(each, depth + 1) for each in _list(choices)]
+        return [self._net.one_of(parts)] if parts else []
 
-    def _value(self, schema: Mapping[str, Any], asked: frozenset[str], depth: int) -> bool:
+    def _value(self, schema: Mapping[str, Any], depth: int) -> list[int]:
         kinds = schema.get("type", [])
         kinds = [kinds] if isinstance(kinds, str) else _list(kinds)
         if "enum" in schema or "const" in schema or any(kind not in ("object", "array") for kind in kinds):
-            return True
-        object_ends, array_ends = self._object(schema, asked, depth), self._array(schema, asked, depth)
+            return []
+        needed = {"object": self._object(schema, depth), "array": self._array(schema, depth)}
         if not kinds:
-            return object_ends and array_ends
-        return ("object" in kinds and object_ends) or ("array" in kinds and array_ends)
+            return [*needed["object"], *needed["array"]]
+        return [self._net.one_of([self._net.all_of(needed[kind]) for kind in kinds])]
 
-    def _object(self, schema: Mapping[str, Any], asked: frozenset[str], depth: int) -> bool:
+    def _object(self, schema: Mapping[str, Any], depth: int) -> list[int]:
         properties = schema.get("properties")
         properties = properties if isinstance(properties, Mapping) else {}
-        needed = [
-            properties[name] for name in _list(schema.get("required")) if isinstance(name, str) and name in properties
-        ]
-        return all(self.can_end(each, asked, depth + 1) for each in needed)
+        names = [name for name in _list(schema.get("required")) if isinstance(name, str) and name in properties]
+        return [self._part(properties[name], depth + 1) for name in names]
 
-    def _array(self, schema: Mapping[str, Any], asked: frozenset[str], depth: int) -> bool:
+    def _array(self, schema: Mapping[str, Any], depth: int) -> list[int]:
         least = schema.get("minItems", 0)
         if not isinstance(least, int) or least < 1:
-            return True
+            return []
         first = _list(schema.get("prefixItems"))[:least]
         needed = [*first, schema["items"]] if "items" in schema and least > len(first) else first
-        return all(self.can_end(each, asked, depth + 1) for each in needed)
+        return [self._part(each, depth + 1) for each in needed]
 
 
 def _list(value: Any) -> list[Any]:
@@ -118,12 +186,11 @@ def grammar_can_end(lark: str) -> bool:
     rules = _rules(lark)
     if rules is None or "start" not in rules:
         return True
-    ends: set[str] = set()
-    while True:
-        found = {name for name, body in rules.items() if name not in ends and _Body(body, rules, ends).alternatives()}
-        if not found:
-            return "start" in ends
-        ends |= found
+    net = _Net()
+    parts = {name: net.part() for name in rules}
+    for name, body in rules.items():
+        net.needs(parts[name], [_Body(body, parts, net).alternatives()], 1)
+    return net.ends(parts["start"])
 
 
 def _rules(lark: str) -> dict[str, list[str]] | None:
@@ -145,41 +212,39 @@ def _rules(lark: str) -> dict[str, list[str]] | None:
 
 
 class _Body:
-    """Reads one rule's tokens: does any alternative consist of finite parts only?"""
+    """Reads one rule's tokens: which parts each of its alternatives needs."""
 
-    def __init__(self, tokens: list[str], rules: Mapping[str, list[str]], ends: set[str]) -> None:
+    def __init__(self, tokens: list[str], parts: Mapping[str, int], net: _Net) -> None:
         self._tokens = tokens
-        self._rules = rules
-        self._ends = ends
+        self._parts = parts
+        self._net = net
         self._at = 0
 
-    def alternatives(self) -> bool:
+    def alternatives(self) -> int:
         """Up to a closing bracket or the end."""
-        some, this = False, True
+        ways: list[list[int]] = [[]]
         while self._at < len(self._tokens) and self._tokens[self._at] not in (")", "]"):
             sign = self._take()
             if sign == "|":
-                some, this = some or this, True
+                ways.append([])
             elif sign in ("(", "["):
                 inside = self.alternatives()
                 self._at += 1
-                this &= self._optional() or sign == "[" or inside
+                if sign == "(" and not self._optional():
+                    ways[-1].append(inside)
             elif sign[0].isalpha() or sign[0] in "_?!":
-                known = sign.lstrip("?!")
-                this &= self._optional() or known not in self._rules or known in self._ends
-            elif sign in ("?", "*", "+") or sign[0] in "~{":
-                continue
-            else:
-                self._optional()
-        return some or this
+                part = self._parts.get(sign.lstrip("?!"))
+                if part is not None and not self._optional():
+                    ways[-1].append(part)
+        return self._net.one_of([self._net.all_of(way) for way in ways])
 
     def _take(self) -> str:
         self._at += 1
         return self._tokens[self._at - 1]
 
     def _optional(self) -> bool:
-        """Whether what was just read may be left out; takes the sign that says so."""
-        if self._at == len(self._tokens):
+        """Whether the sign behind what was just read says that it may be left out."""
+        if self._at >= len(self._tokens):
             return False
         sign = self._tokens[self._at]
         return sign in ("?", "*") or re.fullmatch(r"(~\s*0\b.*|\{\s*(0\s*)?(,.*)?\})", sign) is not None

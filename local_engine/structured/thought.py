@@ -58,6 +58,7 @@ class ThoughtGuide:
         self._opened = opened
         self._over: int | None = None  # tokens up to the end of the thought; 0 when there is none
         self._words = (tokenizer.vocab_size + 31) // 32
+        self._unended = ~bits_of(tokenizer.end_ids, self._words)  # an answer of a form may not end before it began
 
     @property
     def length(self) -> int:
@@ -109,7 +110,7 @@ class ThoughtGuide:
             return mask | bits_of([self._tags.open_id], mask.numel())
         spent = len(self._tokens) - self._begun
         if self._budget is None or spent < self._budget:
-            return None
+            return None if self._inner is None else self._unended
         at = spent - self._budget
         return bits_of([self._tags.close_ids[at]], self._words) if at < len(self._tags.close_ids) else None
 

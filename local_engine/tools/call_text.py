@@ -14,24 +14,36 @@ _FIRST_KEYS = (*_NAMES, *_ARGUMENTS, "type", "id")
 
 
 class CallText:
-    """Fed from the opening brace on. `name` and `arguments` grow; `ended` or `broken` tells that the object is over."""
+    """Fed from the opening brace on. `take_arguments` gives what came; `ended` or `broken` tells that the object is over."""
 
     def __init__(self) -> None:
-        self.raw = ""
+        self._raw: list[str] = []
         self.name: str | None = None
-        self.arguments = ""
+        self._fresh: list[str] = []  # arguments not taken yet
+        self._any = False
         self.ended = False
         self.broken = False
         self._depth = 0
         self._string = False
         self._escape = False
         self._key: str | None = None
-        self._value: str | None = None  # the value being read at depth 1, None outside of one
+        self._value: list[str] | None = None  # the value being read at depth 1, None outside of one
         self._keys = 0
+
+    @property
+    def raw(self) -> str:
+        """All that was read."""
+        return "".join(self._raw)
+
+    def take_arguments(self) -> str:
+        """The arguments read since this was last asked."""
+        taken = "".join(self._fresh)
+        self._fresh.clear()
+        return taken
 
     def push(self, character: str) -> None:
         """One more character; not after `ended` or `broken`."""
-        self.raw += character
+        self._raw.append(character)
         if self._string:
             self._in_string(character)
         elif character == '"':
@@ -51,7 +63,11 @@ class CallText:
     def finish(self) -> None:
         """The answer is over, wherever the object stands: a string of arguments that is whole is taken."""
         if not self.ended and self._key in _ARGUMENTS and self._value and self._value[0] == '"':
-            self.arguments += _as_text(self._value)
+            self._add(_as_text("".join(self._value)))
+
+    def _add(self, arguments: str) -> None:
+        self._fresh.append(arguments)
+        self._any = self._any or bool(arguments)
 
     def _in_string(self, character: str) -> None:
         self._grow(character)
@@ -67,14 +83,14 @@ class CallText:
         if self._depth == 1 and not self._string and character.isspace():
             return
         if self._value is None:
-            self._value = ""
-        self._value += character
+            self._value = []
+        self._value.append(character)
         if self._key in _ARGUMENTS and self._value[0] != '"':
-            self.arguments += character
+            self._add(character)
 
     def _separate(self, character: str) -> None:
         if character == ":" and self._key is None:
-            self._key = _as_text(self._value or "").strip()
+            self._key = _as_text("".join(self._value or ())).strip()
             self._keys += 1
             self.broken = self._keys == 1 and self._key not in _FIRST_KEYS
             self._value = None
@@ -93,15 +109,16 @@ class CallText:
             self.broken = True
         else:
             self.ended = True
-            self.arguments = self.arguments or "{}"
+            if not self._any:
+                self._add("{}")
 
     def _end_value(self) -> None:
-        value = self._value
+        value = None if self._value is None else "".join(self._value)
         if self._key in _NAMES and value is not None:
             self.name = _as_text(value) if value[0] == '"' else None
             self.broken = self.name is None
         elif self._key in _ARGUMENTS and value is not None and value[0] == '"':
-            self.arguments += _as_text(value)
+            self._add(_as_text(value))
         self._key = self._value = None
 
 

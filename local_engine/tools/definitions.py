@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from local_engine.errors import InvalidRequest
 from local_engine.structured.grammar import AnswerForm, json_form
+from local_engine.wire.fields import valid_unicode
 
 MAX_TOOLS = 128
 MAX_CALLS = 16
@@ -97,6 +98,7 @@ def _tools(value: Any) -> tuple[Mapping[str, Any], ...]:
             raise InvalidRequest(
                 f"{where}.function.parameters must be a JSON schema", param=f"{where}.function.parameters"
             )
+    valid_unicode(json.dumps(value, ensure_ascii=False), "tools")
     return tuple(value)
 
 

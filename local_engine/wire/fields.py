@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +55,7 @@ def number(body: Mapping[str, Any], name: str, default: float, lowest: float, hi
     value = body.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise InvalidRequest(f"{name} is {value!r}, expected a number", param=name)
     if not lowest <= value <= highest:
         raise InvalidRequest(f"{name} is {value!r}, expected {lowest} to {highest}", param=name)

@@ -50,9 +50,14 @@ def _structured(body: Mapping[str, Any]) -> list[AnswerForm]:
         raise InvalidRequest("structured_outputs must be an object", param="structured_outputs")
     fields = {f"guided_{kind}": (kind, body.get(f"guided_{kind}")) for kind in _KINDS}
     fields |= {f"structured_outputs.{kind}": (kind, (nested or {}).get(kind)) for kind in _KINDS}
-    if (nested or {}).get("structural_tag") is not None:
+    if (nested or {}).get("structural_tag") is not None or body.get("structural_tag") is not None:
         raise UnsupportedParameter(
             "structural_tag is not available from this engine: use a grammar", param="structured_outputs"
+        )
+    unknown = sorted(set(nested or {}) - {*_KINDS, "structural_tag"})
+    if unknown:
+        raise InvalidRequest(
+            f"structured_outputs has {unknown[0]!r}, expected one of {', '.join(_KINDS)}", param="structured_outputs"
         )
     return [_form(kind, value, name) for name, (kind, value) in fields.items() if value not in (None, False)]
 

@@ -103,7 +103,25 @@ def test_other_forms_hold_as_well(compiler: GrammarCompiler, tokenizer: Tokenize
         (json_form({"type": "array", "uniqueItems": True}, "guided_json"), "uniqueItems"),
         (json_form({"type": "string", "enum": []}, "guided_json"), "Unsatisfiable"),
         (json_form({**TREE, "required": ["left"]}, "guided_json"), "no finite value"),
-        (AnswerForm("regex", "(a", "guided_regex"), "unclosed group"),
+        (AnswerForm("regex", "(a", "guided_regex"), "the regular expression is wrong: unclosed group"),
+        (AnswerForm("grammar", "bogus", "guided_grammar"), "Expected ::="),
+        (AnswerForm("grammar", 'root ::= "a" undefinedrule', "guided_grammar"), "undefinedrule"),
+        (AnswerForm("grammar", 'root ::= "a', "guided_grammar"), "Unexpected end"),
+        (AnswerForm("grammar", 'start: ("a"', "guided_grammar"), "cannot be used"),
+        (AnswerForm("grammar", 'root ::= "a"\n' * 501, "guided_grammar"), "500 rules"),
+        (
+            json_form(
+                {
+                    "$defs": {
+                        f"d{n}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}}}
+                        for n in range(1000)
+                    },
+                    "$ref": "#/$defs/d0",
+                },
+                "guided_json",
+            ),
+            "different references",
+        ),
         (AnswerForm("regex", r"[^\s\S]", "guided_regex"), "nothing can be written"),
         (AnswerForm("grammar", "start: nothing", "guided_grammar"), "nothing"),
         (AnswerForm("grammar", 'start: "a" start', "guided_grammar"), "no finite text"),
@@ -163,6 +181,21 @@ def test_a_schema_ends_when_some_finite_value_fits(schema: Any, ends: bool) -> N
 )
 def test_a_grammar_ends_when_its_start_has_a_finite_form(lark: str, ends: bool) -> None:
     assert grammar_can_end(lark) is ends
+
+
+def test_many_definitions_that_ask_for_each_other_are_read_once_each() -> None:
+    names = [f"d{index}" for index in range(60)]
+    every = [{"$ref": f"#/$defs/{name}"} for name in names]
+    tangle: dict[str, Any] = {"$defs": {name: {"anyOf": every} for name in names}, "$ref": "#/$defs/d0"}
+    assert not schema_can_end(tangle), "none of them has an end; asking each for all others takes 60! questions"
+    tangle["$defs"]["d59"] = {"type": "null"}
+    assert schema_can_end(tangle)
+
+
+def test_a_long_chain_of_rules_ends_where_its_last_one_does() -> None:
+    chain = ["start: r0", *(f"r{index}: r{index + 1}" for index in range(5000))]
+    assert grammar_can_end("\n".join([*chain, 'r5000: "a"']))
+    assert not grammar_can_end("\n".join([*chain, 'r5000: "a" r7']))
 
 
 def test_drafts_are_followed_and_taken_back(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:

@@ -83,6 +83,16 @@ BAD_CHATS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
         changed(tools=[{"function": {"name": "a"}}] * 2), 400, "invalid_value", "tools[1].function.name"
     ),
     "unknown effort": (changed(reasoning_effort="extreme"), 400, "invalid_value", "reasoning_effort"),
+    "huge temperature": (changed(temperature=10**400), 400, "invalid_value", "temperature"),
+    "half a surrogate in a tool": (
+        changed(tools=[{"function": {"name": "a", "description": "\ud800"}}]), 400, "invalid_value", "tools"
+    ),
+    "unknown structured output": (
+        changed(structured_outputs={"bogus": 1}), 400, "invalid_value", "structured_outputs"
+    ),
+    "structural tag": (changed(structural_tag={}), 400, "unsupported_parameter", "structured_outputs"),
+    "a schema that is true": (changed(guided_json="true"), 400, "invalid_value", "guided_json"),
+    "wrong GBNF": (changed(guided_grammar="bogus"), 400, "invalid_value", "guided_grammar"),
     "negative budget": (changed(thinking_budget=-1), 400, "invalid_value", "thinking_budget"),
     "salt empty": (changed(cache_salt=""), 400, "invalid_value", "cache_salt"),
     "salt is a number": (changed(cache_salt=7), 400, "invalid_value", "cache_salt"),

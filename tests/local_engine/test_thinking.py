@@ -12,6 +12,8 @@ import pytest
 
 from local_engine.config import EngineConfig
 from local_engine.loading import load_engine
+from local_engine.sampling.masks import unpack_bits
+from local_engine.structured.grammar import AnswerForm, GrammarCompiler
 from local_engine.structured.guide import allowed_after
 from local_engine.structured.matcher import bits_of
 from local_engine.structured.thought import ThoughtGuide, thought_tags
@@ -136,6 +138,17 @@ def test_a_guide_that_takes_drafts_back_stands_where_a_fresh_one_would(thinker: 
         for token in tokens[guide.length :]:
             assert guide.advance(token)
         assert guide.thought == len(tokens) - len(tokenizer.encode_part("ok"))
+
+
+def test_an_answer_of_a_form_cannot_end_inside_its_thought(thinker: Path) -> None:
+    tokenizer = tokenizer_from_directory(thinker)
+    tags = thought_tags(tokenizer)
+    assert tags is not None
+    inner = GrammarCompiler(tokenizer).guide(AnswerForm("choice", '["yes"]', "guided_choice"))
+    mask = ThoughtGuide(tokenizer, tags, opened=True, budget=9, inner=inner).allowed()
+    assert mask is not None
+    allowed = unpack_bits(mask[None], tokenizer.vocab_size)[0]
+    assert {token for token in range(tokenizer.vocab_size) if not allowed[token]} == set(tokenizer.end_ids)
 
 
 def test_a_spent_budget_allows_the_closing_tag_only_draft_by_draft(thinker: Path) -> None:
