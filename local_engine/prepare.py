@@ -1,6 +1,6 @@
 """From a checked call to what the engine needs: prompt, guides, and readers of the answers. May take a while; has a limit.
 
-A grammar that takes too long to compile is refused, but its thread works on to the end of it: our reading of a form takes linear
+A grammar that takes too long to compile is refused, but its thread works on to its end: our reading of a form takes linear
 time and llguidance bounds its work. The threads are daemons, so that none of them keeps the process from ending.
 """
 

@@ -1,6 +1,6 @@
 """Whether a JSON schema or a grammar can come to an end at all: one that always asks for more of itself cannot.
 
-Both become a net of parts that need all or one of their parts, each built once. What ends is spread through the net from those that
+Both become a net of parts that need all or one of their parts, each built once. What ends is spread from those that
 need nothing, in time linear in the text. What is never reached is endless.
 """
 

@@ -112,10 +112,7 @@ def test_other_forms_hold_as_well(compiler: GrammarCompiler, tokenizer: Tokenize
         (
             json_form(
                 {
-                    "$defs": {
-                        f"d{n}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}}}
-                        for n in range(1000)
-                    },
+                    "$defs": {f"d{n}": {"properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}}} for n in range(1000)},
                     "$ref": "#/$defs/d0",
                 },
                 "guided_json",
