@@ -19,6 +19,7 @@ from gateway.limits.estimate import Estimate
 from gateway.limits.ladder import ladder_of
 from gateway.metering.deliver import Deliverer
 from gateway.metering.spool import Spool
+from gateway.routing.purse import Purses
 from gateway.store.base import Claim, Missing, Refused, Taken
 from gateway.store.corrections import Corrections
 from gateway.store.redis import RedisStore
@@ -129,6 +130,7 @@ class World:
             corrections=Corrections(self.store, lambda _: None, retry_seconds=PAUSE),
             away=self.away,
             metrics=self.metrics,
+            routing=SimpleNamespace(purses=Purses()),
         )
 
     def _deliver(self) -> None:

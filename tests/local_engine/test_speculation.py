@@ -267,7 +267,7 @@ def test_a_draft_model_of_another_vocabulary_is_refused(tiny_engine: EngineMaker
     (other / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(DraftModelUnfit, match=r"another vocabulary: .* take a draft model of the same family"):
         tiny_engine(speculate="draft", draft_model=other)
-    with pytest.raises(ValueError, match="draft_model must name the files"):
+    with pytest.raises(ValueError, match="--draft-model must name the files"):
         tiny_engine(speculate="draft")
     with pytest.raises(ModelNotFound, match=r"neither a .gguf file nor a model directory"):
         tiny_engine(speculate="draft", draft_model=tmp_path / "nowhere")
