@@ -40,16 +40,26 @@ def model_options(command: Command) -> Command:
 def run_options(command: Command) -> Command:
     """The options of every command that runs a model."""
     decorators = [
-        click.option("--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True,
-                     help="Number format of weights and cache."),
         click.option("--quantize", type=click.Choice(get_args(Quantization)), default="none", show_default=True,
                      help="Number format the matrices are brought to while loading; none keeps that of the files."),
-        click.option("--device", type=click.Choice(get_args(DeviceName)), default="auto", show_default=True,
-                     help="Where to compute; auto takes an NVIDIA GPU when there is one."),
         click.option("--cpu-kernel", type=click.Choice(get_args(CpuKernel)), default="auto", show_default=True,
                      envvar="PENSTOCK_ENGINE_CPU_KERNEL",
                      help="Compute steps on a CPU by the native kernel where it can; off leaves them to torch "
                      "(environment: PENSTOCK_ENGINE_CPU_KERNEL)."),
+    ]  # fmt: skip
+    command = device_options(command)
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def device_options(command: Command) -> Command:
+    """Where a model is computed, and in which numbers."""
+    decorators = [
+        click.option("--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True,
+                     help="Number format of weights and cache."),
+        click.option("--device", type=click.Choice(get_args(DeviceName)), default="auto", show_default=True,
+                     help="Where to compute; auto takes an NVIDIA GPU when there is one."),
         click.option("--threads", type=click.IntRange(min=0), default=0,
                      help="CPU threads; 0 leaves the choice to torch.  [default: 0]"),
     ]  # fmt: skip

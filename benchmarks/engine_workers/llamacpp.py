@@ -19,7 +19,7 @@ def prefill(tokens: int) -> float:
 
 def decode(streams: int, tokens: int) -> float:
     if streams > 1:
-        raise NotImplementedError("llama-cpp-python decodes one stream at a time")
+        raise protocol.CannotMeasure("llama-cpp-python decodes one stream at a time")
     prefill(32)
 
     def run() -> None:

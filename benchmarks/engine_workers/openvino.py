@@ -22,7 +22,7 @@ def generate(prompt_tokens: int, new_tokens: int):
 
 def decode(streams: int, tokens: int) -> float:
     if streams > 1:
-        raise NotImplementedError("only one stream is measured")
+        raise protocol.CannotMeasure("only one stream is measured")
     # Time per output token is counted behind the first one, so the prompt is not in it.
     return generate(32, tokens + 1).perf_metrics.get_tpot().mean / 1000 * tokens
 

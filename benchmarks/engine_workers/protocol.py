@@ -10,6 +10,10 @@ import time
 from collections.abc import Callable
 
 
+class CannotMeasure(Exception):
+    """This engine does not do what is asked, and why; the table has an empty place for it."""
+
+
 def prompt(length: int, vocabulary: int, salt: int = 0) -> list[int]:
     """Ids spread over the vocabulary; another salt gives another prompt."""
     return [((index + 1) * 7919 + salt * 104729) % vocabulary for index in range(length)]
@@ -28,7 +32,7 @@ def answer(ready: str, prefill: Callable[[int], float], decode: Callable[[int, i
             else:
                 seconds = decode(asked["streams"], asked["tokens"])
                 _say({"tokens": asked["streams"] * asked["tokens"], "seconds": seconds})
-        except NotImplementedError as error:
+        except CannotMeasure as error:
             _say({"error": str(error)})
 
 

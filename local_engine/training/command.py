@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import click
 
 from local_engine import progress
+from local_engine.cli_options import device_options, hub_of, shared_options
 from local_engine.config import DeviceName, Dtype
 from local_engine.errors import EngineError
-from local_engine.model_files import Hub, resolve_model
+from local_engine.model_files import resolve_model
 
 
 @click.command("train-drafter")
@@ -79,31 +79,13 @@ from local_engine.model_files import Hub, resolve_model
 )
 @click.option("--lanes", type=click.IntRange(min=1), default=96, show_default=True, help="Prompts answered at once.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order, the draws and the first weights.")
-@click.option(
-    "--dtype",
-    type=click.Choice(get_args(Dtype)),
-    default="bfloat16",
-    show_default=True,
-    help="Number format in which the model answers.",
-)
-@click.option(
-    "--device", type=click.Choice(get_args(DeviceName)), default="auto", show_default=True, help="Where to compute."
-)
-@click.option(
-    "--threads", type=click.IntRange(min=0), default=0, help="CPU threads; 0 leaves it to torch.  [default: 0]"
-)
-@click.option(
-    "--weights-dir",
-    type=click.Path(path_type=Path),
-    default=Path("~/.penstock/weights"),
-    show_default=True,
-    help="Folder where fetched models are kept.",
-)
+@device_options
+@shared_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a few lines.")
 def train_drafter(
     model: str, prompts: tuple[Path, ...], invent: int, out: Path, work: Path | None, minutes: float, steps: int | None,
     vocabulary: int, width: int, taps: tuple[int, ...], answer_tokens: int, lanes: int, seed: int, dtype: Dtype,
-    device: DeviceName, threads: int, weights_dir: Path, as_json: bool,
+    device: DeviceName, threads: int, weights_dir: Path, hub_url: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Distil a drafter for MODEL from its own answers: speculation then drafts with it."""
     if not prompts and not invent:
@@ -126,7 +108,7 @@ def train_drafter(
         seed=seed,
     )
     try:
-        files = resolve_model(model, weights_dir.expanduser(), Hub())
+        files = resolve_model(model, weights_dir.expanduser(), hub_of(hub_url))
         with progress.bar("Training a drafter") as show:
             result = distil(
                 files.path,

@@ -22,6 +22,7 @@ from gateway.db.connect import connect
 from gateway.errors import LimitExceeded
 from gateway.limits.estimate import Estimate
 from gateway.limits.ladder import ladder_of
+from gateway.routing.purse import Purses
 from gateway.store.base import Store
 from gateway.store.corrections import Corrections
 from gateway.store.memory import MemoryStore
@@ -104,6 +105,7 @@ def parts(store: Store, url: str) -> Any:
         rebuild=CounterRebuild(store, connect(url)),
         corrections=Corrections(store, lambda _: None),
         metrics=Metrics(),
+        routing=SimpleNamespace(purses=Purses()),
     )
 
 

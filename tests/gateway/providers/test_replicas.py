@@ -28,10 +28,10 @@ class Nobody:
     """A provider that is never called."""
 
     async def complete(self, call: Call) -> Completion:
-        raise NotImplementedError
+        raise AssertionError("only the choice among providers is looked at")
 
     async def stream(self, call: Call, *, include_usage: bool) -> EventStream:
-        raise NotImplementedError
+        raise AssertionError("only the choice among providers is looked at")
 
     async def close(self) -> None:
         pass
