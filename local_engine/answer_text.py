@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from local_engine.tokenizer import StreamDecoder, Tokenizer
+from local_engine.stream_decoder import stream_decoder
+from local_engine.tokenizer import Tokenizer
 
 
 class StopMatcher:
@@ -52,12 +53,14 @@ class AnswerText:
     """Decoder and stop matcher in a row."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, markup: bool = False) -> None:
-        self._decoder = StreamDecoder(tokenizer, markup=markup)
+        self._decoder = stream_decoder(tokenizer, markup=markup)
         self._matcher = StopMatcher(stops)
+        self._matched = bool(stops)
 
     def push(self, token: int) -> str:
         """Text to show after this token; `stopped` tells whether a stop string ended the answer."""
-        return self._matcher.push(self._decoder.push(token))
+        piece = self._decoder.push(token)
+        return self._matcher.push(piece) if self._matched else piece
 
     def finish(self) -> str:
         """Text still held when the answer ends, without a character it was cut in the middle of."""

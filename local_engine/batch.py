@@ -74,6 +74,8 @@ def build_batch(chunks: Sequence[Chunk], block_size: int, dtype: torch.dtype, de
 
 def rows_of(chunk: Chunk) -> list[Row]:
     """What the rows behind the last known token and behind each draft are for."""
+    if not chunk.drafts:
+        return [Row(chunk.request)]
     drafts = tuple(chunk.request.drafts[: chunk.drafts])
     return [Row(chunk.request, drafts[:count]) for count in range(len(drafts) + 1)]
 

@@ -17,7 +17,7 @@ from local_engine.config import EngineConfig, ModelConfig
 from local_engine.energy import make_meter
 from local_engine.errors import DeadlineExceeded, StepFailed
 from local_engine.model_runner import ModelRunner
-from local_engine.request import FinishReason, Output, Request, Sampled, SamplingParams
+from local_engine.request import FinishReason, Logprobs, Output, Request, Sampled, SamplingParams
 from local_engine.run_ahead import without_room
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
@@ -204,7 +204,8 @@ class Engine:
         accepted = min(kept, run.accepted)
         if run.drafted and self.speculator is not None:
             self.speculator.counts.observe(run.drafted, accepted)
-        self.scheduler.accept(request, accepted)
+        if accepted:
+            self.scheduler.accept(request, accepted)
         thought, failure = 0, None
         if finish is not None:
             self._release(request)
@@ -219,7 +220,7 @@ class Engine:
             failure,
             accepted_drafts=accepted,
             rejected_drafts=run.drafted - accepted,
-            logprobs=tuple(each.logprobs for each in run.sampled[:kept] if each.logprobs is not None),
+            logprobs=() if request.params.logprobs is None else _logprobs(run.sampled[:kept]),
             reasoning_tokens=thought,
         )
 
@@ -229,8 +230,7 @@ class Engine:
         text = self._texts[request.id]
         finish: FinishReason | None = None
         shown = ""
-        runs_on = request.params.ignore_eos and request.guide is None
-        if sampled.token in self.tokenizer.end_ids and not runs_on:
+        if sampled.token in self.tokenizer.end_ids and not (request.params.ignore_eos and request.guide is None):
             finish = "stop"
         else:
             shown = text.push(sampled.token)
@@ -266,3 +266,7 @@ class Engine:
         if self.speculator is not None:
             self.speculator.forget(request)
         del self._texts[request.id]
+
+
+def _logprobs(sampled: Sequence[Sampled]) -> tuple[Logprobs, ...]:
+    return tuple(each.logprobs for each in sampled if each.logprobs is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from local_engine.block_manager import BlockTable
 from local_engine.errors import EngineError
@@ -101,16 +101,14 @@ class Request:
         return self.tokens[self.prompt_tokens :]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row of logits: the next token of `request` if its known tokens were followed by `drafts`."""
 
     request: Request
     drafts: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Logprobs:
+class Logprobs(NamedTuple):
     """Natural log probability of a token under the model's own distribution, and of the likeliest tokens there."""
 
     token: int
@@ -118,16 +116,14 @@ class Logprobs:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """The token chosen for a row, and its log probabilities if the request wants them."""
 
     token: int
     logprobs: Logprobs | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """What one step gave one request: whole text (may be empty), tokens counted, and how it ended if it did.
 
     `accepted_drafts` of the tokens were proposed before the step; `rejected_drafts` were proposed and are not among them.

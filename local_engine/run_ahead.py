@@ -9,7 +9,6 @@ not given to anybody before the last step in the air has ended.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from local_engine.request import Request, Sampled
@@ -64,7 +63,7 @@ class RunAhead:
 
 def without_room(chunks: Sequence[Chunk]) -> list[Chunk]:
     """The chunks as one step: what was reserved is left out, and given back by the next step."""
-    return [replace(chunk, length=chunk.length - chunk.drafts, drafts=0) for chunk in chunks]
+    return [chunk._replace(length=chunk.length - chunk.drafts, drafts=0) for chunk in chunks]
 
 
 def _rounds(chunks: Sequence[Chunk], ahead: Ahead, steps: int, scheduler: Scheduler) -> Iterator[list[Run]]:

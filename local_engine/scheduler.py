@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from local_engine.block_manager import BlockManager
 from local_engine.request import Request
@@ -24,8 +25,7 @@ class NeverFits(ValueError):
     """The request needs more blocks than there are: waiting would not help."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Compute `length` tokens of `request`, from position `start` on; the last `drafts` of them are only proposed."""
 
     request: Request
@@ -136,7 +136,7 @@ class Scheduler:
 
         Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back.
         """
-        decoding = sorted((request for request in self.running if request.gap == 1), key=place_in_line)
+        decoding = sorted([request for request in self.running if request.gap == 1], key=place_in_line)
         for request in decoding:
             if request.table is not None:
                 self.blocks.shrink(request.table, len(request.tokens))

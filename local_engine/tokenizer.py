@@ -1,24 +1,24 @@
 """Text to token ids and back, from GGUF metadata or a Hugging Face tokenizer.json; a broken one raises CorruptModelFile.
 
-`StreamDecoder` turns tokens into text as they come and emits only whole characters.
+`stream_decoder` turns tokens into text as they come.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import processors
+from tokenizers.decoders import ByteLevel
 
 from local_engine.chat_template import ChatTemplate
 from local_engine.errors import CorruptModelFile
 from local_engine.gguf_vocabulary import CONTROL, USER_DEFINED, vocabulary_from_gguf
 from local_engine.models.weights import read_json
 
-_MAX_HELD_TOKENS = 16
 # Control tokens that say what the text beside them is. They are hidden, as all are, unless the reader asks for them.
 _MARKUP_NAMES = ("<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>", "<tool_call>",
                  "</tool_call>", "[TOOL_CALLS]", "<|python_tag|>")  # fmt: skip
@@ -54,9 +54,15 @@ class Tokenizer:
         self.end_ids = end_ids
         self._first_ids = first_ids
         ids = {name: fast.token_to_id(name) for name in _MARKUP_NAMES}
-        self._added = frozenset(fast.get_added_tokens_decoder())
+        added = fast.get_added_tokens_decoder()
+        self._added = frozenset(added)
+        self._hidden = frozenset(index for index, token in added.items() if token.special)
         self._byte_level = "ByteLevel" in str(fast.decoder.__getstate__()) if fast.decoder is not None else False
+        # Only then does the decoder join the bytes of tokens and do nothing else.
+        shown = [token.content for index, token in added.items() if index not in self._hidden]
+        self.is_bytewise = isinstance(fast.decoder, ByteLevel) and all(map(str.isascii, shown))
         self._markup = {index: name for name, index in ids.items() if index is not None}
+        self._shown = _ShownBytes(self, self._hidden), _ShownBytes(self, self._hidden - self._markup.keys())
 
     @property
     def vocab_size(self) -> int:
@@ -112,10 +118,15 @@ class Tokenizer:
         if name is None or index in self._added:
             return (name or "").encode()
         if self._byte_level:
-            return bytes(_BYTES[character] for character in name if character in _BYTES)
+            known = all(character in _BYTES for character in name)
+            return bytes(_BYTES[character] for character in name) if known else name.encode()
         if len(name) == 6 and name.startswith("<0x"):
             return bytes([int(name[3:5], 16)])
         return name.replace("\u2581", " ").encode()
+
+    def shown_bytes(self, markup: bool) -> Mapping[int, bytes]:
+        """What `decode` makes of each token, where `is_bytewise` says that a text is the sum of that."""
+        return self._shown[markup]
 
     def to_json(self) -> str:
         """The tokenizer as a Hugging Face tokenizer.json, wherever it came from."""
@@ -150,39 +161,17 @@ class Tokenizer:
         return str(self._fast.decode(list(ids), skip_special_tokens=True))
 
 
-class StreamDecoder:
-    """Text of a growing answer, piece by piece; the pieces joined equal the text of the whole.
+class _ShownBytes(dict[int, bytes]):
+    """Bytes by token, looked up when first asked for: a vocabulary is large, and answers use little of it."""
 
-    The last whole piece stays as context, because some tokenizers drop the space before the first word they decode.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, *, markup: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, hidden: Set[int]) -> None:
+        super().__init__()
         self._tokenizer = tokenizer
-        self._markup = markup
-        self._context: list[int] = []
-        self._context_text = ""
-        self._held: list[int] = []
+        self._hidden = hidden
 
-    def push(self, token: int) -> str:
-        """The text this token completes; empty while a character is still in the making."""
-        self._held.append(token)
-        text = self._text(self._context + self._held)
-        if text.endswith("\ufffd") and len(self._held) < _MAX_HELD_TOKENS:
-            return ""
-        return self._accept(text)
-
-    def flush(self) -> str:
-        """What is held at the end of the answer, with U+FFFD for bytes that never became a character."""
-        return self._accept(self._text(self._context + self._held)) if self._held else ""
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids, markup=self._markup)
-
-    def _accept(self, text: str) -> str:
-        piece = text[len(self._context_text) :]
-        self._context, self._held = self._held, []
-        self._context_text = self._text(self._context)
-        return piece
+    def __missing__(self, index: int) -> bytes:
+        spelled = self[index] = b"" if index in self._hidden else self._tokenizer.token_bytes(index)
+        return spelled
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:

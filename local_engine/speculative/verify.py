@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +23,7 @@ from local_engine.sampler import Sampler
 from local_engine.speculative.drafter import Draft
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """New tokens of one request, at least one: all but the last are accepted ones of its `drafted` drafts."""
 
     request: Request

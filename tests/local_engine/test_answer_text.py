@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models
 
 from local_engine.answer_text import AnswerText, StopMatcher
-from local_engine.tokenizer import StreamDecoder, Tokenizer, tokenizer_from_directory
+from local_engine.stream_decoder import ByteDecoder, StreamDecoder, TextDecoder, stream_decoder
+from local_engine.tokenizer import Tokenizer, tokenizer_from_directory
 
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny_directory: Path) -> Tokenizer:
     return tokenizer_from_directory(tiny_directory)
+
+
+Make = Callable[[Tokenizer], StreamDecoder]
+each_decoder = pytest.mark.parametrize("make", [ByteDecoder, TextDecoder])
 
 
 def cut(text: str, stops: list[str]) -> tuple[str, bool]:
@@ -58,18 +66,41 @@ def test_no_part_of_a_stop_string_is_shown_before_it_is_ruled_out() -> None:
     assert matcher.push("more") + matcher.flush() == ""
 
 
+def streamed(decoder: StreamDecoder, ids: list[int]) -> str:
+    return "".join([decoder.push(token) for token in ids]) + decoder.flush()
+
+
+@each_decoder
 @given(text=st.text(max_size=40))
-def test_streamed_pieces_join_up_to_the_text(tokenizer: Tokenizer, text: str) -> None:
+def test_streamed_pieces_join_up_to_the_text(tokenizer: Tokenizer, make: Make, text: str) -> None:
     ids = tokenizer.encode(text)
-    decoder = StreamDecoder(tokenizer)
-    pieces = [decoder.push(token) for token in ids]
-    assert "".join(pieces) + decoder.flush() == tokenizer.decode(ids)
+    assert streamed(make(tokenizer), ids) == tokenizer.decode(ids) == text
 
 
-def test_a_character_of_several_tokens_comes_in_one_piece(tokenizer: Tokenizer) -> None:
+@each_decoder
+@given(ids=st.lists(st.integers(0, 399), max_size=40))
+def test_any_tokens_give_the_text_of_all_together(tokenizer: Tokenizer, make: Make, ids: list[int]) -> None:
+    assert streamed(make(tokenizer), ids) == tokenizer.decode(ids)
+
+
+def test_the_bytes_of_tokens_are_read_where_they_make_the_text(tokenizer: Tokenizer) -> None:
+    assert isinstance(stream_decoder(tokenizer), ByteDecoder)
+
+
+def test_a_tokenizer_that_changes_spaces_is_asked_for_the_text() -> None:
+    fast = FastTokenizer(models.BPE({"\u2581a": 0, "b": 1}, []))
+    fast.decoder = decoders.Metaspace()
+    tokenizer = Tokenizer(fast, template=None, end_ids=frozenset())
+    decoder = stream_decoder(tokenizer)
+    assert isinstance(decoder, TextDecoder)
+    assert streamed(decoder, [0, 1, 0]) == "ab a"
+
+
+@each_decoder
+def test_a_character_of_several_tokens_comes_in_one_piece(tokenizer: Tokenizer, make: Make) -> None:
     ids = tokenizer.encode("🎉")
     assert len(ids) == 4
-    decoder = StreamDecoder(tokenizer)
+    decoder = make(tokenizer)
     assert [decoder.push(token) for token in ids] == ["", "", "", "🎉"]
 
 
