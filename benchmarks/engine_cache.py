@@ -24,18 +24,20 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.results_file import machine_facts, write
+from local_engine import engine as engine_module
 from local_engine.batch import slots_of
 from local_engine.block_manager import BlockManager
 from local_engine.config import EngineConfig
 from local_engine.engine import Engine
 from local_engine.layers.attention import attend
 from local_engine.loading import load_engine, warm_up
+from local_engine.metrics import EngineMetrics
 from local_engine.model_files import Hub, resolve_model
 from local_engine.request import Request, SamplingParams
 from local_engine.scheduler import Scheduler
 
 PREFIX, OWN = 1000, 24  # tokens that requests share, and that each has for itself
-SEQUENCES, STEPS = 64, 400
+SEQUENCES, STEPS, ENGINE_STEPS = 64, 400, 60
 CONTEXTS = (64, 256, 1024, 4096)
 TOGETHER = 8
 
@@ -51,12 +53,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     facts = machine_facts()
     path = resolve_model("smollm2-135m-instruct", arguments.weights_dir, Hub()).path
-    engine = load_engine(path, EngineConfig(cache_tokens=32768))
+    engine = load_engine(path, EngineConfig(cache_tokens=32768, max_batch=SEQUENCES))
     warm_up(engine)
     numbers = {
         "threads": arguments.threads,
         "first_token": first_token(engine, arguments.rounds),
-        "bookkeeping": bookkeeping(arguments.rounds),
+        "scheduling": scheduling(arguments.rounds),
+        "bookkeeping": bookkeeping(engine),
         "attention": attention(engine, arguments.rounds),
     }
     print(json.dumps(numbers, indent=2))
@@ -95,7 +98,60 @@ def _seconds_to_first(engine: Engine, own: int, salt: str) -> tuple[float, float
     return time.process_time() - cpu, time.perf_counter() - clock
 
 
-def bookkeeping(rounds: int) -> dict[str, Any]:
+def bookkeeping(engine: Engine) -> dict[str, Any]:
+    """CPU milliseconds of the engine's thread per step of SEQUENCES answers, without what the model and sampling take.
+
+    Scheduling, committing, text, metrics and energy, between real steps: their data has to come back to the processor's caches.
+    """
+    metrics = EngineMetrics("smollm2")
+    model, choosing, steps = _Watch(engine.runner, "run"), _Watch(engine.sampler, "sample"), _Watch(engine, "step")
+    checking = _Watch(engine_module, "check_logits")
+    for number in range(SEQUENCES):
+        prompt = engine.tokenizer.encode(f"{number} streets of a town that lives on its river.")
+        engine.add(engine.new_request(prompt, SamplingParams(5 * ENGINE_STEPS, temperature=0, ignore_eos=True)))
+    while engine.scheduler.waiting or any(request.gap > 1 for request in engine.scheduler.running):
+        engine.step()
+    taken: dict[str, list[float]] = {"model": [], "sampling": [], "metrics": [], "bookkeeping": []}
+    for _ in range(ENGINE_STEPS):
+        outputs = engine.step()
+        begun = time.thread_time()
+        metrics.observe_step(engine, outputs)
+        observing = time.thread_time() - begun
+        taken["model"].append(model.seconds)
+        sampling = checking.seconds + choosing.seconds
+        taken["sampling"].append(sampling)
+        taken["metrics"].append(observing)
+        taken["bookkeeping"].append(steps.seconds + observing - model.seconds - sampling)
+    for request in list(engine.scheduler.running):
+        engine.abort(request)
+    for watch in (model, checking, choosing, steps):
+        watch.end()
+    medians = {name: round(1000 * statistics.median(values), 3) for name, values in taken.items()}
+    return {"sequences": SEQUENCES, "steps": ENGINE_STEPS, "ms_per_step": medians}
+
+
+class _Watch:
+    """Takes the CPU seconds of this thread in each call of a method, until `end`."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.seconds = 0.0
+        self._owner, self._name = owner, name
+        self._method = getattr(owner, name)
+        setattr(owner, name, self._call)
+
+    def _call(self, *arguments: Any) -> Any:
+        begun = time.thread_time()
+        try:
+            return self._method(*arguments)
+        finally:
+            self.seconds = time.thread_time() - begun
+
+    def end(self) -> None:
+        """Leave the method as it was."""
+        setattr(self._owner, self._name, self._method)
+
+
+def scheduling(rounds: int) -> dict[str, Any]:
     """CPU milliseconds of pure Python per step while SEQUENCES answers run: schedule, slots, commit, new token."""
     figures = []
     for _ in range(rounds):
