@@ -15,10 +15,11 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmarks.results_file import ROOT, machine_facts, write
 from local_engine.model_files import Hub, resolve_model
@@ -40,6 +41,7 @@ class Worker:
 
     name: str
     process: subprocess.Popen[str]
+    errors: IO[str]
     version: str = ""
     rates: dict[str, list[float | None]] = field(default_factory=lambda: {task: [] for task in TASKS})
 
@@ -62,8 +64,10 @@ class Worker:
         for line in self.process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
+        self.errors.seek(0)
         raise RuntimeError(
             f"{self.name} ended with status {self.process.wait()} (-9: a task took over {_LONGEST} s; is the machine idle?)"
+            f"\n{self.errors.read()[-2000:]}"
         )
 
 
@@ -74,8 +78,8 @@ def commands(model: Path, threads: int) -> dict[str, list[str]]:
     found["penstock torch"] = [*ours, "none", "off"]
     peers = {
         "llama.cpp": ("llamacpp", "llamacpp.py", model),
-        "openvino int8": ("openvino", "openvino.py", INSTALLED / "smollm2-openvino-int8"),
-        "openvino int4": ("openvino", "openvino.py", INSTALLED / "smollm2-openvino-int4"),
+        "openvino int8": ("openvino", "openvino_pipeline.py", INSTALLED / "smollm2-openvino-int8"),
+        "openvino int4": ("openvino", "openvino_pipeline.py", INSTALLED / "smollm2-openvino-int4"),
     }
     for name, (folder, script, weights) in peers.items():
         python = INSTALLED / folder / "bin" / "python"
@@ -98,10 +102,11 @@ def measure(found: dict[str, list[str]], rounds: int) -> list[Worker]:
     workers = []
     try:
         for name, command in found.items():
+            errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the worker lives
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
             )
-            workers.append(Worker(name, process))
+            workers.append(Worker(name, process, errors))
             workers[-1].version = workers[-1].read()["ready"]
         for turn in range(rounds + 1):
             for task in TASKS:

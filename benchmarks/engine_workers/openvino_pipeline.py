@@ -1,4 +1,4 @@
-"""OpenVINO GenAI: `python openvino.py EXPORTED_DIRECTORY THREADS`."""
+"""OpenVINO GenAI: `python openvino_pipeline.py EXPORTED_DIRECTORY THREADS`."""
 
 import sys
 
