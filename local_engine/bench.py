@@ -16,12 +16,11 @@ from pathlib import Path
 
 import torch
 
-from local_engine.config import CpuKernel, DeviceName, Dtype, EngineConfig, Quantization
+from local_engine.config import CpuKernel, DeviceName, Dtype, EngineConfig, Quantization, QuantizeOption
 from local_engine.engine import Engine
 from local_engine.errors import ModelError
-from local_engine.loading import build_runner, warm_up
+from local_engine.loading import build_runner, choose_format, warm_up
 from local_engine.model_runner import ModelRunner, on_gpu
-from local_engine.models.load import number_format
 from local_engine.models.open import open_model
 from local_engine.progress import bar
 from local_engine.request import SamplingParams
@@ -85,7 +84,7 @@ def run_bench(
     path: Path,
     *,
     dtype: Dtype,
-    quantize: Quantization = "none",
+    quantize: QuantizeOption = "auto",
     cpu_kernel: CpuKernel = "auto",
     device: DeviceName,
     threads: int,
@@ -118,7 +117,7 @@ def run_bench(
     prefill, rates = _measure(plain, drafting, prompt_tokens, tokens, streams, repeats)
     return BenchReport(
         dtype=dtype,
-        quantize=number_format(source, quantize),
+        quantize=choose_format(source, config),
         native=plain.runner.native is not None,
         device=str(plain.runner.device),
         threads=torch.get_num_threads(),

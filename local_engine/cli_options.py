@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import click
 
-from local_engine.config import CpuKernel, DeviceName, Dtype, Quantization
+from local_engine.config import CpuKernel, DeviceName, Dtype, QuantizeOption
 from local_engine.model_files import DEFAULT_HUB, Hub
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -40,8 +40,9 @@ def model_options(command: Command) -> Command:
 def run_options(command: Command) -> Command:
     """The options of every command that runs a model."""
     decorators = [
-        click.option("--quantize", type=click.Choice(get_args(Quantization)), default="none", show_default=True,
-                     help="Number format the matrices are brought to while loading; none keeps that of the files."),
+        click.option("--quantize", type=click.Choice(get_args(QuantizeOption)), default="auto", show_default=True,
+                     help="Number format the matrices are brought to while loading; none is --dtype, auto keeps 4-bit "
+                     "blocks of the file where that is faster."),
         click.option("--cpu-kernel", type=click.Choice(get_args(CpuKernel)), default="auto", show_default=True,
                      envvar="PENSTOCK_ENGINE_CPU_KERNEL",
                      help="Compute steps on a CPU by the native kernel where it can; off leaves them to torch "

@@ -12,6 +12,7 @@ from local_engine.energy_sources import CORE_WATTS, GPU_WATTS, WORLD_GRAMS_PER_K
 Dtype = Literal["bfloat16", "float32"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 Quantization = Literal["none", "int8", "int4", "fp8"]
+QuantizeOption = Literal["auto", "none", "int8", "int4", "fp8"]
 CpuKernel = Literal["auto", "off"]
 KvDtype = Literal["auto", "int8", "fp8"]
 Activation = Literal["silu", "gelu_tanh"]
@@ -143,9 +144,10 @@ class EngineConfig:
     names none; a small model may otherwise ramble to the end of its context. `speculate`: who drafts tokens ahead (`auto`:
     the best there is for the model), `draft_model` the files of a smaller model for `draft`, or of a drafter for `head`,
     `max_drafts` at most so many per request and step; how many it really are is decided by what they bring.
-    `quantize`: number format of the matrices,
-    "none" for that of the file (a directory that was quantised offline keeps its own). `kv_dtype`: number format of the
-    cache, "auto" for `dtype`. `cpu_kernel`: whether steps on a CPU may be computed by the native kernel instead of torch.
+    `quantize`: number format of the matrices, "none" for `dtype` (a directory that was quantised offline keeps its own),
+    "auto" for 4-bit blocks as they are in the file where the native kernel computes with them, else as "none".
+    `kv_dtype`: number format of the cache, "auto" for `dtype`. `cpu_kernel`: whether steps on a CPU may be computed by the
+    native kernel instead of torch.
     `energy`: where joules come from; `core_watts` and `gpu_watts`: of a busy core and GPU, for an estimate. `grams_per_kwh`:
     CO2 equivalent of electricity.
     """
@@ -164,7 +166,7 @@ class EngineConfig:
     speculate: Speculate = "off"
     draft_model: Path | None = None
     max_drafts: int = 7
-    quantize: Quantization = "none"
+    quantize: QuantizeOption = "auto"
     kv_dtype: KvDtype = "auto"
     cpu_kernel: CpuKernel = "auto"
     energy: EnergySource = "auto"

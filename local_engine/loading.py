@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from local_engine.cache_size import free_memory, plan_cache
-from local_engine.config import EngineConfig
+from local_engine.config import EngineConfig, Quantization
 from local_engine.engine import Engine
 from local_engine.model_runner import TORCH_DTYPES, ModelRunner, on_gpu, pick_device
 from local_engine.models.load import Progress, load_decoder, number_format
 from local_engine.models.open import open_model
 from local_engine.models.size import check_fits
 from local_engine.models.weights import WeightSource
+from local_engine.native_step import has_native
 from local_engine.request import SamplingParams
 from local_engine.speculative.choose import choose_drafters
 from local_engine.tokenizer import Tokenizer
@@ -37,13 +38,24 @@ def build_runner(source: WeightSource, config: EngineConfig, progress: Progress 
     """As `load_runner`, for files that are open already: whoever wants to look at the shape first. Raises ModelError."""
     max_context = min(config.max_context, source.config.max_positions)
     dtype, device = TORCH_DTYPES[config.dtype], pick_device(config.device)
-    quantize = number_format(source, config.quantize)
+    quantize = choose_format(source, config)
     weights = check_fits(source.config, dtype, quantize, free_memory(device))
     size = plan_cache(config, source.config, max_context, dtype, device, reserved=weights)
     decoder = load_decoder(
         source, positions=max_context, dtype=dtype, device=device, quantize=quantize, progress=progress
     )
     return ModelRunner(decoder, size, config.kv_dtype, config.cpu_kernel)
+
+
+def choose_format(source: WeightSource, config: EngineConfig) -> Quantization:
+    """What the matrices become: as configured, or what loses nothing and is fastest here. Raises CannotQuantize."""
+    if config.quantize != "auto":
+        return number_format(source, config.quantize)
+    plain = config.cpu_kernel == "off" or config.kv_dtype != "auto"  # then torch computes, and fastest in `dtype`
+    keep = source.four_bit and not plain
+    if keep and has_native(source.config, pick_device(config.device), TORCH_DTYPES[config.dtype]):
+        return number_format(source, "int4")
+    return number_format(source, "none")
 
 
 def warm_up(engine: Engine) -> None:

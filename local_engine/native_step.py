@@ -104,23 +104,42 @@ def load_native(decoder: Decoder, pool: KVPool) -> NativeStep | None:
     return native
 
 
+def has_native(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a model of this shape has the fast path on this machine, with a cache of its own `dtype`."""
+    try:
+        check_shape(config)
+        _check_tensor("weights", device, dtype)
+        open_library()
+    except NoKernel:
+        return False
+    return True
+
+
 def check_model(decoder: Decoder, pool: KVPool) -> None:
     """Raise NoKernel for a model that the kernel cannot compute."""
-    config = decoder.config
-    if decoder.embeddings.device.type != "cpu":
-        raise NoKernel(f"the model is on {decoder.embeddings.device.type!r}")
-    for tensor, what in ((decoder.embeddings, "weights"), (pool.tensor, "cache")):
-        if tensor.dtype != torch.bfloat16:
-            raise NoKernel(f"the kernel wants bfloat16 {what}, these are {str(tensor.dtype).removeprefix('torch.')}")
+    _check_tensor("weights", decoder.embeddings.device, decoder.embeddings.dtype)
+    _check_tensor("cache", pool.tensor.device, pool.tensor.dtype)
+    check_shape(decoder.config)
+    for module in (decoder.output, *(part for layer in decoder.layers for part in _linears(layer))):
+        if not isinstance(module, PackedLinear) and not can_pack(module):
+            raise NoKernel(f"the kernel knows no weights of the kind {type(module).__name__}")
+
+
+def _check_tensor(what: str, device: torch.device, dtype: torch.dtype) -> None:
+    if device.type != "cpu":
+        raise NoKernel(f"the model is on {device.type!r}")
+    if dtype != torch.bfloat16:
+        raise NoKernel(f"the kernel wants bfloat16 {what}, these are {str(dtype).removeprefix('torch.')}")
+
+
+def check_shape(config: ModelConfig) -> None:
+    """Raise NoKernel for a model with parts that the kernel does not know."""
     for flag in fields(ModelConfig):
         value = getattr(config, flag.name)
         if flag.default is not MISSING and flag.name not in _HANDLED and value != flag.default:
             raise NoKernel(f"the kernel knows no models with {flag.name} = {value!r}")
     if config.head_dim > _WIDEST_HEAD:
         raise NoKernel(f"heads of {config.head_dim} elements are wider than {_WIDEST_HEAD}")
-    for module in (decoder.output, *(part for layer in decoder.layers for part in _linears(layer))):
-        if not isinstance(module, PackedLinear) and not can_pack(module):
-            raise NoKernel(f"the kernel knows no weights of the kind {type(module).__name__}")
 
 
 def _linears(layer: nn.Module) -> tuple[nn.Module, ...]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
@@ -15,7 +16,9 @@ from click.testing import CliRunner
 from local_engine.__main__ import main
 from local_engine.config import EngineConfig, Quantization
 from local_engine.errors import CannotPrune, CannotQuantize, CorruptModelFile, ModelError
-from local_engine.loading import load_engine, load_runner
+from local_engine.kernels.cpu.build import NoKernel
+from local_engine.kernels.cpu.library import open_library
+from local_engine.loading import choose_format, load_engine, load_runner
 from local_engine.models.open import open_model
 from local_engine.perplexity import perplexity, windows
 from local_engine.pruning.influence import block_influence, drop_layers, least_influential
@@ -47,6 +50,34 @@ def test_a_quantised_directory_answers_as_a_model_quantised_while_loading(
     )
     assert now.tokens == offline.tokens
     assert now.text == offline.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "kept"),
+    [
+        ("Q4_1", {}, True),
+        ("Q4_0", {}, True),
+        ("Q8_0", {}, False),
+        ("Q4_1", {"cpu_kernel": "off"}, False),
+        ("Q4_1", {"dtype": "float32"}, False),
+        ("Q4_1", {"kv_dtype": "int8"}, False),
+        ("Q4_1", {"quantize": "none"}, False),
+    ],
+)
+def test_blocks_of_four_bits_are_kept_where_the_kernel_computes_with_them(
+    tiny_directory: Path, tmp_path: Path, kind: str, changes: dict[str, Any], kept: bool
+) -> None:
+    try:
+        open_library()
+    except NoKernel as reason:
+        pytest.skip(f"no native kernel here: {reason}")
+    file = write_gguf(tiny_directory, tmp_path / "tiny.gguf", gguf.GGMLQuantizationType[kind])
+    source, _ = open_model(file)
+    config = _config(**{"dtype": "bfloat16", **changes})
+    assert choose_format(source, config) == ("int4" if kept else "none")
+    engine = load_engine(file, config)
+    assert engine.runner.native is not None or not kept
+    assert len(engine.generate([5, 6, 7], GREEDY).tokens) == GREEDY.max_tokens
 
 
 def test_a_q4_1_file_becomes_a_directory_that_says_the_same(tiny_directory: Path, tmp_path: Path) -> None:
