@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.results_file import machine_facts, write
 from local_engine.model_files import Hub, resolve_model
+from local_engine.model_runner import ModelRunner
 from local_engine.models.decoder import Decoder
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.drafter import Seen
@@ -33,10 +34,11 @@ from local_engine.speculative.heads import HeadDrafter
 from local_engine.speculative.ngram import NgramDrafter
 from local_engine.speculative.shipped import find_head
 from local_engine.tokenizer import Tokenizer
+from local_engine.training.answers import Task
 from local_engine.training.distil import open_target
-from local_engine.training.lanes import Task
 from local_engine.training.outputs import ShardFolder, Window, collect
 
+LANES = 32
 LENGTHS = (1, 2, 3, 4, 5)
 LONG_MATCHES = frozenset({"ngram-4", "ngram-5", "ngram-8"})  # kinds of lookup that are believed more than the head
 
@@ -56,11 +58,12 @@ def main() -> None:
     torch.set_num_threads(1)
     facts = machine_facts()
     path = resolve_model(arguments.model, arguments.weights_dir, Hub()).path
-    decoder, tokenizer = open_target(path, 2048, "bfloat16", "cpu")
+    runner, tokenizer = open_target(path, 2048, LANES, "bfloat16", "cpu")
+    decoder = runner.decoder
     head = find_head(decoder, arguments.drafter)
     if head is None:
         raise SystemExit("there is no drafter for this model: name one with --drafter")
-    texts = spec_bench(decoder, tokenizer, arguments, head.config.taps)
+    texts = spec_bench(runner, tokenizer, arguments, head.config.taps)
     numbers: dict[str, Any] = {
         "model": arguments.model, "per_category": arguments.per_category, "tokens": arguments.tokens,
         "vocabulary": len(head.vocabulary), "parameters": _trained(head), "by_category": {},
@@ -81,7 +84,7 @@ def main() -> None:
 
 
 def spec_bench(
-    decoder: Decoder, tokenizer: Tokenizer, arguments: argparse.Namespace, taps: Sequence[int]
+    runner: ModelRunner, tokenizer: Tokenizer, arguments: argparse.Namespace, taps: Sequence[int]
 ) -> dict[str, list[Window]]:
     """The target's greedy answers by category, from --work where they are there already."""
     tasks, categories = [], {}
@@ -94,8 +97,8 @@ def spec_bench(
             categories[number] = row["category"]
             tasks.append(Task(number, tokens, arguments.tokens, 0.0))
     tasks.sort(key=lambda task: len(task.tokens))
-    folder = ShardFolder(arguments.work, target_of(decoder).name, taps)
-    collect(decoder, tokenizer.end_ids, tasks, folder, taps, lanes=32, seconds=1e9, seed=0)
+    folder = ShardFolder(arguments.work, target_of(runner.decoder).name, taps)
+    collect(runner, tokenizer.end_ids, tasks, folder, taps, lanes=LANES, seconds=1e9, seed=0)
     found: dict[str, list[Window]] = defaultdict(list)
     for shard in folder.shards():
         for number, window in zip(shard.numbers, shard.all_windows(), strict=True):

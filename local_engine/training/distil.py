@@ -5,6 +5,7 @@ A killed run goes on where it was: whole shards of answers and the last checkpoi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from local_engine.config import DeviceName, Dtype
+from local_engine.config import DeviceName, Dtype, EngineConfig
 from local_engine.errors import BadTrainingData
-from local_engine.model_runner import TORCH_DTYPES, pick_device
+from local_engine.loading import load_runner
+from local_engine.model_runner import ModelRunner
 from local_engine.models.decoder import Decoder
-from local_engine.models.load import load_decoder
-from local_engine.models.open import open_model
 from local_engine.speculative.head_model import (
     DraftHead,
     HeadConfig,
@@ -28,6 +28,7 @@ from local_engine.speculative.head_model import (
 )
 from local_engine.tokenizer import Tokenizer
 from local_engine.training.acceptance import Acceptance, measure_acceptance
+from local_engine.training.answers import STEP_TOKENS
 from local_engine.training.drafter import Trained, Trainer, TrainingPlan, train
 from local_engine.training.outputs import ShardFolder, collect, invent_prompts, make_tasks, read_prompts
 from local_engine.training.warm_start import warm_start
@@ -93,7 +94,9 @@ def distil(
     stage: Stage = lambda name, done, total: None,
 ) -> Distilled:
     """A drafter for the model, written to `out`. Raises ModelError for a model, prompts or kept outputs that cannot be used."""
-    decoder, tokenizer = open_target(model, plan.room, dtype, device)
+    began = time.monotonic()
+    runner, tokenizer = open_target(model, plan.room, plan.lanes, dtype, device)
+    decoder = runner.decoder
     taps = plan.taps or (decoder.config.layers - 1,)
     target = target_of(decoder)
     folder = ShardFolder(work or out.with_name(out.name + ".work"), target.name, taps)
@@ -101,7 +104,7 @@ def distil(
     if plan.invented:
         seconds = plan.minutes * 60 * _INVENTING_SHARE
         conversations += invent_prompts(
-            decoder, tokenizer, folder.folder / "invented.jsonl", plan.invented, lanes=plan.lanes, seconds=seconds,
+            runner, tokenizer, folder.folder / "invented.jsonl", plan.invented, lanes=plan.lanes, seconds=seconds,
             seed=plan.seed, report=lambda done, total: stage("inventing prompts", done, total),
         )  # fmt: skip
     room = min(plan.room, decoder.config.max_positions)
@@ -109,14 +112,15 @@ def distil(
     if not tasks:
         raise BadTrainingData(f"no prompt fits {room!r} tokens with an answer of {plan.answer_tokens!r}")
     collect(
-        decoder, tokenizer.end_ids, tasks, folder, taps, lanes=min(plan.lanes, len(tasks)),
+        runner, tokenizer.end_ids, tasks, folder, taps, lanes=min(plan.lanes, len(tasks)),
         seconds=plan.minutes * 60 * _ANSWERING_SHARE, seed=plan.seed,
         report=lambda done, total: stage("collecting answers", done, total),
     )  # fmt: skip
     asked = torch.bincount(
         torch.tensor([token for task in tasks for token in task.tokens]), minlength=decoder.config.vocab_size
     )
-    return learn(decoder, folder, taps, out, plan, asked, stage)
+    left = plan.minutes * 60 - (time.monotonic() - began)
+    return learn(decoder, folder, taps, out, plan, asked, max(left, 1.0), stage)
 
 
 def learn(
@@ -126,9 +130,13 @@ def learn(
     out: Path,
     plan: DistilPlan,
     asked: Tensor,
+    seconds: float,
     stage: Stage,
 ) -> Distilled:
-    """Train on what the folder holds, measure, write. `asked` [vocab_size] counts the tokens of all prompts."""
+    """Train for about `seconds` on what the folder holds, measure, write.
+
+    `asked` [vocab_size] counts the tokens of all prompts.
+    """
     target = target_of(decoder)
     counts = count_tokens(folder, decoder.config.vocab_size)
     # Prompts name the words that answers are about; they are many more than the answers that could be collected.
@@ -139,7 +147,6 @@ def learn(
     head = DraftHead(config, vocabulary, decoder.embeddings, rows, torch.float32)
     initialise(head, decoder.norm.weight, plan.seed)
     warm_start(head, (text for shard in folder.shards() for text in shard.windows(held_out=False)), decoder.norm)
-    seconds = plan.minutes * 60 * (1 - _ANSWERING_SHARE - (_INVENTING_SHARE if plan.invented else 0))
     training = TrainingPlan(seconds=seconds, steps=plan.steps, rows=plan.rows, depth=plan.depth, seed=plan.seed)
     trainer = Trainer(head, decoder.norm, training, folder)
     trained = train(trainer, folder.folder / "checkpoint.pt", lambda done, total: stage("training", done, total))
@@ -169,8 +176,12 @@ def frequent_tokens(counts: Tensor, size: int) -> Tensor:
     return order[:size].sort().values
 
 
-def open_target(model: Path, positions: int, dtype: Dtype, device: DeviceName) -> tuple[Decoder, Tokenizer]:
-    """The decoder for up to `positions` tokens, and its tokenizer. Raises ModelError."""
-    source, tokenizer = open_model(model)
-    room = min(positions, source.config.max_positions)
-    return load_decoder(source, positions=room, dtype=TORCH_DTYPES[dtype], device=pick_device(device)), tokenizer
+def open_target(
+    model: Path, positions: int, lanes: int, dtype: Dtype, device: DeviceName
+) -> tuple[ModelRunner, Tokenizer]:
+    """The target for up to `positions` tokens in `lanes` answers at once, and its tokenizer. Raises ModelError."""
+    steps = max(lanes, STEP_TOKENS)
+    return load_runner(
+        model,
+        EngineConfig(dtype=dtype, device=device, max_batch=lanes, max_context=positions, step_tokens=steps),
+    )

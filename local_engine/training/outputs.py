@@ -20,15 +20,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from local_engine.errors import BadTrainingData
-from local_engine.models.decoder import Decoder
+from local_engine.model_runner import ModelRunner
 from local_engine.tokenizer import Tokenizer
-from local_engine.training.lanes import Answerer, Task, Text
+from local_engine.training.answers import Answerer, Task, Text
 
 SHARD_TEXTS = 128
 HELD_OUT = 16
 INVENTED_TOKENS = 200
 ROUND_TASKS = 512
-"""Tasks are sorted by length within rounds of so many: lanes of like length waste little, and a run cut short is a fair mix."""
+"""Tasks are sorted by length within rounds of so many: a run cut short is a fair mix."""
 TEMPERATURES = (0.0, 0.0, 0.6)
 Report = Callable[[int, int], None]
 
@@ -189,7 +189,7 @@ class ShardFolder:
 
 
 def collect(
-    decoder: Decoder,
+    runner: ModelRunner,
     ends: frozenset[int],
     tasks: Sequence[Task],
     folder: ShardFolder,
@@ -205,8 +205,7 @@ def collect(
     open_tasks = [task for task in tasks if task.number not in done]
     if not open_tasks:
         return 0
-    room = max(len(task.tokens) + task.max_tokens for task in open_tasks)
-    answerer = Answerer(decoder, ends, lanes=lanes, room=room, taps=taps, seed=seed + len(done))
+    answerer = Answerer(runner, ends, lanes=lanes, taps=taps, seed=seed)
     held: list[Text] = []
     generated = 0
     for finished, text in enumerate(answerer.answer(open_tasks), start=1):
@@ -227,7 +226,7 @@ def collect(
 
 
 def invent_prompts(
-    decoder: Decoder,
+    runner: ModelRunner,
     tokenizer: Tokenizer,
     kept: Path,
     count: int,
@@ -249,9 +248,7 @@ def invent_prompts(
         token for token, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
     )
     tasks = [Task(number, start, INVENTED_TOKENS, 1.0) for number in range(count)]
-    answerer = Answerer(
-        decoder, tokenizer.end_ids, lanes=min(lanes, count), room=len(start) + INVENTED_TOKENS, taps=(), seed=seed
-    )
+    answerer = Answerer(runner, tokenizer.end_ids, lanes=min(lanes, count), seed=seed)
     began, found = time.monotonic(), set()
     for text in answerer.answer(tasks):
         said = tokenizer.decode(text.tokens[len(start) :]).strip()

@@ -15,8 +15,10 @@ from local_engine.__main__ import main
 from local_engine.config import EngineConfig
 from local_engine.errors import BadTrainingData, CorruptModelFile, DraftModelUnfit
 from local_engine.loading import load_engine
+from local_engine.request import SamplingParams
 from local_engine.speculative.head_model import HeadConfig, initialise, load_head, target_of
 from local_engine.training.acceptance import measure_acceptance
+from local_engine.training.answers import Answerer, Task
 from local_engine.training.distil import distil
 from local_engine.training.outputs import ShardFolder, read_prompts
 from local_engine.training.warm_start import warm_start
@@ -121,6 +123,28 @@ def test_measured_acceptance_is_that_of_the_engine(taught: Taught) -> None:
     measured = measure_acceptance(load_head(taught.head, decoder), texts)
     assert measured.places == taught.result.acceptance.places
     assert measured.reached == pytest.approx(taught.result.acceptance.reached, abs=0.03)
+
+
+@pytest.mark.parametrize(("lanes", "cache_tokens"), [(1, None), (5, None), (5, 96)])
+def test_answers_to_learn_from_are_those_of_the_engine(taught: Taught, lanes: int, cache_tokens: int | None) -> None:
+    """Whatever is answered together, and also when the cache is too small for that."""
+    prompts = [tuple(range(5 + number, 25 + 2 * number)) for number in range(7)]
+    tasks = [Task(number, prompt, 20, 0.0) for number, prompt in enumerate(prompts)]
+    config = EngineConfig(dtype="float32", max_batch=5, max_context=64, cache_tokens=cache_tokens)
+    engine = load_engine(taught.target, config)
+    texts = {
+        text.number: text
+        for text in Answerer(engine.runner, engine.tokenizer.end_ids, lanes=lanes, taps=(2,)).answer(tasks)
+    }
+    assert set(texts) == set(range(7))
+    params = SamplingParams(max_tokens=20, temperature=0)
+    for number, prompt in enumerate(prompts):
+        text = texts[number]
+        assert text.tokens == [*prompt, *engine.generate(list(prompt), params).tokens]
+        assert text.prompt == len(prompt)
+        assert text.streams.shape == (len(text.tokens) - 1, 64)
+        said = engine.runner.decoder.logits(text.streams[text.prompt - 1 :]).argmax(-1)
+        assert said.tolist() == text.tokens[text.prompt :]
 
 
 @pytest.mark.parametrize(
