@@ -1,6 +1,6 @@
 """Measures speculative decoding against plain decoding over Spec-Bench's categories; prints JSON.
 
-    python -m benchmarks.engine_speculation --data FOLDER [--drafter ngram]... [--prompts N] [--tokens N] [--write]
+    python -m benchmarks.engine_speculation --data FOLDER [--drafter ngram]... [--quantize auto]... [--write]
 
 FOLDER holds Spec-Bench's `question.jsonl` (hemingkx/Spec-Bench, Apache-2.0). Every prompt is answered by all in turn, plain
 decoding first, on the same weights and cache, so that a machine that others use slows all alike; what is timed is from the
@@ -74,7 +74,8 @@ class Figures:
                 f"mean_{key}": round(statistics.mean(row[key] for row in rows.values()), 3)
                 for key in ("times_plain_cpu", "times_plain_clock", "tokens_per_step")
             }
-            document[name] = {**mean, "tokens_per_cpu_s": round(whole.tokens / whole.cpu, 1), **_counts(whole),
+            document[name] = {**mean, "tokens_per_cpu_s": round(whole.tokens / whole.cpu, 1),
+                              "tokens_per_clock_s": round(whole.tokens / whole.clock, 1), **_counts(whole),
                               "categories": rows}  # fmt: skip
         return document
 
@@ -103,14 +104,26 @@ def main() -> None:
     parser.add_argument("--longest-prompt", type=int, default=1500, help="tokens; longer prompts are left out")
     parser.add_argument("--max-drafts", type=int, default=7)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quantize", action="append", help="number format of the matrices; repeat  [auto]")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--weights-dir", type=Path, default=Path("~/.penstock/weights").expanduser())
     parser.add_argument("--write", action="store_true", help="keep the numbers in benchmarks/results/")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     facts = machine_facts()
-    engines = make_engines(arguments)
+    numbers = {
+        **{name: getattr(arguments, name) for name in ("model", "dtype", "threads", "prompts", "tokens", "max_drafts")},
+        "formats": {quantize: measure(arguments, quantize) for quantize in arguments.quantize or ["auto"]},
+    }
+    print(json.dumps(numbers, indent=2))
+    if arguments.write:
+        print(write("engine_speculation", numbers, facts))
+
+
+def measure(arguments: argparse.Namespace, quantize: str) -> dict[str, Any]:
+    """All answers with the matrices in one format."""
+    engines = make_engines(arguments, quantize)
     figures = Figures()
     for category, prompt in read_prompts(arguments, engines[PLAIN]):
         expected: list[int] = []
@@ -119,19 +132,14 @@ def main() -> None:
             expected = expected or answer
             timed.answers, timed.equal = 1, int(answer == expected)
             figures.by_drafter[name][category].add(timed)
-    numbers = {
-        **{name: getattr(arguments, name) for name in ("model", "dtype", "threads", "prompts", "tokens", "max_drafts")},
-        "drafters": figures.report(),
-    }
-    print(json.dumps(numbers, indent=2))
-    if arguments.write:
-        print(write("engine_speculation", numbers, facts))
+    return figures.report()
 
 
-def make_engines(arguments: argparse.Namespace) -> dict[str, Engine]:
+def make_engines(arguments: argparse.Namespace, quantize: str) -> dict[str, Engine]:
     """One engine per drafter and a plain one, all on the same weights and blocks; they take turns and share no prefixes."""
     config = EngineConfig(
         dtype=arguments.dtype,
+        quantize=quantize,
         max_batch=1,
         cache_tokens=4096,
         max_context=4096,

@@ -76,10 +76,51 @@ def _killed(result: dict[str, Any]) -> str:
     )
 
 
+def _engine(result: dict[str, Any]) -> str:
+    tasks = ("decode_1", "prefill_512", "decode_8")
+    lines = ["| tokens per second | decode, one stream | prompt of 512 | decode, eight streams |", "|---|---|---|---|"]
+    for engine in result["engines"]:
+        values = ("" if engine[task] is None else f"{engine[task]:,.0f}" for task in tasks)
+        lines.append(f"| {engine['name']} ({engine['version']}) | {' | '.join(values)} |")
+    wanted = ("decode_1 by llama.cpp", "prefill_512 by openvino int8", "eight streams by one")
+    lines += [
+        "",
+        "| ratios | decode by llama.cpp | prompt by OpenVINO int8 | eight streams by one |",
+        "|---|---|---|---|",
+    ]
+    for name, found in result["ratios"].items():
+        lines.append(f"| {name} | {' | '.join(str(found.get(ratio, '')) for ratio in wanted)} |")
+    return "\n".join(lines) + (
+        "\n\nSmolLM2-135M-Instruct from one Q4_1 file: `int4` keeps its 4-bit blocks, `none`, torch and transformers have "
+        f"its weights in bfloat16. {result['threads']} threads, medians of {result['rounds']} rounds in turns; ratios are "
+        "medians of each round's own. llama.cpp is built without AMX, with which it ended at start here."
+    )
+
+
+def _speculation(result: dict[str, Any]) -> str:
+    lines = [
+        "| matrices | drafts | times plain | tokens per step | tokens per second | same answer |",
+        "|---|---|---|---|---|---|",
+    ]
+    for quantize, drafters in result["formats"].items():
+        for name, found in drafters.items():
+            lines.append(
+                f"| {quantize} | {name} | {found['mean_times_plain_clock']:.2f} | {found['mean_tokens_per_step']:.2f} | "
+                f"{found['tokens_per_clock_s']:.0f} | {found['equal']} of {found['answers']} |"
+            )
+    return "\n".join(lines) + (
+        f"\n\nGreedy answers of at most {result['tokens']} tokens to {result['prompts']} prompts of each of Spec-Bench's 13 "
+        f"categories, one at a time, {result['threads']} threads; the first two figures are means over the categories. As a "
+        "number format `auto` keeps the file's 4-bit blocks; as a drafter it is prompt lookup beside the trained one."
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "gateway_overhead": ("What a gateway costs per request", _overhead),
     "main_job": ("Recorded prompts through the running gateway", _job),
     "main_job_kill": ("The same, killed in the middle", _killed),
+    "engine_cpu": ("The bundled engine on a CPU, beside its peers", _engine),
+    "engine_speculation": ("Speculation on a CPU", _speculation),
 }
 
 
