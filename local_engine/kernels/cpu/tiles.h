@@ -22,13 +22,15 @@ inline bool permit_tiles() {
     return syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
 
-/// All tiles are 16 rows of 64 bytes: results in 0 to 3, activations in 4 and 5, weights in 6 and 7.
-inline void shape_tiles() {
+/// Results in tiles 0 to 3 and activations in 4 and 5, weights in 6 and 7; rows of 64 bytes, 16 of them for weights. A
+/// product takes a cycle per row of activations, so fewer than 16 pay for themselves only.
+inline void shape_tiles(int rows = LANES) {
     struct alignas(64) {
         uint8_t palette = 1, start_row = 0, reserved[14] = {};
         uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-        uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        uint8_t rows[16] = {};
     } shapes;
+    for (int tile = 0; tile < 8; ++tile) shapes.rows[tile] = tile < 6 ? rows : LANES;
     asm volatile("ldtilecfg %0" : : "m"(shapes));
 }
 
@@ -198,7 +200,7 @@ void tiles_bf16(const Matrix& w, int pair, const Activations& x, Square& out, Us
 
 template <class Use>
 void tile_pair(const Matrix& w, int pair, const Activations& x, Square& out, Use use) {
-    shape_tiles();
+    shape_tiles(x.count < LANES ? x.count : LANES);
     if (w.kind == INT8)
         tiles_int8(w, pair, x, out, use);
     else if (w.kind == INT4)
