@@ -111,7 +111,7 @@ def _speculation(result: dict[str, Any]) -> str:
     return "\n".join(lines) + (
         f"\n\nGreedy answers of at most {result['tokens']} tokens to {result['prompts']} prompts of each of Spec-Bench's 13 "
         f"categories, one at a time, {result['threads']} threads; the first two figures are means over the categories. As a "
-        "number format `auto` keeps the file's 4-bit blocks; as a drafter it is prompt lookup beside the trained one."
+        "number format `auto` is int8; as a drafter it is prompt lookup beside the trained one."
     )
 
 

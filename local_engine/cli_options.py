@@ -41,8 +41,8 @@ def run_options(command: Command) -> Command:
     """The options of every command that runs a model."""
     decorators = [
         click.option("--quantize", type=click.Choice(get_args(QuantizeOption)), default="auto", show_default=True,
-                     help="Number format the matrices are brought to while loading; none is --dtype, auto keeps 4-bit "
-                     "blocks of the file where that is faster."),
+                     help="Number format the matrices are brought to while loading; none is --dtype, auto is int8 "
+                     "where the native CPU kernel computes, else none."),
         click.option("--cpu-kernel", type=click.Choice(get_args(CpuKernel)), default="auto", show_default=True,
                      envvar="PENSTOCK_ENGINE_CPU_KERNEL",
                      help="Compute steps on a CPU by the native kernel where it can; off leaves them to torch "

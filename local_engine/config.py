@@ -145,7 +145,7 @@ class EngineConfig:
     the best there is for the model), `draft_model` the files of a smaller model for `draft`, or of a drafter for `head`,
     `max_drafts` at most so many per request and step; how many it really are is decided by what they bring.
     `quantize`: number format of the matrices, "none" for `dtype` (a directory that was quantised offline keeps its own),
-    "auto" for 4-bit blocks as they are in the file where the native kernel computes with them, else as "none".
+    "auto" for int8 where the native kernel computes, else as "none".
     `kv_dtype`: number format of the cache, "auto" for `dtype`. `cpu_kernel`: whether steps on a CPU may be computed by the
     native kernel instead of torch.
     `energy`: where joules come from; `core_watts` and `gpu_watts`: of a busy core and GPU, for an estimate. `grams_per_kwh`:

@@ -48,13 +48,12 @@ def build_runner(source: WeightSource, config: EngineConfig, progress: Progress 
 
 
 def choose_format(source: WeightSource, config: EngineConfig) -> Quantization:
-    """What the matrices become: as configured, or what loses nothing and is fastest here. Raises CannotQuantize."""
+    """What the matrices become: as configured, or int8 where the native kernel will compute. Raises CannotQuantize."""
     if config.quantize != "auto":
         return number_format(source, config.quantize)
-    plain = config.cpu_kernel == "off" or config.kv_dtype != "auto"  # then torch computes, and fastest in `dtype`
-    keep = source.four_bit and not plain
-    if keep and has_native(source.config, pick_device(config.device), TORCH_DTYPES[config.dtype]):
-        return number_format(source, "int4")
+    kernel = source.stored == "none" and config.cpu_kernel == "auto" and config.kv_dtype == "auto"
+    if kernel and has_native(source.config, pick_device(config.device), TORCH_DTYPES[config.dtype]):
+        return "int8"
     return number_format(source, "none")
 
 

@@ -20,7 +20,7 @@ from local_engine.models.family import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS
 from local_engine.models.gguf_file import GgufFile
 from local_engine.models.names import hub_name, parts, without_prefix
 from local_engine.models.registry import config_from_gguf, config_from_hub, family_of_gguf, family_of_hub
-from local_engine.quantization.gguf_blocks import FOUR_BIT, KEPT_EXACTLY, int4_from_gguf
+from local_engine.quantization.gguf_blocks import FOUR_BIT, int4_from_gguf
 from local_engine.quantization.int4 import Int4Rows
 from local_engine.quantization.saved import read_manifest
 
@@ -28,14 +28,10 @@ _FACTORS = (ROPE_FACTORS, LONG_FACTORS, SHORT_FACTORS)  # tensors of a GGUF file
 
 
 class WeightSource(Protocol):
-    """A configuration and the tensors that go with it; `stored` other than "none": quantised, and named as the decoder's.
-
-    `four_bit`: the matrices of all layers are 4-bit groups, which int4 keeps exactly.
-    """
+    """A configuration and the tensors that go with it; `stored` other than "none": quantised, and named as the decoder's."""
 
     config: ModelConfig
     stored: Quantization
-    four_bit: bool
 
     def __len__(self) -> int:
         """How many tensors `tensors` will give."""
@@ -70,8 +66,6 @@ class GgufWeights:
             tied_embeddings="output.weight" not in file.tensors,
             factors={name: tuple(file.read(name).ravel().tolist()) for name in _FACTORS if name in file.tensors},
         )
-        layers = [each for name, each in file.tensors.items() if name.startswith("blk.") and len(each.shape) > 1]
-        self.four_bit = bool(layers) and all(each.kind in KEPT_EXACTLY for each in layers)
 
     def __len__(self) -> int:
         return len(self.file.tensors)
@@ -123,8 +117,6 @@ def halves_from_pairs(weight: Tensor, heads: int) -> Tensor:
 
 class SafetensorsWeights:
     """Tensors of a Hugging Face model directory, from one file or from the shards of its index; or of one we have written."""
-
-    four_bit = False
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -13,7 +13,6 @@ from torch import Tensor
 from local_engine.quantization.int4 import GROUP, Int4Rows, pack
 
 FOUR_BIT = frozenset((GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q4_K))
-KEPT_EXACTLY = FOUR_BIT - {GGMLQuantizationType.Q4_K}
 
 
 def int4_from_gguf(raw: Tensor, kind: GGMLQuantizationType) -> Int4Rows | None:

@@ -53,31 +53,35 @@ def test_a_quantised_directory_answers_as_a_model_quantised_while_loading(
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "kept"),
+    ("changes", "expected"),
     [
-        ("Q4_1", {}, True),
-        ("Q4_0", {}, True),
-        ("Q8_0", {}, False),
-        ("Q4_1", {"cpu_kernel": "off"}, False),
-        ("Q4_1", {"dtype": "float32"}, False),
-        ("Q4_1", {"kv_dtype": "int8"}, False),
-        ("Q4_1", {"quantize": "none"}, False),
+        ({}, "int8"),
+        ({"cpu_kernel": "off"}, "none"),
+        ({"dtype": "float32"}, "none"),
+        ({"kv_dtype": "int8"}, "none"),
+        ({"quantize": "none"}, "none"),
+        ({"quantize": "int4"}, "int4"),
     ],
 )
-def test_blocks_of_four_bits_are_kept_where_the_kernel_computes_with_them(
-    tiny_directory: Path, tmp_path: Path, kind: str, changes: dict[str, Any], kept: bool
+def test_matrices_become_int8_where_the_kernel_computes_with_them(
+    tiny_directory: Path, changes: dict[str, Any], expected: str
 ) -> None:
     try:
         open_library()
     except NoKernel as reason:
         pytest.skip(f"no native kernel here: {reason}")
-    file = write_gguf(tiny_directory, tmp_path / "tiny.gguf", gguf.GGMLQuantizationType[kind])
-    source, _ = open_model(file)
+    source, _ = open_model(tiny_directory)
     config = _config(**{"dtype": "bfloat16", **changes})
-    assert choose_format(source, config) == ("int4" if kept else "none")
-    engine = load_engine(file, config)
-    assert engine.runner.native is not None or not kept
+    assert choose_format(source, config) == expected
+    engine = load_engine(tiny_directory, config)
+    assert engine.runner.native is not None or expected != "int8"
     assert len(engine.generate([5, 6, 7], GREEDY).tokens) == GREEDY.max_tokens
+
+
+def test_a_directory_keeps_its_format_unless_another_is_asked_for(tiny_directory: Path, tmp_path: Path) -> None:
+    quantize_model(tiny_directory, "int4", tmp_path / "small")
+    source, _ = open_model(tmp_path / "small")
+    assert choose_format(source, _config(dtype="bfloat16")) == "int4"
 
 
 def test_a_q4_1_file_becomes_a_directory_that_says_the_same(tiny_directory: Path, tmp_path: Path) -> None:
