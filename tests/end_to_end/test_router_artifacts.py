@@ -155,6 +155,8 @@ def test_what_is_no_artifact_is_refused_with_a_reason(running: Gateway, admin: M
     admin.refused(404, "GET", "router/artifacts/bundled/file")
     admin.refused(409, "DELETE", "router/artifacts/bundled")
     admin.refused(400, "PUT", "router/assignments/default", {"champion": "bundled", "challenger": "x", "share": 0.9})
+    alone = admin.refused(400, "PUT", "router/assignments/default", {"champion": "bundled", "share": 0.2})
+    assert "challenger" in alone
     admin.refused(400, "POST", "router/assignments/default/rollback", {"reason": ""})
 
 

@@ -14,7 +14,7 @@ from gateway.api.admin.access import may, services_of
 from gateway.api.admin.shapes import NewAssignment, Reason
 from gateway.artifacts import add, bundled, known_policy
 from gateway.db.transaction import snapshot, transaction
-from gateway.errors import BodyTooLarge, NotFound
+from gateway.errors import BodyTooLarge, InvalidValue, NotFound
 from gateway.keys.roles import Actor
 from gateway.routing.artifacts.change import Room, assign, remove_artifact, roll_back
 from gateway.routing.artifacts.queries import BUNDLED, artifact_bytes
@@ -112,6 +112,8 @@ async def put_assignment(request: Request, actor: Changer, policy: str, body: Ne
     """Give a policy its artifacts; gateways use them within two seconds."""
     catalog = services_of(request).catalog
     known_policy(catalog, policy)
+    if body.challenger is None and "share" in body.model_fields_set:
+        raise InvalidValue("`share` is a challenger's: name it with `challenger`, or leave `share` out.", param="share")
     room = Room(MOST_LOADED, catalog.policies)
     given = (policy, body.champion, body.challenger, body.share, actor.title, time.time(), body.reason, room)
     return assignment_document(await _change(request, lambda connection: assign(connection, *given)))
