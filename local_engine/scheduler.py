@@ -137,12 +137,15 @@ class Scheduler:
         Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back.
         """
         decoding = sorted([request for request in self.running if request.gap == 1], key=place_in_line)
+        size = self.blocks.block_size
         for request in decoding:
-            if request.table is not None:
+            if request.table is not None and len(request.table.blocks) * size >= len(request.tokens) + size:
                 self.blocks.shrink(request.table, len(request.tokens))
         for request in decoding:
-            if request.table is None or not self._make_room(request, step):
+            if request.table is None:
                 continue  # preempted
+            if len(request.table.blocks) * size < len(request.tokens) and not self._make_room(request, step):
+                continue
             budget -= self._give(step, request, 1)
         return budget
 
