@@ -59,7 +59,7 @@ def measure_perplexity(model: str, text: Path, context: int, tokens: int, **opti
     """Measure how well a model predicts a text: lower is better, compare only within one text and tokenizer."""
     import torch
 
-    from local_engine.loading import build_runner
+    from local_engine.loading import build_runner, choose_format
     from local_engine.models.open import open_model
     from local_engine.perplexity import check_context, check_length, perplexity
     from local_engine.progress import bar
@@ -84,6 +84,7 @@ def measure_perplexity(model: str, text: Path, context: int, tokens: int, **opti
             result = perplexity(runner, ids, context=context, progress=progress)
     except EngineError as error:
         raise click.ClickException(error.message) from error
+    options["quantize"] = choose_format(source, config)
     document = {"model": model, **options, "context": context, **asdict(result)}
     click.echo(json.dumps(document) if as_json else f"perplexity {result.value:.4f} over {result.tokens} tokens")
 

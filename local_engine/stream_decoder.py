@@ -80,7 +80,8 @@ class ByteDecoder:
 
     def flush(self) -> str:
         """See StreamDecoder."""
-        return self._held + self._decode(b"", final=True)
+        held, self._held = self._held, ""
+        return held + self._decode(b"", final=True)
 
     def _hold(self, text: str) -> str:
         """Broken bytes wait for what comes behind them: at the end of an answer they are not shown."""

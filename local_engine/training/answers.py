@@ -49,41 +49,51 @@ class Answerer:
     ) -> None:
         # Nothing is shared: what is found in the cache is not computed, and its streams would be missing.
         blocks = BlockManager(runner.pool.blocks, runner.pool.block_size, share=False)
-        self._runner, self._ends, self._taps, self._seed = runner, ends, tuple(taps), seed
+        self._runner, self._ends, self._taps, self._seed, self._lanes = runner, ends, tuple(taps), seed, lanes
         self._scheduler = Scheduler(lanes, max(lanes, STEP_TOKENS), blocks)
         self._sampler = Sampler()
         self._streams: dict[int, list[Tensor]] = {}
 
     def answer(self, tasks: Sequence[Task]) -> Iterator[Text]:
-        """Texts in the order in which they end. A caller that stops early takes what `unfinished` holds.
+        """Begins them in their order; texts in the order in which they end. Who stops early takes what `unfinished` holds.
 
         Raises NeverFits for a task that the runner's cache has no room for.
         """
-        for task in tasks:
-            cut = TOP_K if task.temperature else 0
-            params = SamplingParams(
-                task.max_tokens, task.temperature, top_k=cut, seed=self._seed * 1_000_003 + task.number
-            )
-            self._scheduler.add(Request(task.number, list(task.tokens), params))
-        while self._scheduler.running or self._scheduler.waiting:
+        scheduler, begun = self._scheduler, 0
+        while begun < len(tasks) or scheduler.running or scheduler.waiting:
+            while begun < len(tasks) and len(scheduler.waiting) < self._lanes:
+                scheduler.add(self._request(tasks[begun], begun))
+                begun += 1
             yield from self._step()
 
     def unfinished(self) -> list[Text]:
-        """What is under way, as texts that were cut off; nothing is after it."""
-        running = list(self._scheduler.running)
-        return [text for text in map(self._end, running) if len(text.tokens) > text.prompt]
+        """What has an answer so far and all its streams, as texts that were cut off; nothing is under way after it."""
+        cut = []
+        for request in [*self._scheduler.running, *self._scheduler.waiting]:
+            whole = request.answered > 0 and request.gap == 1
+            text = self._end(request)
+            cut += [text] if whole else []
+        return cut
 
-    def _step(self) -> Iterator[Text]:
+    def _request(self, task: Task, place: int) -> Request:
+        cut = TOP_K if task.temperature else 0
+        params = SamplingParams(task.max_tokens, task.temperature, top_k=cut, seed=self._seed * 1_000_003 + task.number)
+        return Request(task.number, list(task.tokens), params, arrived=float(place))
+
+    def _step(self) -> list[Text]:
+        """All of a step is noted before anybody hears of the first text that ended in it."""
         chunks = self._scheduler.schedule(0.0).chunks
         computed = self._runner.run(chunks, self._taps)
         self._scheduler.commit(chunks)
         self._keep(chunks, computed)
         sampled = self._sampler.sample(computed.logits, computed.rows)
+        ended = []
         for row, chosen in zip(computed.rows, sampled, strict=True):
             request = row.request
             request.tokens.append(chosen.token)
             if chosen.token in self._ends or request.answered >= request.params.max_tokens:
-                yield self._end(request)
+                ended.append(self._end(request))
+        return ended
 
     def _keep(self, chunks: Sequence[Chunk], computed: Computed) -> None:
         if computed.streams is None:

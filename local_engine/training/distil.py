@@ -42,7 +42,10 @@ _ANSWER_WEIGHT = 2
 
 @dataclass(frozen=True, slots=True)
 class DistilPlan:
-    """`minutes` bound the whole; `taps` None is the last layer alone; `invented`: prompts the target makes up itself."""
+    """`minutes` bound the whole; `taps` None is the last layer alone; `invented`: prompts the target makes up itself.
+
+    `lanes` answers at once, each with its prompt in `room` tokens and of at most `answer_tokens`.
+    """
 
     minutes: float
     vocabulary: int = 4096
@@ -101,13 +104,13 @@ def distil(
     target = target_of(decoder)
     folder = ShardFolder(work or out.with_name(out.name + ".work"), target.name, taps)
     conversations = read_prompts(prompts) if prompts else []
+    room = min(plan.room, decoder.config.max_positions)
     if plan.invented:
         seconds = plan.minutes * 60 * _INVENTING_SHARE
         conversations += invent_prompts(
-            runner, tokenizer, folder.folder / "invented.jsonl", plan.invented, lanes=plan.lanes, seconds=seconds,
-            seed=plan.seed, report=lambda done, total: stage("inventing prompts", done, total),
+            runner, tokenizer, folder.folder / "invented.jsonl", plan.invented, room=room, lanes=plan.lanes,
+            seconds=seconds, seed=plan.seed, report=lambda done, total: stage("inventing prompts", done, total),
         )  # fmt: skip
-    room = min(plan.room, decoder.config.max_positions)
     tasks = make_tasks(conversations, tokenizer, room=room, max_tokens=plan.answer_tokens, seed=plan.seed)
     if not tasks:
         raise BadTrainingData(f"no prompt fits {room!r} tokens with an answer of {plan.answer_tokens!r}")
@@ -120,6 +123,7 @@ def distil(
         torch.tensor([token for task in tasks for token in task.tokens]), minlength=decoder.config.vocab_size
     )
     left = plan.minutes * 60 - (time.monotonic() - began)
+    del runner  # and the cache with it: learning needs none
     return learn(decoder, folder, taps, out, plan, asked, max(left, 1.0), stage)
 
 
@@ -179,9 +183,12 @@ def frequent_tokens(counts: Tensor, size: int) -> Tensor:
 def open_target(
     model: Path, positions: int, lanes: int, dtype: Dtype, device: DeviceName
 ) -> tuple[ModelRunner, Tokenizer]:
-    """The target for up to `positions` tokens in `lanes` answers at once, and its tokenizer. Raises ModelError."""
-    steps = max(lanes, STEP_TOKENS)
-    return load_runner(
-        model,
-        EngineConfig(dtype=dtype, device=device, max_batch=lanes, max_context=positions, step_tokens=steps),
-    )
+    """The target in its own numbers, with a cache for `lanes` answers of `positions` tokens, and its tokenizer.
+
+    Raises ModelError.
+    """
+    config = EngineConfig(
+        dtype=dtype, device=device, quantize="none", max_batch=lanes, max_context=positions,
+        step_tokens=max(lanes, STEP_TOKENS),
+    )  # fmt: skip
+    return load_runner(model, config)

@@ -149,7 +149,10 @@ class ShardFolder:
         return sorted(self.folder.glob("texts-*.safetensors"))
 
     def write(self, texts: Sequence[Text]) -> None:
-        """One more shard."""
+        """One more shard. Raises ValueError for a text without a row of streams for each token but the last."""
+        for text in texts:
+            if len(text.streams) != len(text.tokens) - 1:
+                raise ValueError(f"text {text.number!r}: {len(text.streams)} rows for {len(text.tokens)} tokens")
         rows = [torch.cat((text.streams, torch.zeros_like(text.streams[:1]))) for text in texts]
         tensors = {
             "tokens": torch.tensor([token for text in texts for token in text.tokens], dtype=torch.int32),
@@ -231,6 +234,7 @@ def invent_prompts(
     kept: Path,
     count: int,
     *,
+    room: int,
     lanes: int,
     seconds: float,
     seed: int,
@@ -238,7 +242,8 @@ def invent_prompts(
 ) -> list[list[dict[str, str]]]:
     """Prompts the target makes up itself when it is given the opening of a user's turn (Magpie, arXiv 2406.08464).
 
-    `kept` is the file they are written to, and read from when it is there.
+    `kept` is the file they are written to, and read from when it is there. `room`: tokens of a context. Raises
+    BadTrainingData.
     """
     if kept.is_file():
         return read_prompts([kept])
@@ -247,6 +252,8 @@ def invent_prompts(
     start = tuple(
         token for token, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
     )
+    if len(start) + INVENTED_TOKENS > room:
+        raise BadTrainingData(f"a context of {room!r} tokens is too short to invent prompts in: give --prompts FILE")
     tasks = [Task(number, start, INVENTED_TOKENS, 1.0) for number in range(count)]
     answerer = Answerer(runner, tokenizer.end_ids, lanes=min(lanes, count), seed=seed)
     began, found = time.monotonic(), set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,11 +126,11 @@ def test_measured_acceptance_is_that_of_the_engine(taught: Taught) -> None:
     assert measured.reached == pytest.approx(taught.result.acceptance.reached, abs=0.03)
 
 
-@pytest.mark.parametrize(("lanes", "cache_tokens"), [(1, None), (5, None), (5, 96)])
+@pytest.mark.parametrize(("lanes", "cache_tokens"), [(1, None), (5, None), (5, 80)])
 def test_answers_to_learn_from_are_those_of_the_engine(taught: Taught, lanes: int, cache_tokens: int | None) -> None:
     """Whatever is answered together, and also when the cache is too small for that."""
     prompts = [tuple(range(5 + number, 25 + 2 * number)) for number in range(7)]
-    tasks = [Task(number, prompt, 20, 0.0) for number, prompt in enumerate(prompts)]
+    tasks = [Task(number, prompts[number], 20, 0.0) for number in (3, 0, 6, 1, 5, 2, 4)]
     config = EngineConfig(dtype="float32", max_batch=5, max_context=64, cache_tokens=cache_tokens)
     engine = load_engine(taught.target, config)
     texts = {
@@ -145,6 +146,24 @@ def test_answers_to_learn_from_are_those_of_the_engine(taught: Taught, lanes: in
         assert text.streams.shape == (len(text.tokens) - 1, 64)
         said = engine.runner.decoder.logits(text.streams[text.prompt - 1 :]).argmax(-1)
         assert said.tolist() == text.tokens[text.prompt :]
+
+
+def test_answers_that_were_cut_off_are_kept_whole(taught: Taught, tmp_path: Path) -> None:
+    """Stopped at the first text that ends, while others of the same step are under way and some wait."""
+    engine = load_engine(taught.target, EngineConfig(dtype="float32", max_batch=4, max_context=64))
+    answerer = Answerer(engine.runner, frozenset(), lanes=4, taps=(2,))
+    tasks = [Task(number, tuple(range(5, 12 + number)), 3 + 4 * number, 0.0) for number in range(9)]
+    texts = [next(answerer.answer(tasks)), *answerer.unfinished()]
+    assert len(texts) == 4
+    assert all(len(text.streams) == len(text.tokens) - 1 for text in texts)
+    assert not answerer.unfinished()
+    folder = ShardFolder(tmp_path, "target", (2,))
+    folder.write(texts)
+    for text, window in zip(texts, next(folder.shards()).all_windows(), strict=True):
+        assert window.tokens.tolist() == text.tokens
+        assert torch.equal(window.streams, text.streams)
+    with pytest.raises(ValueError, match="rows"):
+        folder.write([replace(texts[0], streams=texts[0].streams[:-1])])
 
 
 @pytest.mark.parametrize(
