@@ -22,8 +22,8 @@ inline bool permit_tiles() {
     return syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
 
-/// Results in tiles 0 to 3 and activations in 4 and 5, weights in 6 and 7; rows of 64 bytes, 16 of them for weights. A
-/// product takes a cycle per row of activations, so fewer than 16 pay for themselves only.
+/// Results in tiles 0 to 3, activations in 4 and 5, weights in 6 and 7; all rows have 64 bytes, weights have 16 of them. A
+/// product takes a cycle per row of activations: with fewer than 16 of them it is faster.
 inline void shape_tiles(int rows = LANES) {
     struct alignas(64) {
         uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -129,7 +129,7 @@ template <class Use>
 void tiles_int4(const Matrix& w, int pair, const Activations& x, Use use) {
     static thread_local Unpacked block;
     static thread_local Buffer<float> results;
-    alignas(64) int32_t counts[2][AHEAD][LANES][LANES];
+    alignas(64) int32_t counts[2][AHEAD][LANES][LANES] = {};  // tiles fill the rows there are, the others stay what they are
     int groups = w.padded / GROUP;
     results.reserve(size_t(round_up(x.count, LANES)) * 2 * LANES);
     auto* squares = reinterpret_cast<Square*>(results.data());
