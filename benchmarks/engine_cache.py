@@ -53,10 +53,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     facts = machine_facts()
     path = resolve_model("smollm2-135m-instruct", arguments.weights_dir, Hub()).path
-    engine = load_engine(path, EngineConfig(cache_tokens=32768, max_batch=SEQUENCES))
+    engine = load_engine(path, EngineConfig(cache_tokens=32768, max_batch=SEQUENCES, quantize="int8"))
     warm_up(engine)
     numbers = {
         "threads": arguments.threads,
+        "quantize": engine.config.quantize,
         "first_token": first_token(engine, arguments.rounds),
         "scheduling": scheduling(arguments.rounds),
         "bookkeeping": bookkeeping(engine),

@@ -77,7 +77,7 @@ def commands(model: Path, threads: int) -> dict[str, list[str]]:
     found = {f"penstock {kind}": [*ours, kind, "auto"] for kind in ("int4", "int8", "none")}
     found["penstock torch"] = [*ours, "none", "off"]
     peers = {
-        "llama.cpp": ("llamacpp", "llamacpp.py", model),
+        "llama_cpp": ("llamacpp", "llamacpp.py", model),
         "openvino int8": ("openvino", "openvino_pipeline.py", INSTALLED / "smollm2-openvino-int8"),
         "openvino int4": ("openvino", "openvino_pipeline.py", INSTALLED / "smollm2-openvino-int4"),
     }
@@ -121,16 +121,16 @@ def measure(found: dict[str, list[str]], rounds: int) -> list[Worker]:
     return workers
 
 
-def figures(workers: list[Worker]) -> list[dict[str, Any]]:
+def figures(workers: list[Worker]) -> dict[str, dict[str, Any]]:
     """Median and best tokens per second of each engine and task."""
-    rows = []
+    rows = {}
     for worker in workers:
-        row: dict[str, Any] = {"name": worker.name, "version": worker.version}
+        row: dict[str, Any] = {"version": worker.version}
         for task, rates in worker.rates.items():
             known = [rate for rate in rates if rate is not None]
             row[task] = round(statistics.median(known), 1) if known else None
             row[f"{task}_best"] = round(max(known), 1) if known else None
-        rows.append(row)
+        rows[worker.name] = row
     return rows
 
 
@@ -150,13 +150,13 @@ def ratios(workers: list[Worker], ours: str) -> dict[str, Any]:
     return found
 
 
-def show(rows: list[dict[str, Any]], by_ours: dict[str, dict[str, Any]]) -> str:
+def show(rows: dict[str, dict[str, Any]], by_ours: dict[str, dict[str, Any]]) -> str:
     """The table for people."""
     lines = [f"{'tokens per second':22}{'decode, 1':>11}{'prefill 512':>13}{'decode, 8':>11}"]
-    for row in rows:
+    for name, row in rows.items():
         values = (row[task] for task in TASKS)
         shown = [f"{value:.0f}" if value is not None else "-" for value in values]
-        lines.append(f"{row['name']:22}{shown[0]:>11}{shown[1]:>13}{shown[2]:>11}")
+        lines.append(f"{name:22}{shown[0]:>11}{shown[1]:>13}{shown[2]:>11}")
     for ours, found in by_ours.items():
         lines += ["", f"{ours}, ratios round by round:"] + [f"  {name}: {value:.2f}" for name, value in found.items()]
     return "\n".join(lines)

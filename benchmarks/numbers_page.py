@@ -79,10 +79,10 @@ def _killed(result: dict[str, Any]) -> str:
 def _engine(result: dict[str, Any]) -> str:
     tasks = ("decode_1", "prefill_512", "decode_8")
     lines = ["| tokens per second | decode, one stream | prompt of 512 | decode, eight streams |", "|---|---|---|---|"]
-    for engine in result["engines"]:
+    for name, engine in result["engines"].items():
         values = ("" if engine[task] is None else f"{engine[task]:,.0f}" for task in tasks)
-        lines.append(f"| {engine['name']} ({engine['version']}) | {' | '.join(values)} |")
-    wanted = ("decode_1 by llama.cpp", "prefill_512 by openvino int8", "eight streams by one")
+        lines.append(f"| {name} ({engine['version']}) | {' | '.join(values)} |")
+    wanted = ("decode_1 by llama_cpp", "prefill_512 by openvino int8", "eight streams by one")
     lines += [
         "",
         "| ratios | decode by llama.cpp | prompt by OpenVINO int8 | eight streams by one |",
