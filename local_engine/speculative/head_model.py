@@ -115,9 +115,13 @@ class DraftHead(nn.Module):
 
     def advance_drafted(self, state: Tensor, places: Tensor) -> Tensor:
         """The same for the tokens at `places` [n] of the vocabulary, whose part is computed once and kept; not for training."""
+        return self._advance(state, embedding(places, self.drafted_parts()))
+
+    def drafted_parts(self) -> Tensor:
+        """What each token of the vocabulary adds to a state, [drafted, hidden]."""
         if self._drafted is None:
             self._drafted = self._token(embedding(self.vocabulary, self.embeddings))
-        return self._advance(state, embedding(places, self._drafted))
+        return self._drafted
 
     def _token(self, rows: Tensor) -> Tensor:
         part: Tensor = self.token_in(self.token_norm(rows.to(self.token_norm.weight.dtype)))

@@ -16,6 +16,7 @@ from torch import Tensor
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.drafter import NO_DRAFT, Draft, Seen
 from local_engine.speculative.head_model import DraftHead
+from local_engine.speculative.native_head import native_head
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +46,7 @@ class HeadDrafter:
 
     def __init__(self, head: DraftHead) -> None:
         self.head = head
+        self._native = native_head(head)
         self.taps = head.config.taps
         self._newest: dict[int, _Newest] = {}
 
@@ -80,6 +82,12 @@ class HeadDrafter:
         return [self._draft_of(drafts[request.id]) if request.id in drafts else NO_DRAFT for request in requests]
 
     def _draft(self, chains: list[_Chain], streams: Tensor) -> None:
+        if self._native is not None and all(chain.generator is None for chain in chains):
+            last = [chain.request.tokens[-1] for chain in chains]
+            depth = max(chain.wanted for chain in chains)
+            for chain, tokens in zip(chains, self._native.draft(streams, last, depth), strict=True):
+                chain.tokens = tokens[: chain.wanted]
+            return
         newest = torch.tensor([chain.request.tokens[-1] for chain in chains], device=streams.device)
         state = self.head.advance(self.head.start(streams), newest)
         while True:

@@ -15,6 +15,7 @@ from local_engine.quantization.int8 import Int8Linear
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.head_model import load_head
 from local_engine.speculative.heads import HeadDrafter, drafted_shares
+from local_engine.speculative.native_head import native_head
 from local_engine.speculative.shipped import find_head, shipped_heads
 from tests.local_engine.scripted_drafters import eager
 from tests.local_engine.taught_head import Taught, load
@@ -101,6 +102,33 @@ def test_a_draft_is_what_the_head_says_after_the_targets_own_states(taught: Taug
                 said.append(token)
             assert drafts == said
         engine.step()
+
+
+def test_the_kernel_drafts_what_torch_drafts_alone_and_together(taught: Taught) -> None:
+    engine = load(taught, dtype="bfloat16", quantize="none")
+    if engine.runner.native is None:
+        pytest.skip("no native kernel here")
+    head = find_head(engine.runner.decoder, taught.head, "auto")
+    plain = find_head(engine.runner.decoder, taught.head, "off")
+    assert head is not None
+    assert plain is not None
+    assert native_head(plain) is None
+    native = native_head(head)
+    assert native is not None
+    generator = torch.Generator().manual_seed(5)
+    streams = torch.randn(40, 64, generator=generator).bfloat16()
+    newest = torch.randint(0, engine.model_config.vocab_size, (40,), generator=generator)
+    drafted = native.draft(streams, newest.tolist(), 3)
+    assert drafted == [native.draft(streams[i : i + 1], [int(newest[i])], 3)[0] for i in range(40)]
+    with torch.inference_mode():
+        state = plain.advance(plain.start(streams), newest)
+        for depth in range(3):
+            places = plain.logits(state).argmax(-1)
+            said = plain.vocabulary[places].tolist()
+            alike = sum(chain[depth] == token for chain, token in zip(drafted, said, strict=True))
+            assert alike >= 38 - 3 * depth  # torch rounds to bfloat16 between layers, which turns near ties
+            places = torch.tensor([plain.vocabulary.tolist().index(chain[depth]) for chain in drafted])
+            state = plain.advance_drafted(state, places)
 
 
 def test_drawn_drafts_carry_the_shares_they_were_drawn_from(engine: Engine) -> None:

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "drafter.h"
 #include "model.h"
 
 using namespace penstock;
@@ -26,7 +27,7 @@ Matrix* packed(Kind kind, int rows, int columns, int parts, int threads, Pack pa
 extern "C" {
 
 /// Changes with the structs and functions below; native_step.py refuses another one.
-int penstock_version() { return 1; }
+int penstock_version() { return 2; }
 
 /// Whether tiles were compiled in and the system lets this process use them.
 int penstock_tiles() {
@@ -58,22 +59,35 @@ void penstock_free_matrix(Matrix* matrix) { delete matrix; }
 /// [count, columns] float32 times the matrix: [count, rows] float32.
 int penstock_multiply(const Matrix* matrix, const float* from, int count, float* to, int amx, int threads) {
     try {
-        Activations x;
+        static thread_local Activations kept;  // small products take less time than getting memory for one
+        Activations& x = kept;                 // this thread's, also where the others look at it
         x.shape(count, matrix->columns);
         Pool::instance().run(threads, [&](Team& team, int) {
             team.share(count, 4, [&](int row) {
                 x.fill(matrix->kind, row, from + size_t(row) * matrix->columns, 1.0f, nullptr);
             });
-            team.share((matrix->blocks + 1) / 2, 1, [&](int pair) {
-                multiply_pair(*matrix, pair, x, amx, [&](int first, int some, const Square& out) {
-                    for (int side = 0; side < 2 && 2 * pair + side < matrix->blocks; ++side)
-                        for (int i = 0; i < some; ++i)
-                            _mm512_mask_storeu_ps(
-                                to + size_t(first + i) * matrix->rows + matrix->first_row(2 * pair + side),
-                                lanes(matrix->rows_of(2 * pair + side)), _mm512_load_ps(out[side][i]));
-                });
-            });
+            product(team, *matrix, x, amx, to);
         });
+        return 0;
+    } catch (const std::exception&) {
+        return 1;
+    }
+}
+
+Drafter* penstock_make_head(const HeadParts* parts) {
+    try {
+        return new Drafter(*parts);
+    } catch (const std::exception&) {
+        return nullptr;
+    }
+}
+
+void penstock_free_head(Drafter* head) { delete head; }
+
+int penstock_draft(Drafter* head, const uint16_t* streams, const int32_t* tokens, int32_t* places, int count, int depth,
+                   int threads) {
+    try {
+        head->draft(streams, tokens, count, depth, threads, places);
         return 0;
     } catch (const std::exception&) {
         return 1;

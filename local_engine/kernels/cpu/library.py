@@ -8,7 +8,7 @@ from pathlib import Path
 
 from local_engine.kernels.cpu.build import NoKernel, build, processor_features, target_for
 
-_VERSION = 1
+_VERSION = 2
 
 
 class LayerParts(ctypes.Structure):
@@ -40,6 +40,18 @@ class StepParts(ctypes.Structure):
         *[(name, c_void_p) for name in (
             "tokens", "first_row", "start", "table_offset", "tables", "wanted_rows", "tapped_layers",
             "stream", "tapped", "logits")],
+    ]  # fmt: skip
+
+
+class HeadParts(ctypes.Structure):
+    """A draft head."""
+
+    _fields_ = [
+        *[(name, c_int32) for name in ("hidden", "width", "drafted", "tiles")],
+        ("eps", c_float),
+        *[(name, c_void_p) for name in (
+            "fuse", "token_in", "state_in", "gate_up", "down", "output",
+            "fuse_norm", "token_norm", "state_norm", "block_norm", "norm", "embeddings", "parts")],
     ]  # fmt: skip
 
 
@@ -97,6 +109,19 @@ class Library:
         if self._dll.penstock_step(model, ctypes.byref(parts)):
             raise MemoryError(f"no memory for a step of {parts.rows} tokens")
 
+    def make_head(self, parts: HeadParts) -> int:
+        """A draft head; what `parts` points to must outlive it."""
+        return self._matrix(self._dll.penstock_make_head(ctypes.byref(parts)))
+
+    def free_head(self, head: int) -> None:
+        """Give its memory back; matrices are not its own."""
+        self._dll.penstock_free_head(head)
+
+    def draft(self, head: int, streams: int, tokens: int, places: int, count: int, depth: int, threads: int) -> None:
+        """Chains of `depth` places int32 [count, depth] from bfloat16 [count, hidden] and int32 [count]."""
+        if self._dll.penstock_draft(head, streams, tokens, places, count, depth, threads):
+            raise MemoryError(f"no memory for {count} drafts")
+
     @staticmethod
     def _matrix(address: int | None) -> int:
         if not address:
@@ -115,6 +140,9 @@ def _declare(dll: ctypes.CDLL) -> None:
         "penstock_make_model": (c_void_p, 1, 0),
         "penstock_free_model": (None, 1, 0),
         "penstock_step": (c_int, 2, 0),
+        "penstock_make_head": (c_void_p, 1, 0),
+        "penstock_free_head": (None, 1, 0),
+        "penstock_draft": (c_int, 4, 3),
     }
     for name, (result, addresses, numbers) in signatures.items():
         function = getattr(dll, name)

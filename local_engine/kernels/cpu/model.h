@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "attention.h"
-#include "threads.h"
+#include "linear.h"
 
 namespace penstock {
 
@@ -111,34 +111,12 @@ class Model {
         team.share(x.count, 4, [&](int row) { x.fill(next.kind, row, from + size_t(row) * x.columns, 1.0f, nullptr); });
     }
 
-    static int portion(int pairs, const Team& team) {
-        int portion = pairs / (8 * team.size());
-        return portion < 1 ? 1 : portion > 8 ? 8 : portion;
-    }
-
-    /// Calls `use(activation, first row, mask of rows, results)` for every activation and block of 16 rows.
-    template <class Use>
-    void each_block(Team& team, const Matrix& w, const Activations& x, Use use) {
-        int pairs = (w.blocks + 1) / 2;
-        team.share(pairs, portion(pairs, team), [&](int pair) {
-            multiply_pair(w, pair, x, m_.tiles, [&](int first, int count, const Square& out) {
-                for (int side = 0; side < 2 && 2 * pair + side < w.blocks; ++side) {
-                    int block = 2 * pair + side;
-                    for (int i = 0; i < count; ++i)
-                        use(first + i, w.first_row(block), lanes(w.rows_of(block)), _mm512_load_ps(out[side][i]));
-                }
-            });
-        });
-    }
-
     void product(Team& team, const Matrix& w, const Activations& x, float* to) {
-        each_block(team, w, x, [&](int i, int row, __mmask16 mask, __m512 y) {
-            _mm512_mask_storeu_ps(to + size_t(i) * w.rows + row, mask, y);
-        });
+        penstock::product(team, w, x, m_.tiles, to);
     }
 
     void add_product(Team& team, const Matrix& w, const Activations& x, float* to) {
-        each_block(team, w, x, [&](int i, int row, __mmask16 mask, __m512 y) {
+        each_block(team, w, x, m_.tiles, [&](int i, int row, __mmask16 mask, __m512 y) {
             float* at = to + size_t(i) * w.rows + row;
             _mm512_mask_storeu_ps(at, mask, _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, at)));
         });

@@ -16,13 +16,13 @@ class PackedLinear(nn.Module):
     def __init__(self, library: Library, matrix: int, rows: int, columns: int) -> None:
         super().__init__()
         self.matrix, self.rows, self.columns = matrix, rows, columns
-        self._library = library
+        self.library = library
         weakref.finalize(self, library.free_matrix, matrix)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
-        return self._library.matrix_bytes(self.matrix)
+        return self.library.matrix_bytes(self.matrix)
 
     @property
     def weight(self) -> Tensor:
@@ -34,7 +34,7 @@ class PackedLinear(nn.Module):
         """In the dtype of `x`."""
         wide = x.float().contiguous()
         out = torch.empty(wide.shape[0], self.rows)
-        self._library.multiply(self.matrix, wide.data_ptr(), wide.shape[0], out.data_ptr(), torch.get_num_threads())
+        self.library.multiply(self.matrix, wide.data_ptr(), wide.shape[0], out.data_ptr(), torch.get_num_threads())
         return out.to(x.dtype)
 
 
