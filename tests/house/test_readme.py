@@ -14,7 +14,7 @@ from tests.running import KEY, gateway, model, upstream
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
-SOURCE = re.compile(r"\[`[\w.]+`\]\((benchmarks/results/[\w.]+\.json)\) `([\w.]+)`")
+SOURCE = re.compile(r"\[`[\w.]+`\]\((benchmarks/results/[\w.]+\.json)\) `([^`]+)`")
 
 
 def test_the_example_answers(tmp_path: Path) -> None:
