@@ -39,23 +39,35 @@ inline __m512i four_bytes(const int8_t* from) {
 /// A page ahead into the second cache: a tenth to a half more bytes per second than the processor's own guesses.
 inline void fetch_ahead(const uint8_t* at) { _mm_prefetch((const char*)at + 4096, _MM_HINT_T1); }
 
-template <int N>
-void vector_int8(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
-    const uint8_t* weights = w.block(block);
+/// SIDES blocks at once, so that an activation that is read serves all of them.
+template <int N, int SIDES>
+void vector_int8(const Matrix& w, int block, const Activations& x, int row, float (**out)[LANES]) {
     const int8_t* high_row = x.high.data() + size_t(row) * x.stride;
     const int8_t* low_row = x.low.data() + size_t(row) * x.stride;
-    __m512i high[N], low[N];
-    for (int n = 0; n < N; ++n) high[n] = low[n] = _mm512_setzero_si512();
+    const uint8_t* weights[SIDES];
+    __m512i high[SIDES][N], low[SIDES][N], bytes[SIDES];
+    for (int side = 0; side < SIDES; ++side) {
+        weights[side] = w.block(block + side);
+        for (int n = 0; n < N; ++n) high[side][n] = low[side][n] = _mm512_setzero_si512();
+    }
     for (int column = 0; column < w.padded; column += 4) {
-        __m512i bytes = _mm512_load_si512(weights + column * LANES);
-        fetch_ahead(weights + column * LANES);
+        for (int side = 0; side < SIDES; ++side) {
+            bytes[side] = _mm512_load_si512(weights[side] + column * LANES);
+            fetch_ahead(weights[side] + column * LANES);
+        }
         for (int n = 0; n < N; ++n) {
-            high[n] = _mm512_dpbusd_epi32(high[n], bytes, four_bytes(high_row + n * x.stride + column));
-            low[n] = _mm512_dpbusd_epi32(low[n], bytes, four_bytes(low_row + n * x.stride + column));
+            __m512i upper = four_bytes(high_row + n * x.stride + column), lower = four_bytes(low_row + n * x.stride + column);
+            for (int side = 0; side < SIDES; ++side) {
+                high[side][n] = _mm512_dpbusd_epi32(high[side][n], bytes[side], upper);
+                low[side][n] = _mm512_dpbusd_epi32(low[side][n], bytes[side], lower);
+            }
         }
     }
-    __m512 scales = _mm512_load_ps(w.scales.data() + block * LANES);
-    for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], finish_int8(high[n], low[n], x, row + n, scales));
+    for (int side = 0; side < SIDES; ++side) {
+        __m512 scales = _mm512_load_ps(w.scales.data() + (block + side) * LANES);
+        for (int n = 0; n < N; ++n)
+            _mm512_store_ps(out[side][n], finish_int8(high[side][n], low[side][n], x, row + n, scales));
+    }
 }
 
 template <int N>
@@ -111,26 +123,28 @@ void vector_bf16(const Matrix& w, int block, const Activations& x, int row, floa
     for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], _mm512_add_ps(even[n], odd[n]));
 }
 
+/// N activations from row `first + row` on with the pair's blocks, of which there may be only one.
 template <int N>
-void vector_rows(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
-    if (w.kind == INT8)
-        vector_int8<N>(w, block, x, row, out);
-    else if (w.kind == INT4)
-        vector_int4<N>(w, block, x, row, out);
-    else
-        vector_bf16<N>(w, block, x, row, out);
+void vector_rows(const Matrix& w, int pair, const Activations& x, int first, int row, Square& out) {
+    int block = 2 * pair;
+    float(*to[2])[LANES] = {out[0] + row, out[1] + row};
+    if (w.kind == INT8 && block + 1 < w.blocks) return vector_int8<N, 2>(w, block, x, first + row, to);
+    for (int side = 0; side < 2 && block + side < w.blocks; ++side) {
+        if (w.kind == INT8)
+            vector_int8<N, 1>(w, block + side, x, first + row, to + side);
+        else if (w.kind == INT4)
+            vector_int4<N>(w, block + side, x, first + row, to[side]);
+        else
+            vector_bf16<N>(w, block + side, x, first + row, to[side]);
+    }
 }
 
 inline void vector_square(const Matrix& w, int pair, const Activations& x, int first, int count, Square& out) {
-    for (int side = 0; side < 2 && 2 * pair + side < w.blocks; ++side)
-        for (int row = 0; row < count; row += ROWS) {
-            auto* to = out[side] + row;
-            switch (count - row) {
-                case 1: vector_rows<1>(w, 2 * pair + side, x, first + row, to); break;
-                case 2: vector_rows<2>(w, 2 * pair + side, x, first + row, to); break;
-                case 3: vector_rows<3>(w, 2 * pair + side, x, first + row, to); break;
-                default: vector_rows<ROWS>(w, 2 * pair + side, x, first + row, to);
-            }
+    for (int row = 0; row < count; row += ROWS) switch (count - row) {
+            case 1: vector_rows<1>(w, pair, x, first, row, out); break;
+            case 2: vector_rows<2>(w, pair, x, first, row, out); break;
+            case 3: vector_rows<3>(w, pair, x, first, row, out); break;
+            default: vector_rows<ROWS>(w, pair, x, first, row, out);
         }
 }
 
