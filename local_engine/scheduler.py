@@ -137,9 +137,8 @@ class Scheduler:
         Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back.
         """
         decoding = sorted([request for request in self.running if request.gap == 1], key=place_in_line)
-        size = (
-            self.blocks.block_size
-        )  # most have the blocks they need: asking for each would take longer than this step
+        # Compared here, as most have the blocks they need, and asking for each of them takes longer.
+        size = self.blocks.block_size
         for request in decoding:
             if request.table is not None and len(request.table.blocks) * size >= len(request.tokens) + size:
                 self.blocks.shrink(request.table, len(request.tokens))
