@@ -73,7 +73,7 @@ def chat(running: Gateway, secret: str, **more: Any) -> httpx.Response:
     return httpx.post(f"{running.base_url}/chat/completions", headers=headers, json=body, timeout=30)
 
 
-def until(check: Any, seconds: float = 15.0) -> None:
+def until(check: Any, seconds: float = 60.0) -> None:
     """Wait until something has become so."""
     deadline = time.monotonic() + seconds
     while not check():

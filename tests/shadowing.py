@@ -46,7 +46,7 @@ def ask(running: Gateway, text: str = "hello", **changes: Any) -> str:
 
 def pairs(running: Gateway, expected: int, status: str = "all") -> list[dict[str, Any]]:
     """Shadow answers, once there are as many as expected."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         found: list[dict[str, Any]] = running.admin(f"shadow?status={status}&limit=500")["pairs"]
         if len(found) >= expected:
@@ -63,14 +63,14 @@ def scores(running: Gateway, request_id: str) -> dict[str, float]:
 
 def outcomes(running: Gateway) -> dict[str, int]:
     """What the metrics say of sampled requests."""
-    text = httpx.get(f"{running.url}/metrics", timeout=10).text
+    text = httpx.get(f"{running.url}/metrics", timeout=60).text
     found = re.findall(r'^penstock_shadow_total\{outcome="(\w+)"\} (\S+)$', text, re.MULTILINE)
     return {outcome: int(float(count)) for outcome, count in found}
 
 
 def wait_for(running: Gateway, outcome: str, count: int) -> dict[str, int]:
     """The metrics, once an outcome has been seen so often."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (found := outcomes(running)).get(outcome, 0) < count:
         assert time.monotonic() < deadline, f"{found}\n{running.log}"
         time.sleep(0.1)

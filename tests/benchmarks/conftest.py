@@ -125,7 +125,7 @@ def _running(routing_tables: Path, flags: tuple[str, ...]) -> Upstream:
 
 def _stop(upstream: Upstream) -> None:
     upstream.process.terminate()
-    upstream.process.wait(timeout=10)
+    upstream.process.wait(timeout=60)
     assert upstream.process.stdout is not None
     upstream.process.stdout.close()
 

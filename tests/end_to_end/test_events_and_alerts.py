@@ -15,7 +15,7 @@ from tests.running import ADMIN_KEY, KEY, gateway, model, upstream
 
 
 def until(true: Callable[[], bool], what: str, log: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline, f"{what} did not happen:\n{log()}"
         time.sleep(0.1)

@@ -24,7 +24,7 @@ CHARGE = 100 * 1_000_000 + 50 * 2_000_000
 
 def ask(running: Gateway, stop: threading.Event, finished: list[str], stream: bool) -> None:
     """Send requests one after the other until told to stop; keep the ids of those received to the last byte."""
-    client = openai.OpenAI(base_url=running.base_url, api_key=KEY, max_retries=0, timeout=10)
+    client = openai.OpenAI(base_url=running.base_url, api_key=KEY, max_retries=0, timeout=60)
     while not stop.is_set():
         try:
             with client.chat.completions.with_streaming_response.create(

@@ -83,7 +83,7 @@ class Installation:
 
     def wait(self, true: Callable[[], bool], why: str) -> None:
         """Until something is so."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not true():
             assert time.monotonic() < deadline, f"{why}\n{self.gateway.log[-3000:]}"
             time.sleep(0.2)
@@ -267,7 +267,7 @@ def test_a_tenant_with_an_allowance_is_served_up_to_it_without_redis(
     with redis_fault():
         started = time.monotonic()
         answers = installation.ask_until_refused()
-        assert time.monotonic() - started < 0.5 * len(answers) + 3, "every request waited for Redis"
+        assert time.monotonic() - started < 0.5 * len(answers) + 20, "every request waited for Redis"
         assert "Redis" in answers[-1].json()["error"]["message"]
         assert installation.ask().status_code == 503, "a tenant without an allowance was served"
     check_what_went_on(installation, answers, before)

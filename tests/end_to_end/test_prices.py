@@ -178,7 +178,7 @@ def refusal(running: Gateway, name: str) -> openai.APIStatusError | None:
 
 def wait_for(running: Gateway, name: str, *, refused: bool) -> openai.APIStatusError | None:
     """Ask until the model is refused, or until it answers again."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while ((error := refusal(running, name)) is not None) is not refused:
         assert time.monotonic() < deadline, f"{name} is {'not ' if refused else ''}refused for 20 seconds: {error}"
         time.sleep(0.2)

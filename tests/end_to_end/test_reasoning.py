@@ -132,14 +132,14 @@ def test_reasoning_is_its_own_meter_in_headers_ledger_usage_exports_and_metrics(
         [exported] = [each for each in csv.DictReader(file) if each["request_id"] == request_id]
     assert exported["reasoning"] == "94"
 
-    metrics = httpx.get(f"{running.url}/metrics", timeout=10).text
+    metrics = httpx.get(f"{running.url}/metrics", timeout=60).text
     assert 'penstock_tokens_total{meter="reasoning",model="thinker"} 188.0' in metrics
     assert running.command("ledger", "verify").returncode == 0
 
 
 def _usage_of(running: Gateway, name: str, requests: int) -> dict[str, Any]:
     """What `penstock usage` says of a model, once so many requests have arrived."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         rows = running.json("usage", "--group-by", "model")["rows"]
         found: list[dict[str, Any]] = [row for row in rows if row["model"] == name]
@@ -165,7 +165,7 @@ def test_a_report_that_contradicts_itself_is_billed_marked_and_explained(running
         "94 reasoning tokens are more than the output of 9",
     ]
     assert event["buckets"]["reasoning"] == 94
-    metrics = httpx.get(f"{running.url}/metrics", timeout=10).text
+    metrics = httpx.get(f"{running.url}/metrics", timeout=60).text
     assert 'penstock_estimated_usage_total{model="odd",provider="openai"} 1.0' in metrics
 
 

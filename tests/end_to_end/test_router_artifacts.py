@@ -85,7 +85,7 @@ def assign(admin: Member, champion: str, **more: Any) -> dict[str, Any]:
 
 
 def metric(running: Gateway, name: str) -> float:
-    lines = httpx.get(f"{running.url}/metrics", timeout=10).text.splitlines()
+    lines = httpx.get(f"{running.url}/metrics", timeout=60).text.splitlines()
     return float(next(line for line in lines if line.startswith(f"{name} ")).rpartition(" ")[2])
 
 

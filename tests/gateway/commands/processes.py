@@ -56,7 +56,7 @@ class Running:
     def finish(self, seconds: float = 60.0) -> int:
         """Wait for the end and for the rest of the output; the exit code."""
         code = self.process.wait(timeout=seconds)
-        while (line := self._arriving.get(timeout=10)) is not None:
+        while (line := self._arriving.get(timeout=60)) is not None:
             self.lines.append(line)
         return code
 
@@ -93,8 +93,8 @@ def starting() -> Iterator[Start]:
         for each in running:
             if each.process.poll() is None:
                 each.process.kill()
-                each.process.wait(timeout=10)
-            each.reader.join(timeout=10)
+                each.process.wait(timeout=60)
+            each.reader.join(timeout=60)
             assert each.process.stdout is not None
             each.process.stdout.close()
 
@@ -115,7 +115,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def gone(pids: list[int], seconds: float = 10.0) -> bool:
+def gone(pids: list[int], seconds: float = 60.0) -> bool:
     """Whether all of these processes end within the time."""
     deadline = time.monotonic() + seconds
     while any(alive(pid) for pid in pids):

@@ -113,7 +113,7 @@ def test_a_locked_sqlite_file_is_waited_for_and_then_reported(sqlite_url: str, s
 def test_the_process_drains_and_exits_on_sigterm(database: Database, database_url: str, spool_folder: Path) -> None:
     write(spool_folder, event())
     with subprocess.Popen([sys.executable, "-c", RUN_DELIVERER, str(spool_folder), database_url]) as process:
-        gives_up_at = time.monotonic() + 30
+        gives_up_at = time.monotonic() + 60
         while not count(database) and time.monotonic() < gives_up_at:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGSTOP)

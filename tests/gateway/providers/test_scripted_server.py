@@ -32,7 +32,7 @@ def start() -> Iterator[Start]:
     yield run
     for process in started:
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
         assert process.stdout is not None
         process.stdout.close()
 
