@@ -50,7 +50,8 @@ def demo(as_json: bool) -> None:
         folder = Path(name)
         with _gateway(folder) as address:
             asked = _ask(address)
-            usage = _command(folder, "usage", "--group-by", "tier,model")
+        # A gateway that has stopped has delivered what it metered; one that runs may still be about to.
+        usage = _command(folder, "usage", "--group-by", "tier,model")
         books = _command(folder, "ledger", "verify")
     if as_json:
         print_json({"requests": asked, "usage": usage, "ledger": books})

@@ -240,11 +240,17 @@ def test_parallel_and_token_limits_hold_over_all_gateways(tmp_path: Path, postgr
         calls = running.rows("SELECT started_at, seconds FROM attempts ORDER BY started_at")
         assert _most_at_once(calls) <= parallel
         assert _most_at_once(calls) > parallel // 2, "the limit was never approached, so nothing was shown"
-        used = running.counters("tokens/")
-        assert used
-        assert max(used.values()) <= tokens
+        counted = running.counters("tokens/")
+        assert counted
+        assert max(counted.values()) <= tokens
         ((metered,),) = running.rows("SELECT sum(input + cache_read + output + reasoning) FROM usage_events")
-        assert sum(used.values()) == metered, "every minute's counter is what its requests used"
+        # A correction that found Redis too busy is made again a little later.
+        deadline = time.monotonic() + 60
+        while (used := sum(running.counters("tokens/").values())) != metered:
+            assert time.monotonic() < deadline, (
+                f"the minutes' counters hold {used} tokens, their requests used {metered}"
+            )
+            time.sleep(0.5)
         with redis.Redis.from_url(redis_url) as client:
             assert not [name for name in client.scan_iter("{penstock}:parallel*") if client.zcard(name)]
 
