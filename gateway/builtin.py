@@ -24,6 +24,8 @@ def built_in_config(settings: Settings, *, engine: bool) -> dict[str, Any]:
                 "tier": "economy",
                 "engine": "bundled",
                 "weights": "smollm2-135m-instruct",
+                # It is far below its tier: what was recorded of it, not what small models usually can.
+                "quality": {"recorded": "smollm2-135m-instruct"},
                 "price": {"input": 0.01, "output": 0.02},
                 "capabilities": [],
                 "context": 8192,
@@ -39,6 +41,7 @@ def built_in_config(settings: Settings, *, engine: bool) -> dict[str, Any]:
                 "tier": "premium",
                 "provider": "openai",
                 "model": "gpt-4o",
+                "quality": {"recorded": "gpt-4o-2024-08-06"},
                 "base_url": settings.openai_base_url,
                 "api_key": "env:OPENAI_API_KEY",
                 "price": {"input": 2.5, "cached_input": 1.25, "output": 10},

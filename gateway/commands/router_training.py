@@ -56,12 +56,12 @@ def train(
         raise ConfigError("train needs outcomes to learn from: give --data DIR, --labels FILE or --from-log")
     _can_write(out)
     with _explained():
-        from router_models.training.data import read_source, together
+        from router_models.training.data import read_source, together, with_recorded
         from router_models.training.traffic import traffic_source
         from router_models.training.train import train as train_artifact
 
         answers = _answers(labels, from_log, policy, since, until, config, data_dir)
-        sources = [] if data is None else [read_source(data)]
+        sources = [] if data is None else with_recorded(read_source(data))
         if labels is not None or from_log:
             sources.append(traffic_source(answers))
         trained = train_artifact(together(sources), out, seed)

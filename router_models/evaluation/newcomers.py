@@ -57,7 +57,7 @@ def newcomers_report(tables: Tables, router: Router, seed: int) -> dict[str, Any
             }
             for name, guess in guesses.items():
                 found[name].append(
-                    (float(np.mean((guess - truth) ** 2)), _auc(guess, truth), _above(guess, truth, best[rest]))
+                    (float(np.mean((guess - truth) ** 2)), auc(guess, truth), _above(guess, truth, best[rest]))
                 )
     return {
         "models": models,
@@ -96,7 +96,8 @@ def _best_other(outcomes: Any, rows: Doubles, model: str) -> Doubles:
     return result
 
 
-def _auc(guess: Doubles, truth: Doubles) -> float:
+def auc(guess: Doubles, truth: Doubles) -> float:
+    """Probability that a prompt answered well got the higher guess, ties counting half; NaN when all scores are alike."""
     good, bad = guess[truth > 0.5], guess[truth <= 0.5]
     if good.size == 0 or bad.size == 0:
         return float("nan")

@@ -11,6 +11,7 @@ import numpy as np
 
 from router_models.evaluation.baselines import BagOfWords, NearestPrompts, length, oracle, subject_gain
 from router_models.evaluation.calibration import quality_report, token_report
+from router_models.evaluation.everyday import everyday_report
 from router_models.evaluation.few_labels import LABELS, few_labels_report
 from router_models.evaluation.newcomers import newcomers_report
 from router_models.evaluation.nine_models import nine_models_report
@@ -25,7 +26,7 @@ from router_models.evaluation.speed import speed_report
 from router_models.evaluation.wording import wording_report
 from router_models.router import Router
 from router_models.tiers import TIERS
-from router_models.training.data import Tables, load_tables
+from router_models.training.data import Tables, read_source, together, with_recorded
 
 RANDOM_DRAWS = 20
 Ranker = Callable[[Sequence[str]], Doubles]
@@ -35,7 +36,7 @@ def evaluate(
     folder: Path, router: Router, seed: int, tell: Callable[[str], None] = lambda what: None
 ) -> dict[str, Any]:
     """Everything that is measured, as one JSON-ready document; `tell` hears what is being done, in minutes of work."""
-    tables = load_tables(folder)
+    tables = together(with_recorded(read_source(folder)))
     tell("scoring what the artifact was not trained on")
     parts = _parts(folder, tables, router, seed)
     report: dict[str, Any] = {**origin(), "artifact": router.version}
@@ -75,6 +76,7 @@ def _parts(folder: Path, tables: Tables, router: Router, seed: int) -> dict[str,
         "promised_floor": promised,
         "promised_worth": lambda: worths_report(seen, router, seed),
         "newcomers": lambda: newcomers_report(tables, router, seed),
+        "everyday": lambda: everyday_report(tables, router, seed),
         "wording": lambda: wording_report(
             router, [data.prompts[i] for data in pairs.values() for i in range(0, 60, 2)]
         ),

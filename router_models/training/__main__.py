@@ -24,11 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="draws the folds of the calibration (default: 0)")
     chosen = parser.parse_args(arguments)
     try:
-        from router_models.training.data import load_tables
+        from router_models.training.data import read_source, together, with_recorded
         from router_models.training.train import train
 
         before = chosen.out.read_bytes() if chosen.out.is_file() else None
-        trained = train(load_tables(chosen.data), chosen.out, chosen.seed)
+        tables = together(with_recorded(read_source(chosen.data)))
+        trained = train(tables, chosen.out, chosen.seed)
     except ImportError as error:
         print(f"error: training needs the extra `train` ({error}): pip install 'penstock[train]'", file=sys.stderr)
         return 1

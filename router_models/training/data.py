@@ -16,6 +16,7 @@ import pandas as pd
 
 from router_models.errors import TrainingDataError
 from router_models.tiers import TIERS
+from router_models.training.everyday import DATASET, everyday_prompts, recorded_outcomes
 from router_models.training.model_tiers import canonical_model, tier_of
 
 EVALUATION_ONLY = frozenset({"mmlu_test", "gsm8k_test", "mt_bench"})
@@ -68,6 +69,8 @@ def domain_of(dataset: str, category: str) -> str:
         subject, _, source = category.partition("|")
         family = source.split("-")[0]
         return f"mmlu_pro/{family}-{subject}" if family == "stemez" else f"mmlu_pro/{family}"
+    if dataset == DATASET:
+        return f"{DATASET}/{category}"
     return "drift" if dataset.startswith("drift_") else dataset
 
 
@@ -86,6 +89,14 @@ class Source:
 def load_tables(folder: Path) -> Tables:
     """Read prompts, outcomes and overlaps (parquet) from `folder`. Raises TrainingDataError."""
     return together([read_source(folder)])
+
+
+def with_recorded(source: Source) -> list[Source]:
+    """The source, and beside it the prompts of our own (`everyday`) and what we recorded for prompts of either."""
+    prompts, outcomes = everyday_prompts(), recorded_outcomes()
+    known = pd.concat((prompts, source.prompts))[["dataset", "prompt_id"]].astype(str)
+    outcomes = outcomes.merge(known, on=["dataset", "prompt_id"])
+    return [source, Source(prompts, outcomes, source.overlaps.iloc[:0])]
 
 
 def read_source(folder: Path) -> Source:

@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 
 # Standard deviations of the priors, in logits.
 PROMPT_SPREAD = 1.5
+DOMAIN_SPREAD = 3.0
 MODEL_SPREAD = 5.0
 
 Doubles = NDArray[np.float64]
@@ -29,23 +30,31 @@ class Scale:
     ability: dict[str, float]
 
 
-def fit_scale(outcomes: pd.DataFrame) -> Scale:
-    """Fit the scale to outcomes with columns row, model, score (0..1, fractions count as such, none missing)."""
+def fit_scale(outcomes: pd.DataFrame, domains: pd.Series[str]) -> Scale:
+    """Fit the scale to outcomes with columns row, model, score (0..1, fractions count as such, none missing).
+
+    `domains` has the domain of every row that occurs.
+    """
     prompts, i = np.unique(outcomes["row"].to_numpy(), return_inverse=True)
+    kinds, d = np.unique(domains.loc[prompts].to_numpy(dtype=str), return_inverse=True)
     models, m = np.unique(outcomes["model"].to_numpy(dtype=str), return_inverse=True)
     score = outcomes["score"].to_numpy(dtype=np.float64)
-    split = prompts.size
+    ends = np.cumsum((prompts.size, models.size, kinds.size))
 
     def loss(values: Doubles) -> tuple[float, Doubles]:
-        hard, able = values[:split], values[split:]
+        hard, able, usual, _ = np.split(values, ends)
+        away = hard - usual[d]
         z = able[m] - hard[i]
         total = float(np.sum(np.logaddexp(0.0, z) - score * z))
-        total += float(hard @ hard) / (2 * PROMPT_SPREAD**2) + float(able @ able) / (2 * MODEL_SPREAD**2)
+        for part, spread in ((away, PROMPT_SPREAD), (able, MODEL_SPREAD), (usual, DOMAIN_SPREAD)):
+            total += float(part @ part) / (2 * spread**2)
         error = 1.0 / (1.0 + np.exp(-z)) - score
-        slope_hard = -np.bincount(i, error, split) + hard / PROMPT_SPREAD**2
+        slope_hard = -np.bincount(i, error, prompts.size) + away / PROMPT_SPREAD**2
         slope_able = np.bincount(m, error, models.size) + able / MODEL_SPREAD**2
-        return total, np.concatenate((slope_hard, slope_able))
+        slope_usual = -np.bincount(d, away, kinds.size) / PROMPT_SPREAD**2 + usual / DOMAIN_SPREAD**2
+        return total, np.concatenate((slope_hard, slope_able, slope_usual))
 
-    found = minimize(loss, np.zeros(split + models.size), jac=True, method="L-BFGS-B", options={"maxiter": 500})
-    difficulty = dict(zip(prompts.tolist(), found.x[:split].tolist(), strict=True))
-    return Scale(difficulty, dict(zip(models.tolist(), found.x[split:].tolist(), strict=True)))
+    found = minimize(loss, np.zeros(ends[-1]), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    hard, able, _, _ = np.split(found.x, ends)
+    difficulty = dict(zip(prompts.tolist(), hard.tolist(), strict=True))
+    return Scale(difficulty, dict(zip(models.tolist(), able.tolist(), strict=True)))

@@ -14,6 +14,7 @@ from router_models.training.calibrate import Answers
 from router_models.training.fit import WANTED_IN_DOMAIN, Names
 from router_models.training.item_response import Scale, fit_scale
 from router_models.training.lengths import Lengths, read_lengths
+from router_models.training.ratings import with_ratings
 from router_models.training.thinking import Thinking, read_thinking
 
 WANTED_PROMPTS = 50
@@ -28,7 +29,8 @@ Doubles = NDArray[np.float64]
 class Targets:
     """What is learnt about the N prompts of the corpus; NaN where nothing was recorded.
 
-    `ease` (N,): minus the difficulty of the item-response scale. `rate[tier]` (N,): mean score of the tier's models.
+    `ease` (N,): minus the difficulty of the item-response scale. `rate[tier]` (N,): mean score of the tier's models, or what it
+    was rated (`ratings`).
     `log_tokens[tier]` (N,): mean of log output tokens of the tier's models.
     """
 
@@ -55,15 +57,16 @@ class Targets:
         return [*self.needed, *self.others]
 
 
-def read_targets(rows: pd.Index[int], recorded: pd.DataFrame) -> Targets:
-    """Targets for the prompts in `rows` from their recorded outcomes."""
+def read_targets(prompts: pd.DataFrame, recorded: pd.DataFrame) -> Targets:
+    """Targets for the prompts (their index and `domain` are used) from their recorded outcomes."""
+    rows = prompts.index
     scored = recorded[recorded["score"].notna()]
     scored = scored.assign(score=scored["score"].clip(0.0, 1.0))
-    scale = fit_scale(scored)
+    scale = fit_scale(scored, prompts["domain"])
     ease = -pd.Series(scale.difficulty, dtype="float64").reindex(rows).to_numpy()
     written = recorded[recorded["out_tokens"].notna()]
     written = written.assign(log_tokens=np.log(written["out_tokens"].clip(lower=1.0)))
-    rate = {tier: _mean(scored, "score", tier, rows) for tier in TIERS}
+    rate = with_ratings({tier: _mean(scored, "score", tier, rows) for tier in TIERS}, scored, rows)
     log_tokens = {tier: _mean(written, "log_tokens", tier, rows) for tier in TIERS}
     return Targets(
         ease, rate, log_tokens, read_lengths(rows, recorded), read_thinking(rows, scored_and(recorded)), scale

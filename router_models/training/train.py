@@ -37,6 +37,7 @@ from router_models.training.corpus import (
     unseen_shares,
 )
 from router_models.training.data import Tables
+from router_models.training.everyday import RATED
 from router_models.training.fit import (
     Fold,
     Head,
@@ -100,7 +101,7 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     prompts = tables.prompts[tables.prompts["trainable"]]
     recorded = tables.outcomes[tables.outcomes["row"].isin(prompts.index)]
     refuse_too_little(prompts, recorded)
-    targets = read_targets(prompts.index, recorded)
+    targets = read_targets(prompts, recorded)
     corpus = read_corpus(prompts["prompt"], table)
     scaling = fit_scaling(corpus)
     domains, stems = (prompts[column].to_numpy(dtype=str) for column in ("domain", "stem_key"))
@@ -117,7 +118,8 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     heads = _fit_heads(ground, targets, calibrated.own_levels)
     factors, logs = _token_factors(targets, by_stem.value, calibrated.near.familiarity)
     shown = shown_of(by_stem.value[:, 0], logs, factors[0])
-    population = learn_population(shown.values, recorded, prompts.index, domains)
+    of_models = recorded[~recorded["model"].isin(RATED)]
+    population = learn_population(shown.values, of_models, prompts.index, domains)
     mean, certain, thinking = believed(targets.thinking.gain, by_domain.value[:, PREDICTED_THINKING], domains)
     reasoning = _token_factor(targets.thinking.log_written, by_stem.value[:, PREDICTED_THINKING + 1])
     limits = np.array([float(np.nanquantile(shares, UNSEEN_QUANTILE)), calibrated.familiarity_limit])

@@ -267,7 +267,7 @@ def test_different_prompts_are_explained_by_different_things() -> None:
     assert len({(each.feature, each.detail) for each in first}) == 3
     apples = ROUTER.explain(RequestText.from_prompt(APPLES))
     assert first[0].feature == "topic"
-    assert "gsm8k" in first[0].detail
+    assert "arithmetic" in first[0].detail
     assert {"length", "numbers", "what is asked"} <= {each.feature for each in apples.parts}
     assert "apples" in {each.feature for each in apples.words}
 

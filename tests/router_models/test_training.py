@@ -150,10 +150,27 @@ def test_the_item_response_scale_recovers_the_order_of_abilities_and_difficultie
         for row in range(80)
         for model, ability in (("a", -1.0), ("b", 0.0), ("c", 1.0), ("d", 2.0))
     ]
-    scale = fit_scale(pd.DataFrame(rows, columns=["row", "model", "score"]))
+    scale = fit_scale(pd.DataFrame(rows, columns=["row", "model", "score"]), pd.Series(["one domain"] * 80))
     assert scale.ability["a"] < scale.ability["b"] < scale.ability["c"] < scale.ability["d"]
     found = [scale.difficulty[row] for row in range(80)]
     assert np.corrcoef(found, hard)[0, 1] > 0.6
+
+
+def test_a_prompt_that_few_models_answered_is_held_to_be_like_its_kind() -> None:
+    models = [(f"m{number}", number / 4) for number in range(-8, 8)]
+    rng = np.random.default_rng(2)
+
+    def asked(row: int, hard: float, by: list[tuple[str, float]]) -> list[tuple[int, str, float]]:
+        return [(row, name, float(rng.random() < 1 / (1 + np.exp(hard - able)))) for name, able in by]
+
+    known = [each for row in range(200) for each in asked(row, 0.0, models)]
+    # Sixty easy prompts that the weakest model alone was asked: it does as well on them as a far stronger one elsewhere.
+    easy = [each for row in range(200, 260) for each in asked(row, -4.0, models[:1])]
+    domains = pd.Series(["mixed"] * 200 + ["easy"] * 60)
+    scale = fit_scale(pd.DataFrame([*known, *easy], columns=["row", "model", "score"]), domains)
+    found = np.array([scale.difficulty[row] for row in range(260)])
+    assert found[200:].mean() < -2.5
+    assert abs(found[:200].mean()) < 0.7
 
 
 def test_a_missing_table_is_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
