@@ -38,6 +38,7 @@ LEGEND = """\
 `APGR`: of the quality between always asking the weak model and always the strong one, the share that is won, averaged over all
 shares of calls to the strong one: 0 is always weak, 1 always strong, about .5 chance. In brackets 95 % intervals.
 `area`: mean quality over all budgets for nine models. `ECE`: mean distance of predicted and observed quality, 0 to 1.
+`demanding above everyday prompts`: the probability that of two prompts the demanding one is called more difficult.
 `floor 0.9 kept`: the share of simulated deployments, each with labels of its own, whose traffic kept 0.9 of the best tier's
 quality; it is no share of quality. 95 % are promised. What the artifact promises without labels, by the sample inside it,
 stands in the rows `promised by its own sample`."""
@@ -54,6 +55,7 @@ def target_table(report: dict[str, Any]) -> str:
         found = ", ".join(f"{tier} {_short(each['ece'])}" for tier, each in values.items() if "ece" in each)
         means = ", ".join(_short(each["ece_domain_mean"]) for each in values.values() if "ece_domain_mean" in each)
         rows.append(f"| ECE, {kind.replace('_', ' ')} | | | mean {means} | {found} | {target} |")
+    rows += _everyday(report["everyday"])
     for name, values in report["promised_floor"].items():
         for method, each in values["rows"].items():
             kept, share = 100 * each["kept"], 100 * each["share_to_strong"]
@@ -106,6 +108,21 @@ def _pair(name: str, values: dict[str, Any]) -> str:
         f"| {name} APGR, unseen | {PUBLISHED[name]} | {_short(values['length']['apgr'])} | {simple} "
         f"| {_interval(values['artifact'], 'apgr')}; {others} | >= {TARGETS[name]} |"
     )
+
+
+def _everyday(report: dict[str, Any]) -> list[str]:
+    above = report["demanding_above_everyday"]
+    rows = [
+        f"| demanding above everyday prompts | | {_short(above['length']['value'])} "
+        f"| | {_interval(above['artifact_difficulty'], 'value')} | |"
+    ]
+    for model, sets in report["models"].items():
+        for name, each in sets.items():
+            rows.append(
+                f"| {model} on {name.replace('_', ' ')} | | | as economy {_short(each['predicted_as_economy'])} "
+                f"| predicted {_short(each['predicted'])}, recorded {_short(each['recorded'])} | |"
+            )
+    return rows
 
 
 def _few(name: str, values: dict[str, Any]) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from router_models.evaluation.everyday import everyday_report
+from router_models.evaluation.target_table import _everyday
+from router_models.router import Router
 from router_models.training import everyday, record
 from router_models.training.checks import grade
 from router_models.training.data import Source, together, with_recorded
@@ -122,3 +125,18 @@ def test_tables_that_cannot_grade_are_refused(
 def test_a_server_that_is_not_there_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert record.main(["--url", "http://127.0.0.1:9/v1", "--model", "m", "--answers", str(folder / "a")]) == 1
     assert "http://127.0.0.1:9/v1" in capsys.readouterr().err
+
+
+def test_the_bundled_artifact_tells_demanding_prompts_from_everyday_ones_and_knows_the_bundled_model() -> None:
+    empty = pd.DataFrame({"dataset": [], "prompt_id": []}, dtype=str)
+    prompts = empty.assign(prompt="", category="", stem_key="")
+    source = Source(prompts, empty.assign(model="", score=0.0, out_tokens=1.0), empty)
+    report = everyday_report(together(with_recorded(source)), Router.load(), seed=0)
+    assert report["prompts"] > 100
+    above = report["demanding_above_everyday"]
+    assert above["artifact_difficulty"]["low"] > above["length"]["value"]
+    (known,) = report["models"].values()
+    assert known["everyday"]["brier"] < known["everyday"]["brier_as_economy"] / 2
+    table = "\n".join(_everyday(report))
+    assert "demanding above everyday" in table
+    assert "smollm2-135m-instruct on everyday" in table
