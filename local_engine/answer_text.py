@@ -56,17 +56,19 @@ class AnswerText:
         self._decoder = stream_decoder(tokenizer, markup=markup)
         self._matcher = StopMatcher(stops)
         self._matched = bool(stops)
+        self.stopped = False
+        """Whether a stop string was met."""
 
     def push(self, token: int) -> str:
         """Text to show after this token; `stopped` tells whether a stop string ended the answer."""
         piece = self._decoder.push(token)
-        return self._matcher.push(piece) if self._matched else piece
+        return self._match(piece) if self._matched else piece
 
     def finish(self) -> str:
         """Text still held when the answer ends, without a character it was cut in the middle of."""
-        return self._matcher.push(self._decoder.flush().rstrip("\ufffd")) + self._matcher.flush()
+        return self._match(self._decoder.flush().rstrip("\ufffd")) + self._matcher.flush()
 
-    @property
-    def stopped(self) -> bool:
-        """Whether a stop string was met."""
-        return self._matcher.stopped
+    def _match(self, piece: str) -> str:
+        shown = self._matcher.push(piece)
+        self.stopped = self._matcher.stopped
+        return shown

@@ -193,17 +193,20 @@ class Engine:
 
     def _accept_run(self, run: Run) -> Output:
         """Take a request's new tokens up to the one that ends the answer: those behind it never were."""
-        request, shown, kept = run.request, "", 0
-        finish: FinishReason | None = None
-        for sampled in run.sampled:
-            piece, finish = self._accept_one(request, sampled)
+        request, chosen, drafted = run
+        shown, finish = self._accept_one(request, chosen[0].token)
+        if finish is None and not drafted and request.params.logprobs is None:
+            return Output(request, shown, 1, None)  # as nearly always
+        kept = 1
+        for sampled in chosen[1:] if finish is None else ():
+            piece, finish = self._accept_one(request, sampled.token)
             shown += piece
             kept += 1
             if finish is not None:
                 break
         accepted = min(kept, run.accepted)
-        if run.drafted and self.speculator is not None:
-            self.speculator.counts.observe(run.drafted, accepted)
+        if drafted and self.speculator is not None:
+            self.speculator.counts.observe(drafted, accepted)
         if accepted:
             self.scheduler.accept(request, accepted)
         thought, failure = 0, None
@@ -219,24 +222,24 @@ class Engine:
             finish if failure is None else "error",
             failure,
             accepted_drafts=accepted,
-            rejected_drafts=run.drafted - accepted,
-            logprobs=() if request.params.logprobs is None else _logprobs(run.sampled[:kept]),
+            rejected_drafts=drafted - accepted,
+            logprobs=() if request.params.logprobs is None else _logprobs(chosen[:kept]),
             reasoning_tokens=thought,
         )
 
-    def _accept_one(self, request: Request, sampled: Sampled) -> tuple[str, FinishReason | None]:
+    def _accept_one(self, request: Request, token: int) -> tuple[str, FinishReason | None]:
         """Append a token and return the text it completes; an end token is counted but has no text."""
-        request.tokens.append(sampled.token)
-        text = self._texts[request.id]
+        tokens, params, text = request.tokens, request.params, self._texts[request.id]
+        tokens.append(token)
         finish: FinishReason | None = None
         shown = ""
-        if sampled.token in self.tokenizer.end_ids and not (request.params.ignore_eos and request.guide is None):
+        if token in self.tokenizer.end_ids and not (params.ignore_eos and request.guide is None):
             finish = "stop"
         else:
-            shown = text.push(sampled.token)
+            shown = text.push(token)
             if text.stopped:
                 finish = "stop"
-            elif request.answered >= request.params.max_tokens:
+            elif len(tokens) - request.prompt_tokens >= params.max_tokens:
                 finish = "length"
         if finish is not None:
             shown += text.finish()

@@ -62,7 +62,7 @@ class Scheduler:
         self.step_tokens = step_tokens
         self.blocks = blocks
         self.waiting: list[Request] = []
-        self.running: list[Request] = []
+        self.running: list[Request] = []  # both in their line's order
         self.preemptions = 0
         self.prefix_queries = 0  # tokens looked up when requests started
         self.prefix_hits = 0  # tokens of those that need not be computed
@@ -98,8 +98,8 @@ class Scheduler:
 
     def commit(self, chunks: Sequence[Chunk]) -> None:
         """The step was computed: close the gaps. Drafts are not counted, who verifies them adds what was accepted."""
-        for chunk in chunks:
-            chunk.request.computed = chunk.start + chunk.length - chunk.drafts
+        for request, start, length, drafts in chunks:
+            request.computed = start + length - drafts
 
     def accept(self, request: Request, drafts: int) -> None:
         """So many of the step's drafts are known tokens now: they are computed already, and can be shared."""
@@ -136,7 +136,7 @@ class Scheduler:
 
         Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back.
         """
-        decoding = sorted([request for request in self.running if request.gap == 1], key=place_in_line)
+        decoding = [request for request in self.running if len(request.tokens) - request.computed == 1]
         # Compared here, as most have the blocks they need, and asking for each of them takes longer.
         size = self.blocks.block_size
         for request in decoding:
@@ -165,7 +165,7 @@ class Scheduler:
 
     def _prefill(self, step: Step, budget: int) -> int:
         """What is left goes to those whose prompts are being computed, in their order. Returns the budget left."""
-        for request in sorted((request for request in self.running if request.gap > 1), key=place_in_line):
+        for request in [request for request in self.running if request.gap > 1]:
             if budget == 0:
                 break
             assert request.table is not None
@@ -185,7 +185,7 @@ class Scheduler:
     def _make_room(self, request: Request, step: Step) -> bool:
         """Blocks for one more token, taken from the last in line if need be; False when that is the request itself."""
         while not self._has_room(request, 0):
-            victim = max(self.running, key=place_in_line)
+            victim = self.running[-1]
             self._preempt(victim, step)
             if victim is request:
                 return False
@@ -220,7 +220,7 @@ class Scheduler:
             request.computed = table.registered * self.blocks.block_size
             self.prefix_queries += 0 if request.preemptions else len(request.tokens)
             self._count_shared(request, request.computed)
-            self.running.append(request)
+            bisect.insort(self.running, request, key=place_in_line)
             budget -= self._give(step, request, min(request.gap, budget))
         return budget
 

@@ -67,8 +67,7 @@ def verify(
     `drafts` by request id; those that are not here, or have no probabilities, count as their drafter's only proposal.
     """
     if not any(row.drafts for row in rows):
-        sampled = sampler.sample(logits, list(rows))
-        return [Run(row.request, [each], 0) for row, each in zip(rows, sampled, strict=True)]
+        return [Run(row.request, [each], 0) for row, each in zip(rows, sampler.sample(logits, rows), strict=True)]
     groups: list[_Group] = []
     for place, row in enumerate(rows):
         if row.drafts:
