@@ -14,7 +14,7 @@ namespace penstock {
 using Square = float[2][LANES][LANES];
 
 constexpr int ROWS = 4;  // activations that share one pass over the weights
-constexpr int FEW_INT8 = 4, FEW_INT4 = 12;  // up to so many, vectors are faster than tiles
+constexpr int FEW_INT8 = 2, FEW_INT4 = 12;  // up to so many, vectors are faster than tiles
 
 /// The float32 result of int8: exact sums of the two planes, the weights' offset of 128 taken out.
 inline __m512 finish_int8(__m512i high, __m512i low, const Activations& x, int row, __m512 scales) {
@@ -35,9 +35,6 @@ inline __m512i four_bytes(const int8_t* from) {
     std::memcpy(&bytes, from, 4);
     return _mm512_set1_epi32(bytes);
 }
-
-/// A page ahead into the second cache: a tenth to a half more bytes per second than the processor's own guesses.
-inline void fetch_ahead(const uint8_t* at) { _mm_prefetch((const char*)at + 4096, _MM_HINT_T1); }
 
 /// SIDES blocks at once, so that an activation that is read serves all of them.
 template <int N, int SIDES>

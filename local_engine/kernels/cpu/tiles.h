@@ -56,6 +56,7 @@ void tiles_int8(const Matrix& w, int pair, const Activations& x, Square& out, Us
         const int8_t* low_rows = x.low.data() + size_t(first) * x.stride;
         zero_tiles();
         for (int column = 0; column < w.padded; column += 64) {
+            fetch_tile_ahead(one + column * LANES), fetch_tile_ahead(two + column * LANES);
             _tile_loadd(4, high_rows + column, x.stride);
             _tile_loadd(6, one + column * LANES, 64);
             _tile_dpbsud(0, 4, 6);
@@ -94,6 +95,7 @@ struct Unpacked {
             uint8_t* to = tiles.data() + size_t(group) * 1024;
             for (int j = 0; j < 4; ++j) {
                 __m512i pairs = _mm512_load_si512(from + j * 64);
+                fetch_ahead(from + j * 64);
                 _mm512_store_si512(to + j * 64, _mm512_and_si512(_mm512_slli_epi16(pairs, 4), upper));
                 _mm512_store_si512(to + j * 64 + 256, _mm512_and_si512(pairs, upper));
                 _mm512_store_si512(to + j * 64 + 512, _mm512_and_si512(pairs, lower));
@@ -176,6 +178,7 @@ void tiles_bf16(const Matrix& w, int pair, const Activations& x, Square& out, Us
         int left = x.count - first - LANES;
         zero_tiles();
         for (int column = 0; column < w.padded; column += 32) {
+            fetch_tile_ahead(one + column * LANES * 2), fetch_tile_ahead(two + column * LANES * 2);
             _tile_loadd(4, rows + column, x.stride * 2);
             _tile_loadd(6, one + column * LANES * 2, 64);
             _tile_loadd(7, two + column * LANES * 2, 64);
