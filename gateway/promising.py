@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -136,8 +137,12 @@ def _ability(model: Model, router: Router) -> Ability:
     if known.recorded is not None:
         recorded = router.ability(known.recorded)
         if recorded is None:
-            names = ", ".join(router.artifact.models)
-            raise ConfigError(f"{label}.recorded: {known.recorded!r} was not recorded. Known: {names}.")
+            names, wanted = {name.lower(): name for name in router.artifact.models}, known.recorded.lower()
+            near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
+            meant = f" Did you mean {' or '.join(repr(names[each]) for each in near)}?" if near else ""
+            raise ConfigError(
+                f"{label}.recorded: {known.recorded!r} was not recorded.{meant} Known: {', '.join(names.values())}."
+            )
         return recorded
     try:
         return ability_from_benchmarks(router.artifact, model.name, known.benchmarks)

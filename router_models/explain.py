@@ -126,7 +126,7 @@ def _details(artifact: Artifact, features: Features, placed: Placed) -> dict[str
     characters, numbers = (round(expm1(counted[f"log_question_{name}"])) for name in ("characters", "numbers"))
     return {
         TOPIC: f"most like {' and '.join(domains)}" if features.named else "no words",
-        "length": f"a question of {characters} characters",
+        "length": f"a question of {characters} bytes",
         "numbers": f"{numbers or 'none'} in the question",
         "answer options": str(options or "none"),
         "what is asked": ", ".join(asked) or "no word that marks it",

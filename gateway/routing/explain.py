@@ -69,4 +69,6 @@ def _why_not(candidate: Candidate, first: Candidate, decision: Decision) -> str:
     worth = decision.worth
     if worth is None or not isfinite(worth) or worth == 0.0:
         return f"{quality}, {cost}"
-    return f"{quality}, which is worth {format_usd(round(abs(better) * worth))} USD, and {cost}"
+    # A worth is a judgement, not an amount: three digits say all there is to say.
+    value = format_usd(int(float(f"{abs(better) * worth:.2e}")))
+    return f"{quality}, which is worth {value} USD, and {cost}"

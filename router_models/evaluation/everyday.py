@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from router_models.evaluation.newcomers import auc
 from router_models.router import Router
 from router_models.training.data import Tables
-from router_models.training.everyday import DATASET, RATED
+from router_models.training.everyday import DATASET
 
 DEMANDING = ("proofs", "engineering", "analysis")
 """Kinds written to need a strong model; every other kind was written as what most people ask."""
@@ -53,7 +53,7 @@ def everyday_report(tables: Tables, router: Router, seed: int) -> dict[str, Any]
 
 def _recorded(tables: Tables, rows: NDArray[np.int64]) -> list[str]:
     outcomes = tables.outcomes
-    return sorted(set(outcomes.loc[outcomes["row"].isin(rows), "model"]) - set(RATED))
+    return sorted(set(outcomes.loc[outcomes["row"].isin(rows), "model"]))
 
 
 def _model(tables: Tables, router: Router, model: str) -> dict[str, Any]:

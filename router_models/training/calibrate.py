@@ -89,6 +89,7 @@ def calibrate(
     unseen: Doubles,
     ease: Doubles,
     rates: Doubles,
+    recorded: Doubles,
     domains: Names,
     answers: Answers,
     own_levels: OwnLevels,
@@ -96,7 +97,8 @@ def calibrate(
     """Curves fitted in equal parts to prompts with only their stem, and with their whole domain, left out.
 
     Traffic is never exactly the domains of the tables; how far a prompt is from them (its familiarity) draws its ease towards
-    the mean. `unseen` (N,) are shares of unseen words; `ease` (N,) and `rates` (N, T) are NaN where nothing was recorded.
+    the mean. `unseen` (N,) are shares of unseen words; `ease` (N,) and `rates` (N, T) are NaN where nothing is
+    known; the report compares with `recorded` (N, T) alone.
     """
     both = np.flatnonzero(~np.isnan(ease) & ~np.isnan(by_stem.value[:, 0]) & ~np.isnan(by_domain.value[:, 0]))
     signals = [np.concatenate((each.signals, unseen[:, None]), axis=1) for each in (by_stem, by_domain)]
@@ -126,7 +128,7 @@ def calibrate(
             "half_width_logits": {"unfamiliar": round(half[0, column], 3), "familiar": round(half[1, column], 3)},
         }
         for column, tier in enumerate(TIERS)
-        if (use := both[~np.isnan(rates[both, column])]).size and (rate := rates[use, column]).size
+        if (use := both[~np.isnan(recorded[both, column])]).size and (rate := recorded[use, column]).size
     }
     report["ease"] = {
         "unseen_stems": agreement(near.ease[both], ease[both]),

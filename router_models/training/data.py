@@ -8,7 +8,7 @@ quality are tested (`is_for_promises`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from router_models.errors import TrainingDataError
 from router_models.tiers import TIERS
-from router_models.training.everyday import DATASET, everyday_prompts, recorded_outcomes
+from router_models.training.everyday import DATASET, everyday_prompts, recorded_outcomes, recorded_ratings
 from router_models.training.model_tiers import canonical_model, tier_of
 
 EVALUATION_ONLY = frozenset({"mmlu_test", "gsm8k_test", "mt_bench"})
@@ -41,11 +41,16 @@ class Tables:
 
     `prompts`: dataset, prompt_id, prompt, category, stem_key, domain, and as booleans held_out, overlaps (repeats a
     prompt of RouteLLM's evaluation), graded (not in BADLY_GRADED), for_promises, trainable. `outcomes`: row (position in
-    prompts), model (one spelling), tier (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing).
+    prompts), model (one spelling), tier (or None), score (0..1 or missing; mt_bench 1..10), out_tokens (or missing). `ratings`:
+    row, tier, rating (0..1), guesses where outcomes are missing.
     """
 
     prompts: pd.DataFrame
     outcomes: pd.DataFrame
+    ratings: pd.DataFrame
+
+
+_RATING = ["dataset", "prompt_id", "tier", "rating"]
 
 
 def is_held_out(dataset: str, stem_key: str) -> bool:
@@ -78,12 +83,15 @@ def domain_of(dataset: str, category: str) -> str:
 class Source:
     """Tables as a source gives them: `prompts`, `outcomes` and `overlaps` with at least the columns in docs/routing.md.
 
+    `ratings` has dataset, prompt_id, tier, rating; only the source of our own has any.
+
     A column `tier` of outcomes says what a model stands for where `model_tiers` does not name it.
     """
 
     prompts: pd.DataFrame
     outcomes: pd.DataFrame
     overlaps: pd.DataFrame
+    ratings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_RATING))
 
 
 def load_tables(folder: Path) -> Tables:
@@ -92,11 +100,20 @@ def load_tables(folder: Path) -> Tables:
 
 
 def with_recorded(source: Source) -> list[Source]:
-    """The source, and beside it the prompts of our own (`everyday`) and what we recorded for prompts of either."""
-    prompts, outcomes = everyday_prompts(), recorded_outcomes()
-    known = pd.concat((prompts, source.prompts))[["dataset", "prompt_id"]].astype(str)
-    outcomes = outcomes.merge(known, on=["dataset", "prompt_id"])
-    return [source, Source(prompts, outcomes, source.overlaps.iloc[:0])]
+    """The source, and beside it the prompts of our own (`everyday`) and what we know of prompts of either.
+
+    The source alone when none of our models answered any of its prompts: nothing would put ours on the same scale.
+    """
+    prompts, name = everyday_prompts(), ["dataset", "prompt_id"]
+    theirs, ours = (each[name].astype(str) for each in (source.prompts, prompts))
+    outcomes, ratings = recorded_outcomes(), recorded_ratings()
+    if outcomes.merge(theirs, on=name).empty:
+        return [source]
+    known = pd.concat((ours, theirs))
+    return [
+        source,
+        Source(prompts, outcomes.merge(known, on=name), source.overlaps.iloc[:0], ratings.merge(known, on=name)),
+    ]
 
 
 def read_source(folder: Path) -> Source:
@@ -110,7 +127,9 @@ def together(sources: Sequence[Source]) -> Tables:
     return prepare(*(pd.concat(part, ignore_index=True) if len(part) > 1 else part[0] for part in parts))
 
 
-def prepare(prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFrame) -> Tables:
+def prepare(
+    prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFrame, ratings: pd.DataFrame | None = None
+) -> Tables:
     """Add what training and evaluation ask of every prompt; see Tables."""
     prompts = prompts[_COLUMNS["prompts"]].astype(str).reset_index(drop=True)
     if prompts.duplicated(["dataset", "prompt_id"]).any():
@@ -125,7 +144,14 @@ def prepare(prompts: pd.DataFrame, outcomes: pd.DataFrame, overlaps: pd.DataFram
     usable = ~prompts["held_out"] & ~prompts["overlaps"] & prompts["graded"]
     prompts["for_promises"] = usable & np.array([is_for_promises(stem) for stem in prompts["stem_key"]], dtype=bool)
     prompts["trainable"] = usable & ~prompts["for_promises"]
-    return Tables(prompts, _outcomes(outcomes, {key: row for row, key in enumerate(keys)}))
+    rows = {key: row for row, key in enumerate(keys)}
+    return Tables(prompts, _outcomes(outcomes, rows), _ratings(ratings, rows))
+
+
+def _ratings(ratings: pd.DataFrame | None, rows: dict[tuple[str, str], int]) -> pd.DataFrame:
+    given = pd.DataFrame(columns=_RATING) if ratings is None else ratings
+    places = [rows[key] for key in zip(given["dataset"], given["prompt_id"], strict=True)]
+    return pd.DataFrame({"row": places, "tier": given["tier"].tolist(), "rating": given["rating"].astype("float64")})
 
 
 def _outcomes(outcomes: pd.DataFrame, rows: dict[tuple[str, str], int]) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from router_models.errors import TrainingDataError
+from router_models.training.checks import stated_yes_or_no
 
 BYTES_PER_TOKEN = 4
 # Separates a question from its options, which a stem leaves out.
@@ -34,10 +35,11 @@ class Part:
     prompts: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     outcomes: list[dict[str, Any]] = field(default_factory=list)
 
-    def add_prompt(self, dataset: str, prompt_id: str, prompt: str, category: str) -> None:
-        """One prompt; a repeated one stays as it was."""
+    def add_prompt(self, dataset: str, prompt_id: str, prompt: str, category: str, gold: str = "") -> None:
+        """One prompt and its right answer, where the source gives it; a repeated one stays as it was."""
         stem = stem_key(_OPTIONS.split(prompt)[0])
         row = {"dataset": dataset, "prompt_id": prompt_id, "prompt": prompt, "category": category, "stem_key": stem}
+        row["gold"] = gold
         self.prompts.setdefault((dataset, prompt_id), row)
 
     def add_outcome(self, dataset: str, prompt_id: str, model: str, score: float | None, tokens: float | None) -> None:
@@ -64,7 +66,7 @@ def mmlu_pro(path: str, content: bytes, part: Part) -> None:
         options = [f"{chr(65 + place)}. {option}" for place, option in enumerate(record["options"])]
         prompt = "\n".join([record["question"], *options, "Answer:"])
         name = f"q{int(record['question_id']):05d}"
-        part.add_prompt("mmlu_pro", name, prompt, f"{record['category']}|{record['src']}")
+        part.add_prompt("mmlu_pro", name, prompt, f"{record['category']}|{record['src']}", str(record["answer"]))
         written = str(record.get("generated_text") or record.get("model_outputs") or "")
         part.add_outcome("mmlu_pro", name, model, float(record["pred"] == record["answer"]), _tokens(written))
 
@@ -75,7 +77,7 @@ def math_level5(path: str, content: bytes, part: Part) -> None:
     for record in json.loads(content):
         name = f"l5-{int(record['id']):04d}"
         written = str(record["output"][0])
-        part.add_prompt("math_level5", name, record["problem"], "competition_math")
+        part.add_prompt("math_level5", name, record["problem"], "competition_math", str(record["answer"]))
         part.add_outcome(
             "math_level5", name, model, same_number(stated_answer(written), record["answer"]), _tokens(written)
         )
@@ -88,7 +90,7 @@ def drift(path: str, content: bytes, part: Part) -> None:
         dataset, name = f"drift_{record['dataset']}", str(record["id"])
         if record["dataset"] == "opinionqa":  # one question stands in several surveys under one id
             name = f"{name}-{stem_key(_OPTIONS.split(record['query'])[0])[:6]}"
-        part.add_prompt(dataset, name, record["query"], record["dataset"])
+        part.add_prompt(dataset, name, record["query"], record["dataset"], str(record["ref_answer"]))
         grade = _DRIFT_GRADES.get(record["dataset"])
         tokens = float(record["answer_token"]) if record["answer_token"] else None
         model = record["model"].removeprefix("openaichat/")
@@ -171,10 +173,7 @@ def _plain(text: str) -> str:
 
 
 def _yes_or_no(record: dict[str, Any]) -> float | None:
-    # In brackets as it was asked for, or else the last such word.
-    stated = re.findall(r"\[(yes|no)\]", record["answer"], flags=re.IGNORECASE)
-    stated = stated or re.findall(r"\b(yes|no)\b", record["answer"], flags=re.IGNORECASE)
-    return float(stated[-1].lower() == record["ref_answer"].lower()) if stated else 0.0
+    return float(stated_yes_or_no(record["answer"]) == record["ref_answer"].lower())
 
 
 def _boxed(record: dict[str, Any]) -> float | None:

@@ -14,7 +14,7 @@ from router_models.training.calibrate import Answers
 from router_models.training.fit import WANTED_IN_DOMAIN, Names
 from router_models.training.item_response import Scale, fit_scale
 from router_models.training.lengths import Lengths, read_lengths
-from router_models.training.ratings import with_ratings
+from router_models.training.ratings import as_outcomes, usable_ratings, with_ratings
 from router_models.training.thinking import Thinking, read_thinking
 
 WANTED_PROMPTS = 50
@@ -29,13 +29,15 @@ Doubles = NDArray[np.float64]
 class Targets:
     """What is learnt about the N prompts of the corpus; NaN where nothing was recorded.
 
-    `ease` (N,): minus the difficulty of the item-response scale. `rate[tier]` (N,): mean score of the tier's models, or what it
-    was rated (`ratings`).
+    `ease` (N,): minus the difficulty of the item-response scale. `recorded[tier]` (N,): mean score of the tier's models;
+    `rate[tier]` (N,): the same, or what was rated where nobody answered. `ratings`: how many were used.
     `log_tokens[tier]` (N,): mean of log output tokens of the tier's models.
     """
 
     ease: Doubles
+    recorded: dict[Tier, Doubles]
     rate: dict[Tier, Doubles]
+    ratings: int
     log_tokens: dict[Tier, Doubles]
     lengths: Lengths
     thinking: Thinking
@@ -57,19 +59,29 @@ class Targets:
         return [*self.needed, *self.others]
 
 
-def read_targets(prompts: pd.DataFrame, recorded: pd.DataFrame) -> Targets:
-    """Targets for the prompts (their index and `domain` are used) from their recorded outcomes."""
+def read_targets(prompts: pd.DataFrame, recorded: pd.DataFrame, ratings: pd.DataFrame) -> Targets:
+    """Targets for the prompts (their index and `domain` are used) from their recorded outcomes and their ratings."""
     rows = prompts.index
     scored = recorded[recorded["score"].notna()]
     scored = scored.assign(score=scored["score"].clip(0.0, 1.0))
-    scale = fit_scale(scored, prompts["domain"])
+    rate = {tier: _mean(scored, "score", tier, rows) for tier in TIERS}
+    ratings = usable_ratings(ratings, rate, rows)
+    scale = fit_scale(pd.concat((scored, as_outcomes(ratings))) if len(ratings) else scored, prompts["domain"])
+    models = set(scored["model"])
+    scale = Scale(scale.difficulty, {model: able for model, able in scale.ability.items() if model in models})
     ease = -pd.Series(scale.difficulty, dtype="float64").reindex(rows).to_numpy()
     written = recorded[recorded["out_tokens"].notna()]
     written = written.assign(log_tokens=np.log(written["out_tokens"].clip(lower=1.0)))
-    rate = with_ratings({tier: _mean(scored, "score", tier, rows) for tier in TIERS}, scored, rows)
     log_tokens = {tier: _mean(written, "log_tokens", tier, rows) for tier in TIERS}
     return Targets(
-        ease, rate, log_tokens, read_lengths(rows, recorded), read_thinking(rows, scored_and(recorded)), scale
+        ease,
+        rate,
+        with_ratings(rate, ratings, rows),
+        len(ratings),
+        log_tokens,
+        read_lengths(rows, recorded),
+        read_thinking(rows, scored_and(recorded)),
+        scale,
     )
 
 
@@ -97,8 +109,12 @@ def read_answers(rows: pd.Index[int], recorded: pd.DataFrame, domains: Names, us
 def refuse_too_little(prompts: pd.DataFrame, recorded: pd.DataFrame) -> None:
     """Raise one TrainingDataError with everything that an artifact needs and these trainable prompts and outcomes lack."""
     lacks = []
+    answered = recorded[recorded["score"].notna() & recorded["tier"].notna()]
+    prompts = prompts[prompts.index.isin(answered["row"])]
     if len(prompts) < WANTED_PROMPTS:
-        lacks.append(f"there are {len(prompts)} prompts to train on, {WANTED_PROMPTS} are needed")
+        lacks.append(
+            f"there are {len(prompts)} prompts to train on with a scored answer of a tier, {WANTED_PROMPTS} are needed"
+        )
     sizes = prompts["domain"].value_counts()
     large = sorted(str(name) for name, size in sizes.items() if size >= WANTED_IN_DOMAIN)
     if len(large) < WANTED_DOMAINS:

@@ -37,7 +37,6 @@ from router_models.training.corpus import (
     unseen_shares,
 )
 from router_models.training.data import Tables
-from router_models.training.everyday import RATED
 from router_models.training.fit import (
     Fold,
     Head,
@@ -101,7 +100,7 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     prompts = tables.prompts[tables.prompts["trainable"]]
     recorded = tables.outcomes[tables.outcomes["row"].isin(prompts.index)]
     refuse_too_little(prompts, recorded)
-    targets = read_targets(prompts, recorded)
+    targets = read_targets(prompts, recorded, tables.ratings)
     corpus = read_corpus(prompts["prompt"], table)
     scaling = fit_scaling(corpus)
     domains, stems = (prompts[column].to_numpy(dtype=str) for column in ("domain", "stem_key"))
@@ -118,8 +117,7 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     heads = _fit_heads(ground, targets, calibrated.own_levels)
     factors, logs = _token_factors(targets, by_stem.value, calibrated.near.familiarity)
     shown = shown_of(by_stem.value[:, 0], logs, factors[0])
-    of_models = recorded[~recorded["model"].isin(RATED)]
-    population = learn_population(shown.values, of_models, prompts.index, domains)
+    population = learn_population(shown.values, recorded, prompts.index, domains)
     mean, certain, thinking = believed(targets.thinking.gain, by_domain.value[:, PREDICTED_THINKING], domains)
     reasoning = _token_factor(targets.thinking.log_written, by_stem.value[:, PREDICTED_THINKING + 1])
     limits = np.array([float(np.nanquantile(shares, UNSEEN_QUANTILE)), calibrated.familiarity_limit])
@@ -139,6 +137,7 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     )
     names = [str(name) for name in population.domains]
     card = _card(prompts, recorded, targets.scale, calibrated, population, weights, table)
+    card["ratings"] = targets.ratings
     card["thinking"] = {**thinking, "believed_of_unfamiliar": round(certain, 3)}
     made = Artifact(NAME, weights, tuple(names), tuple(population.models), card, table, CalibrationSample.empty())
     sample = draw_sample(Router(made), tables)
@@ -172,8 +171,8 @@ def _calibrate(
         stem, domain = (np.nan_to_num(_predict(ground, list(target.T), each).value) for each in folds)
         return stem, domain
 
-    rates = np.stack([targets.rate[tier] for tier in TIERS], axis=1)
-    return calibrate(*unseen, shares, targets.ease, rates, ground.domains, answers, own_levels)
+    fitted, recorded = (np.stack([each[tier] for tier in TIERS], axis=1) for each in (targets.rate, targets.recorded))
+    return calibrate(*unseen, shares, targets.ease, fitted, recorded, ground.domains, answers, own_levels)
 
 
 def _fit_heads(ground: Ground, targets: Targets, own_levels: Doubles) -> list[Head]:

@@ -59,7 +59,7 @@ def test_an_explanation_names_what_moved_the_score_and_in_which_unit() -> None:
     assert sum(part["push"] for part in why["parts"]) == pytest.approx(why["ease"] - why["usual_ease"], abs=1e-3)
     told = penstock("router", "explain", prompt)
     assert "logits of ease" in told.stdout
-    assert "a question of 44 characters" in told.stdout
+    assert "a question of 44 bytes" in told.stdout
     assert "easier" in told.stdout
     assert "harder" in told.stdout
 
