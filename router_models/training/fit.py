@@ -19,6 +19,7 @@ from router_models.place import signals_of
 from router_models.training.corpus import Rows, resemblance
 
 LANDMARKS = 512
+RARE = 96
 # Penalties of the two steps, variance of a domain's own slopes relative to the shared ones, and freedom of the core
 # features, chosen by error on unseen stems and domains of the training prompts (docs/decisions/0008-router-model.md).
 PENALTY = 20.0
@@ -72,12 +73,22 @@ def domain_weights(domains: Names) -> Doubles:
     return result
 
 
-def choose_landmarks(domains: Names, seed: int, count: int = LANDMARKS) -> Rows:
-    """Rows of the landmarks, drawn by `seed`, domains in proportion to the square root of their size; ascending."""
+def choose_landmarks(points: Floats, domains: Names, seed: int, count: int = LANDMARKS, rare: int = RARE) -> Rows:
+    """Rows of the landmarks, ascending: drawn by `seed`, domains in proportion to the square root of their size.
+
+    The last `rare` of them are not drawn: each is the prompt that is least like all chosen before it (Gonzalez 1985), so that
+    no prompt of the training data is far from every landmark.
+    """
     weights = domain_weights(domains)
     rng = np.random.default_rng(seed)
-    chosen = rng.choice(domains.size, min(count, domains.size), replace=False, p=weights / weights.sum())
-    return np.sort(chosen)
+    count = min(count, domains.size)
+    drawn = rng.choice(domains.size, max(count - rare, 1), replace=False, p=weights / weights.sum())
+    chosen = drawn.tolist()
+    nearest = resemblance(points, points[drawn]).max(axis=1)
+    while len(chosen) < count:
+        chosen.append(int(nearest.argmin()))
+        nearest = np.maximum(nearest, resemblance(points, points[chosen[-1:]])[:, 0])
+    return np.sort(np.array(chosen))
 
 
 def whitening(landmarks: Floats) -> Doubles:
