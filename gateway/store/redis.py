@@ -2,14 +2,19 @@
 
 Counters live as long as the Redis process: one that comes back with a snapshot, or a replica in its place, begins anew.
 When Redis does not answer within the deadline every method raises Unavailable and the request is refused. A reserve that
-Redis reads only after its caller has given up does nothing (the script compares a deadline with Redis's own clock).
+Redis reads only after its caller has given up does nothing (the script compares a deadline with Redis's own clock); one that
+took its claims and whose answer was lost is undone as soon as Redis answers again, within UNDONE_SECONDS.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +33,10 @@ STEPS = 10
 LONGEST_SECONDS = 5.0
 """The end of patience, however busy the process is."""
 TRIES_WHEN_LATE = 3
+UNDONE_SECONDS = 300.0
+"""As long as the script remembers what a reserve took (LATELY in reserve.lua)."""
+UNDO_EVERY = 1.0
+"""Longer than a reserve that was given up may still wait to be read, as its deadline is over then."""
 CONNECTIONS = 64
 PREFIX = "{penstock}:"
 """The hash tag keeps all keys of a call in one slot, as a Redis cluster demands of a script."""
@@ -38,8 +47,10 @@ LATE, OTHER_EPOCH, MISSING, TOLD = 0, -1, -2, -3
 """First number of a reply of reserve.lua; a positive one is the claim that was refused."""
 TRIES_WHEN_RESTARTED = 3
 _LUA = {
-    name: (Path(__file__).parent / f"{name}.lua").read_text("utf-8") for name in ("life", "reserve", "adjust", "read")
+    name: (Path(__file__).parent / f"{name}.lua").read_text("utf-8")
+    for name in ("life", "reserve", "adjust", "undo", "read")
 }
+_WITH_LIFE = ("reserve", "adjust", "undo")
 _Answer = TypeVar("_Answer")
 
 
@@ -68,6 +79,10 @@ class RedisStore:
         self._scripts: dict[str, str] = {}
         self._loading = asyncio.Lock()
         self.epoch = ""
+        self._calls = (f"{PREFIX}taken/{uuid.uuid4().hex}/{number}" for number in itertools.count())
+        self._lost: deque[tuple[float, list[str], list[str]]] = deque()
+        """Reserves of which nobody knows whether they took their claims: since when, and keys and arguments of undo."""
+        self._undoing: asyncio.Task[None] | None = None
         # Redis's clock minus ours, seconds; measured at the first call and again whenever something went wrong.
         self._clock_difference: float | None = None
 
@@ -76,14 +91,18 @@ class RedisStore:
         if not claims:
             return None
         keys = [PREFIX + claim.counter for claim in claims]
-        keys.append(EPOCH)
+        keys += (next(self._calls), EPOCH)
         arguments = [",".join(str(index + 1) for index in tell)]
         for _, amount, limit, expires_at, lease, kept, sliding, clock in claims:
             expires = "" if expires_at is None else str(int(expires_at * 1000))
             flags = ("k" if kept else "") + ("s" if sliding else "") + ("c" if clock else "")
             arguments += (str(amount), str(limit), expires, lease or "", flags)
         for _ in range(TRIES_WHEN_LATE):
-            reply = await self._ask(lambda: self._reserve_in_time(keys, arguments))
+            try:
+                reply = await self._ask(lambda: self._reserve_in_time(keys, arguments))
+            except Unavailable:
+                self._undo_later(keys, arguments)
+                raise
             if not reply:
                 return None
             if int(reply[0]) != LATE:
@@ -142,8 +161,31 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close all connections."""
+        if self._undoing is not None:
+            self._undoing.cancel()
+            await asyncio.gather(self._undoing, return_exceptions=True)
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
+
+    def _undo_later(self, keys: list[str], arguments: list[str]) -> None:
+        """See to it that these claims are given back should Redis have taken them after all."""
+        claims = [arguments[at : at + 5] for at in range(1, len(arguments), 5)]
+        undo = [value for amount, _, _, lease, flags in claims for value in (amount, lease, flags)]
+        self._lost.append((time.monotonic() + UNDONE_SECONDS, keys, undo))
+        if self._undoing is None or self._undoing.done():
+            self._undoing = asyncio.create_task(self._undo())
+
+    async def _undo(self) -> None:
+        while self._lost:
+            await asyncio.sleep(UNDO_EVERY)
+            try:
+                while self._lost:
+                    until, keys, arguments = self._lost[0]
+                    if time.monotonic() < until:
+                        await self._ask(partial(self._run, "undo", keys, arguments))
+                    self._lost.popleft()
+            except Unavailable:
+                continue
 
     async def _reserve_in_time(self, keys: list[str], arguments: list[str]) -> Any:
         """Reserve with a deadline on Redis's clock. A clock that has drifted, or an epoch that is over, is learnt once."""
@@ -181,9 +223,7 @@ class RedisStore:
         # Over one connection, so that it is the process with this id that gets the scripts.
         async with self._redis.client() as connection:
             run = f"local run = '{(await connection.info('server'))['run_id']}'\n"
-            self._scripts = {
-                name: await connection.script_load(run + _LUA["life"] + _LUA[name]) for name in ("reserve", "adjust")
-            }
+            self._scripts = {name: await connection.script_load(run + _LUA["life"] + _LUA[name]) for name in _WITH_LIFE}
 
     async def _ask(self, question: Callable[[], Awaitable[_Answer]]) -> _Answer:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,5 @@
--- Take all claims or none. KEYS: counters, and last the name of these counters' life (the epoch), which ends with their data.
+-- Take all claims or none. KEYS: counters, a name of this call that is left behind for a while when they are taken (undo.lua), and
+-- last the name of these counters' life (the epoch), which ends with their data.
 -- ARGV[1]: last moment (ms, this server's clock) at which the caller still waits; [2]: the epoch it knows ('' = none yet);
 -- [3]: positions of counters whose values it wants, with commas. Then per counter: amount, limit, expiry in ms ('' = never),
 -- lease ('' = none), flags: k = kept (must exist), s = sliding (the expiry moves), c = clock (amount is a moment).
@@ -19,6 +20,8 @@ local function fits(used, amount, limit)
   return high < limit_high or (high == limit_high and low <= limit_low)
 end
 
+local LATELY = 300 -- seconds in which a call whose answer was lost can be undone
+
 local function has(flags, flag) return string.find(flags, flag, 1, true) ~= nil end
 
 local time = redis.call('TIME')
@@ -30,7 +33,7 @@ if epoch ~= ARGV[2] then return {-1, epoch} end
 
 local refused
 local missing = {-2}
-for index = 1, #KEYS - 1 do
+for index = 1, #KEYS - 2 do
   local key, at = KEYS[index], 5 * index - 1
   local amount, lease, flags = ARGV[at], ARGV[at + 3], ARGV[at + 4]
   local used
@@ -55,7 +58,8 @@ end
 if #missing > 1 then return missing end
 if refused then return refused end
 
-for index = 1, #KEYS - 1 do
+redis.call('SET', KEYS[#KEYS - 1], '', 'EX', LATELY)
+for index = 1, #KEYS - 2 do
   local key, at = KEYS[index], 5 * index - 1
   local expires, lease, flags = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   if lease == '' then

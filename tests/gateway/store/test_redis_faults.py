@@ -6,8 +6,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from gateway.errors import ConfigError, Unavailable
 from gateway.store.base import Claim, Missing
 from gateway.store.memory import MemoryStore
 from gateway.store.open import open_store
-from gateway.store.redis import LONGEST_SECONDS, RedisStore
+from gateway.store.redis import LONGEST_SECONDS, UNDO_EVERY, RedisStore
 from tests.backends import RedisServer, free_port, running_redis
 
 DEADLINE = 0.3
@@ -57,6 +57,55 @@ async def test_a_frozen_redis_is_given_up_within_the_deadline_and_takes_nothing_
     assert await store.read(["budget"]) in ([10], [1])
     assert await store.reserve([CLAIM]) is None
     await store.close()
+
+
+@asynccontextmanager
+async def losing_answers(url: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The URL of a way to Redis on which answers are lost while the event is set."""
+    lost, port = asyncio.Event(), int(url.rpartition(":")[2].partition("/")[0])
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: bool) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if not (back and lost.is_set()):
+                    writer.write(data)
+            writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_redis = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(carry(reader, to_redis[1], False), carry(to_redis[0], writer, True))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0", lost
+    finally:
+        server.close()
+
+
+async def test_what_was_taken_though_nobody_heard_of_it_is_given_back(own_redis: RedisServer) -> None:
+    lease = Claim("parallel", 1, 5, time.time() + 3600, lease="request")
+    direct = RedisStore(own_redis.url, deadline=DEADLINE)
+    async with losing_answers(own_redis.url) as (url, lost):
+        store = RedisStore(url, deadline=DEADLINE)
+        assert await store.reserve([CLAIM]) is None
+        lost.set()
+        with pytest.raises(Unavailable):
+            await store.reserve([CLAIM, lease])
+        assert await direct.read(["budget"]) == [20]  # Redis did take it
+        with pytest.raises(Unavailable):
+            await store.reserve(
+                [Claim("budget", 1_000, 100, CLAIM.expires_at)]
+            )  # refused, and nobody heard of that either
+        lost.clear()
+        gives_up_at = time.monotonic() + 60
+        while await direct.read(["budget"]) != [10]:
+            assert time.monotonic() < gives_up_at
+            await asyncio.sleep(0.1)
+        assert await direct.reserve([lease._replace(lease="another", limit=1)]) is None
+        await asyncio.sleep(2 * UNDO_EVERY)
+        assert await direct.read(["budget"]) == [10]  # once, and what was heard of stays
+        await store.close()
+    await direct.close()
 
 
 async def test_many_requests_at_a_frozen_redis_all_get_their_refusal_in_time(own_redis: RedisServer) -> None:
