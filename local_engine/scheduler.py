@@ -117,6 +117,8 @@ class Scheduler:
         """Raise AssertionError unless blocks and requests agree about who runs."""
         tables = [request.table for request in self.running]
         assert all(request.table is None for request in self.waiting), "a waiting request holds blocks"
+        for line in (self.running, self.waiting):
+            assert line == sorted(line, key=place_in_line), "somebody stands in the wrong place"
         assert len(self.running) <= self.max_batch, "more requests run than may"
         self.blocks.check_integrity([table for table in tables if table is not None])
         for request in self.running:

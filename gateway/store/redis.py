@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -36,7 +38,7 @@ TRIES_WHEN_LATE = 3
 UNDONE_SECONDS = 300.0
 """As long as the script remembers what a reserve took (LATELY in reserve.lua)."""
 UNDO_EVERY = 1.0
-"""Longer than a reserve that was given up may still wait to be read, as its deadline is over then."""
+MOST_LOST = 10_000
 CONNECTIONS = 64
 PREFIX = "{penstock}:"
 """The hash tag keeps all keys of a call in one slot, as a Redis cluster demands of a script."""
@@ -50,8 +52,17 @@ _LUA = {
     name: (Path(__file__).parent / f"{name}.lua").read_text("utf-8")
     for name in ("life", "reserve", "adjust", "undo", "read")
 }
+logger = logging.getLogger(__name__)
 _WITH_LIFE = ("reserve", "adjust", "undo")
 _Answer = TypeVar("_Answer")
+
+
+class _Lost(NamedTuple):
+    """A reserve of which nobody knows whether it took its claims: since when, and what undo is called with."""
+
+    since: float
+    keys: list[str]
+    arguments: list[str]
 
 
 class RedisStore:
@@ -80,9 +91,9 @@ class RedisStore:
         self._loading = asyncio.Lock()
         self.epoch = ""
         self._calls = (f"{PREFIX}taken/{uuid.uuid4().hex}/{number}" for number in itertools.count())
-        self._lost: deque[tuple[float, list[str], list[str]]] = deque()
-        """Reserves of which nobody knows whether they took their claims: since when, and keys and arguments of undo."""
+        self._lost: deque[_Lost] = deque()
         self._undoing: asyncio.Task[None] | None = None
+        self._closed = False
         # Redis's clock minus ours, seconds; measured at the first call and again whenever something went wrong.
         self._clock_difference: float | None = None
 
@@ -98,10 +109,12 @@ class RedisStore:
             flags = ("k" if kept else "") + ("s" if sliding else "") + ("c" if clock else "")
             arguments += (str(amount), str(limit), expires, lease or "", flags)
         for _ in range(TRIES_WHEN_LATE):
+            sent: list[bool] = []
             try:
-                reply = await self._ask(lambda: self._reserve_in_time(keys, arguments))
-            except Unavailable:
-                self._undo_later(keys, arguments)
+                reply = await self._ask(lambda: self._reserve_in_time(keys, arguments, sent))  # noqa: B023 (awaited here)
+            except (Unavailable, asyncio.CancelledError):
+                if sent:
+                    self._undo_later(keys, arguments)
                 raise
             if not reply:
                 return None
@@ -160,35 +173,59 @@ class RedisStore:
         return bool(await self._ask(lambda: self._redis.set(PREFIX + counter, value, nx=True, pxat=ends)))
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, after one last attempt at what is to be undone."""
+        self._closed = True
         if self._undoing is not None:
             self._undoing.cancel()
             await asyncio.gather(self._undoing, return_exceptions=True)
+        with suppress(Unavailable):
+            await self._undo_lost(settled=0.0)
+        if self._lost:
+            logger.error("%d reserves could not be undone; their limits count too much", len(self._lost))
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
     def _undo_later(self, keys: list[str], arguments: list[str]) -> None:
         """See to it that these claims are given back should Redis have taken them after all."""
+        if len(self._lost) == MOST_LOST or self._closed:
+            logger.error(
+                "a reserve whose answer was lost is not undone; if it took anything, its limits count too much"
+            )
+            return
         claims = [arguments[at : at + 5] for at in range(1, len(arguments), 5)]
         undo = [value for amount, _, _, lease, flags in claims for value in (amount, lease, flags)]
-        self._lost.append((time.monotonic() + UNDONE_SECONDS, keys, undo))
+        self._lost.append(_Lost(time.monotonic(), keys, undo))
         if self._undoing is None or self._undoing.done():
             self._undoing = asyncio.create_task(self._undo())
 
     async def _undo(self) -> None:
         while self._lost:
             await asyncio.sleep(UNDO_EVERY)
-            try:
-                while self._lost:
-                    until, keys, arguments = self._lost[0]
-                    if time.monotonic() < until:
-                        await self._ask(partial(self._run, "undo", keys, arguments))
-                    self._lost.popleft()
-            except Unavailable:
-                continue
+            with suppress(Unavailable):
+                await self._undo_lost(settled=self._deadline + UNDO_EVERY)
 
-    async def _reserve_in_time(self, keys: list[str], arguments: list[str]) -> Any:
-        """Reserve with a deadline on Redis's clock. A clock that has drifted, or an epoch that is over, is learnt once."""
+    async def _undo_lost(self, settled: float) -> None:
+        """Undo what was lost `settled` seconds ago: before, Redis may still read and take it. Raises Unavailable."""
+        for _ in range(len(self._lost)):
+            lost = self._lost[0]
+            age = time.monotonic() - lost.since
+            if age < settled:
+                return
+            if age < UNDONE_SECONDS:
+                self._lost.rotate(-1)  # the next in line is tried next should this one fail
+                await self._ask(partial(self._run, "undo", lost.keys, lost.arguments))
+                self._lost.remove(lost)
+            else:
+                self._lost.popleft()
+                logger.error(
+                    "a reserve was lost too long ago to be undone; if it took anything, its limits count too much"
+                )
+
+    async def _reserve_in_time(self, keys: list[str], arguments: list[str], sent: list[bool]) -> Any:
+        """Reserve with a deadline on Redis's clock. A clock that has drifted, or an epoch that is over, is learnt once.
+
+        `sent` gets an entry before Redis may have heard of it.
+        """
         gives_up_at = time.time() + self._deadline
         measured = False
         while True:
@@ -197,6 +234,7 @@ class RedisStore:
                 self._clock_difference = seconds + microseconds / 1e6 - time.time()
                 measured = True
             last_moment = int((gives_up_at + self._clock_difference) * 1000)
+            sent.append(True)
             reply = await self._run("reserve", keys, [str(last_moment), self.epoch, *arguments])
             if reply and int(reply[0]) == OTHER_EPOCH:
                 self.epoch = reply[1].decode()

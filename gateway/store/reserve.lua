@@ -58,7 +58,17 @@ end
 if #missing > 1 then return missing end
 if refused then return refused end
 
-redis.call('SET', KEYS[#KEYS - 1], '', 'EX', LATELY)
+-- Not longer than a sliding counter lives: one that ended and was summed anew knows nothing of what is undone.
+local remembered, taken = now + LATELY * 1000, false
+for index = 1, #KEYS - 2 do
+  local at = 5 * index - 1
+  local amount, expires, lease, flags = ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  if has(flags, 's') and expires ~= '' then remembered = math.min(remembered, tonumber(expires)) end
+  taken = taken or amount ~= '0' or lease ~= ''
+end
+if taken and remembered > now then
+  redis.call('SET', KEYS[#KEYS - 1], '', 'PXAT', string.format('%d', remembered))
+end
 for index = 1, #KEYS - 2 do
   local key, at = KEYS[index], 5 * index - 1
   local expires, lease, flags = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]

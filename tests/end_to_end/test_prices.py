@@ -180,7 +180,7 @@ def wait_for(running: Gateway, name: str, *, refused: bool) -> openai.APIStatusE
     """Ask until the model is refused, or until it answers again."""
     deadline = time.monotonic() + 60
     while ((error := refusal(running, name)) is not None) is not refused:
-        assert time.monotonic() < deadline, f"{name} is {'not ' if refused else ''}refused for 20 seconds: {error}"
+        assert time.monotonic() < deadline, f"{name} is {'not ' if refused else ''}refused for a minute: {error}"
         time.sleep(0.2)
     return error
 

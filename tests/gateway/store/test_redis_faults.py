@@ -92,10 +92,6 @@ async def test_what_was_taken_though_nobody_heard_of_it_is_given_back(own_redis:
         with pytest.raises(Unavailable):
             await store.reserve([CLAIM, lease])
         assert await direct.read(["budget"]) == [20]  # Redis did take it
-        with pytest.raises(Unavailable):
-            await store.reserve(
-                [Claim("budget", 1_000, 100, CLAIM.expires_at)]
-            )  # refused, and nobody heard of that either
         lost.clear()
         gives_up_at = time.monotonic() + 60
         while await direct.read(["budget"]) != [10]:
@@ -106,6 +102,64 @@ async def test_what_was_taken_though_nobody_heard_of_it_is_given_back(own_redis:
         assert await direct.read(["budget"]) == [10]  # once, and what was heard of stays
         await store.close()
     await direct.close()
+
+
+async def test_a_reserve_that_is_cancelled_is_given_back(own_redis: RedisServer) -> None:
+    direct = RedisStore(own_redis.url, deadline=DEADLINE)
+    async with losing_answers(own_redis.url) as (url, lost):
+        store = RedisStore(url, deadline=60)
+        assert await store.reserve([CLAIM]) is None
+        lost.set()
+        asked = asyncio.create_task(store.reserve([CLAIM]))
+        while await direct.read(["budget"]) != [20]:
+            await asyncio.sleep(0.05)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        lost.clear()
+        await store.close()  # one last attempt
+        assert await direct.read(["budget"]) == [10]
+    await direct.close()
+
+
+async def test_a_counter_that_ended_and_was_summed_anew_is_left_alone(own_redis: RedisServer) -> None:
+    direct = RedisStore(own_redis.url, deadline=DEADLINE)
+    async with losing_answers(own_redis.url) as (url, lost):
+        store = RedisStore(url, deadline=DEADLINE)
+        assert await store.reserve([CLAIM]) is None
+        lost.set()
+        with pytest.raises(Unavailable):
+            await store.reserve([Claim("session", 10, 100, time.time() + 1.0, sliding=True)])
+        while await direct.read(["session"]) != [0]:
+            await asyncio.sleep(0.05)
+        assert await direct.restore("session", 50, time.time() + 3600)
+        lost.clear()
+        await asyncio.sleep(4 * UNDO_EVERY)
+        assert await direct.read(["session"]) == [50]
+        await store.close()
+    await direct.close()
+
+
+async def test_what_cannot_be_undone_before_the_end_is_named(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with losing_answers(own_redis.url) as (url, lost):
+        store = RedisStore(url, deadline=DEADLINE)
+        assert await store.reserve([CLAIM]) is None
+        lost.set()
+        with pytest.raises(Unavailable):
+            await store.reserve([CLAIM])
+        await store.close()
+        assert "1 reserves could not be undone" in caplog.text
+
+
+async def test_what_was_never_sent_is_not_undone(own_redis: RedisServer) -> None:
+    store = RedisStore(f"redis://127.0.0.1:{free_port()}/0", deadline=DEADLINE)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await store.reserve([CLAIM])
+    assert not store._lost
+    await store.close()
 
 
 async def test_many_requests_at_a_frozen_redis_all_get_their_refusal_in_time(own_redis: RedisServer) -> None:
