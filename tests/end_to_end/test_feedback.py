@@ -141,7 +141,10 @@ def test_a_key_has_only_so_many_words_that_look_for_their_request(
             )
             replies = [each.result() for each in waiting]
         statuses = [reply.status_code for reply in replies]
-        assert (statuses.count(404), statuses.count(429)) == (MOST_OF_A_KEY, MOST_OF_A_KEY)
+        looked, refused = statuses.count(404), statuses.count(429)
+        assert looked + refused == 2 * MOST_OF_A_KEY
+        # One that comes late, on a slow machine, takes the place of one that has finished looking.
+        assert MOST_OF_A_KEY <= looked < 1.5 * MOST_OF_A_KEY
         refused = next(reply for reply in replies if reply.status_code == 429)
         assert refused.headers["retry-after"] == "1"
         assert f"{MOST_OF_A_KEY} words of the key 'all' wait" in refused.json()["error"]["message"]
