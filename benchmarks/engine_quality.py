@@ -4,14 +4,18 @@
 
 The text everyone has is Python's own reference, as `help()` shows it (pydoc_data.topics); --text adds others. Targets: int8
 within 0.5 % of bfloat16, int4 within 6 %. The model's file is 4-bit already, so its own groups are kept and int4 costs
-almost nothing; "int4 regrouped" shuffles channels first (the same function in floats), so that no group is one of the file's:
-that is what int4 costs a model of full precision. "int8 activations" rounds what goes into each product as well, by token.
+almost nothing; "int4 regrouped" shuffles channels first (the same function in floats), so that no group is one of the
+file's: that is what int4 costs a model of full precision. "int4 calibrated" is the same, its values chosen for a text
+(`quantize --text`): docstrings of Python's standard library. "int8 activations" rounds what goes into each product as well,
+by token.
 Needs SmolLM2's weights (`python -m local_engine fetch`); --write keeps the numbers in benchmarks/results/engine_quality.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import copy
 import json
 import os
 import sys
@@ -34,13 +38,15 @@ from local_engine.model_files import Hub, resolve_model
 from local_engine.model_runner import ModelRunner
 from local_engine.models.decoder import Decoder, DecoderLayer
 from local_engine.perplexity import perplexity
+from local_engine.quantization.calibrate import calibrate, read_windows
 from local_engine.quantization.int4 import Int4Linear
 from local_engine.quantization.int8 import Int8Linear, quantize_rows
 from local_engine.request import SamplingParams
 from local_engine.tokenizer import Tokenizer
 
 CONTEXT = 512
-TARGETS = {"int8": 0.005, "int4": 0.06}
+CALIBRATION_TOKENS = 32768
+TARGETS = {"int8": 0.005, "int4": 0.06, "int4 calibrated": 0.06}
 QUESTIONS = (
     "What is the capital of France?",
     "How many days are there in a week?",
@@ -57,7 +63,7 @@ class Variant:
     dtype: str
     quantize: Quantization = "none"
     kv_dtype: KvDtype = "auto"
-    change: Callable[[Decoder], None] | None = None
+    change: Callable[[Decoder, Tokenizer], None] | None = None
 
 
 def main() -> None:
@@ -93,6 +99,7 @@ def variants() -> dict[str, Variant]:
         "int8 activations": Variant("bfloat16", "int8", change=round_activations),
         "int8 cache": Variant("bfloat16", kv_dtype="int8"),
         "int4 regrouped": Variant("bfloat16", change=regroup),
+        "int4 calibrated": Variant("bfloat16", change=regroup_calibrated),
         "fp8": Variant("bfloat16", "fp8"),
         "fp8 cache": Variant("bfloat16", kv_dtype="fp8"),
         "int8, int8 cache": Variant("bfloat16", "int8", "int8"),
@@ -110,7 +117,7 @@ def measure(path: Path, variant: Variant, texts: dict[str, str], tokens: int) ->
     runner, tokenizer = load_runner(path, config)
     if variant.change is not None:
         with torch.inference_mode():
-            variant.change(runner.decoder)
+            variant.change(runner.decoder, tokenizer)
     scores = {
         name: perplexity(runner, tokenizer.encode(text)[:tokens], context=CONTEXT) for name, text in texts.items()
     }
@@ -175,14 +182,14 @@ class RoundedInput(nn.Module):
         return out
 
 
-def round_activations(decoder: Decoder) -> None:
+def round_activations(decoder: Decoder, _: Tokenizer) -> None:
     """Round what goes into each product, the last one excepted."""
     for layer in decoder.layers:
         for name in ("qkv", "attention_out", "gate_up", "down"):
             setattr(layer, name, RoundedInput(getattr(layer, name)))
 
 
-def regroup(decoder: Decoder) -> None:
+def regroup(decoder: Decoder, _: Tokenizer) -> None:
     """Shuffle channels, then int4 layers and an int8 output."""
     shuffle(decoder)
     for layer in decoder.layers:
@@ -191,10 +198,28 @@ def regroup(decoder: Decoder) -> None:
     decoder.output = Int8Linear.from_weight(decoder.embeddings)
 
 
-def regroup_all(decoder: Decoder) -> None:
+def regroup_all(decoder: Decoder, tokenizer: Tokenizer) -> None:
     """The same with an int4 output."""
-    regroup(decoder)
+    regroup(decoder, tokenizer)
     decoder.output = Int4Linear.from_weight(decoder.embeddings)
+
+
+def regroup_calibrated(decoder: Decoder, tokenizer: Tokenizer) -> None:
+    """As `regroup`, with values chosen for the standard library's docstrings."""
+    exact = copy.deepcopy(decoder)
+    shuffle(exact)
+    regroup(decoder, tokenizer)
+    calibrate(exact, decoder, read_windows(tokenizer.encode(docstrings()), CONTEXT, CALIBRATION_TOKENS))
+
+
+def docstrings() -> str:
+    """What the modules of Python's standard library say of themselves, their classes and functions."""
+    found = []
+    for path in sorted(Path(os.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                found.append(ast.get_docstring(node) or "")
+    return "\n\n".join(text for text in found if len(text) > 200)
 
 
 def shuffle(decoder: Decoder) -> None:

@@ -24,23 +24,36 @@ _TEXT = click.option("--text", type=click.Path(path_type=Path), required=True, h
 @click.argument("model")
 @click.option("--to", "to", type=click.Choice(["int8", "int4", "fp8"]), required=True, help="Number format.")
 @_OUT
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="File of text, UTF-8, for which int4 values are chosen (GPTQ): minutes, for a fraction of the loss.",
+)
+@click.option(
+    "--tokens", type=click.IntRange(min=16), default=32768, show_default=True, help="Most tokens of that text to read."
+)
 @shared_options
 @_AS_JSON
-def quantize(model: str, to: Any, out: Path, weights_dir: Path, hub_url: str, as_json: bool) -> None:
+def quantize(
+    model: str, to: Any, out: Path, text: Path | None, tokens: int, weights_dir: Path, hub_url: str, as_json: bool
+) -> None:
     """Write a model with quantised weights to a directory that serve loads."""
-    from local_engine.progress import bar
+    from local_engine.progress import stages
     from local_engine.quantization.convert import check_out, quantize_model
 
     try:
+        page = None if text is None else read_text(text)
         check_out(out.expanduser())  # before anything is fetched
         files = resolve_model(model, weights_dir.expanduser(), hub_of(hub_url))
-        with bar("quantising") as progress:
-            done = quantize_model(files.path, to, out.expanduser(), progress)
+        with stages() as stage:
+            done = quantize_model(files.path, to, out.expanduser(), text=page, tokens=tokens, stage=stage)
     except EngineError as error:
         raise click.ClickException(error.message) from error
     document = {**asdict(done), "directory": str(done.directory)}
     sizes = f"{done.bytes_before / _MIB:.0f} MiB before, {done.bytes_after / _MIB:.0f} MiB as {to}"
-    click.echo(json.dumps(document) if as_json else f"{done.directory}: {sizes}")
+    calibrated = f", calibrated on {done.calibrated} tokens" if done.calibrated else ""
+    click.echo(json.dumps(document) if as_json else f"{done.directory}: {sizes}{calibrated}")
 
 
 @click.command("perplexity")

@@ -14,7 +14,7 @@ from local_engine.config import ModelConfig
 from local_engine.errors import CannotPrune
 from local_engine.models.decoder import Decoder, DecoderLayer
 from local_engine.models.load import Progress
-from local_engine.pruning.streams import run_window
+from local_engine.models.streams import run_window
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from local_engine.models.decoder import Decoder
-from local_engine.pruning.streams import run_window
+from local_engine.models.streams import run_window
 
 _WARM_UP = 0.1  # of the steps
 _CLIP = 1.0

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,44 +23,72 @@ from local_engine.config import ModelConfig, Quantization
 from local_engine.errors import CannotQuantize
 from local_engine.model_files import sampling_defaults
 from local_engine.models.decoder import Decoder
-from local_engine.models.load import Progress, load_decoder
+from local_engine.models.load import load_decoder
 from local_engine.models.open import open_model
 from local_engine.models.places import places, stored_places
-from local_engine.models.weights import read_json
+from local_engine.models.weights import WeightSource, read_json
+from local_engine.quantization.calibrate import calibrate, read_windows
 from local_engine.quantization.places import Format
 from local_engine.quantization.saved import WEIGHTS, write_manifest
 from local_engine.tokenizer import Tokenizer
 
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 _GENERATION = "generation_config.json"
+_CONTEXT = 512  # tokens of a window
+Stage = Callable[[str, int, int], None]
+"""Called with what is being done, how far it is, and the whole of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What was written where; bytes are those of the weights, before as they were stored."""
+    """What was written where; bytes are those of the weights, before as they were stored. `calibrated` on so many tokens."""
 
     directory: Path
     quantize: Quantization
     bytes_before: int
     bytes_after: int
+    calibrated: int
 
 
-def quantize_model(path: Path, quantize: Format, out: Path, progress: Progress | None = None) -> Converted:
+def quantize_model(
+    path: Path,
+    quantize: Format,
+    out: Path,
+    *,
+    text: str | None = None,
+    tokens: int = 32768,
+    stage: Stage = lambda name, done, total: None,
+) -> Converted:
     """Quantise the model at `path` into the new directory `out`, one tensor at a time.
 
-    Raises ModelError: CannotQuantize for a model that is quantised already or does not suit the format, and when `out`
-    is there already or cannot be written.
+    With a `text` the values of int4 are chosen for its first `tokens` tokens, for which the model is in memory in bfloat16 as
+    well. Raises ModelError: CannotQuantize for a model that is quantised already or does not suit the format, for a text
+    that is too short or with another format, and when `out` is there already or cannot be written.
     """
     check_out(out)
+    if text is not None and quantize != "int4":
+        raise CannotQuantize(f"a text to calibrate on is for int4: {quantize} rounds to what is nearest; leave it out")
     source, tokenizer = open_model(path)
     if source.stored != "none":
         raise CannotQuantize(f"{str(path)!r} is {source.stored} already: quantise the original model")
+    context = min(_CONTEXT, source.config.max_positions)
+    windows = [] if text is None else read_windows(tokenizer.encode(text), context, tokens)
     # Norms stay in float32, the few bytes they are; matrices never are in full precision together.
     decoder = load_decoder(
-        source, positions=1, dtype=torch.float32, device=torch.device("cpu"), quantize=quantize, progress=progress
-    )
+        source, positions=1, dtype=torch.float32, device=torch.device("cpu"), quantize=quantize,
+        progress=partial(stage, "quantising"),
+    )  # fmt: skip
+    if windows:
+        calibrate(_in_floats(source, context, stage), decoder, windows, partial(stage, "calibrating"))
     write_model(decoder, tokenizer, path, out, quantize)
-    return Converted(out, quantize, weight_bytes(path), weight_bytes(out))
+    return Converted(out, quantize, weight_bytes(path), weight_bytes(out), sum(len(each) for each in windows))
+
+
+def _in_floats(source: WeightSource, positions: int, stage: Stage) -> Decoder:
+    cpu = torch.device("cpu")
+    return load_decoder(
+        source, positions=positions, dtype=torch.bfloat16, device=cpu, progress=partial(stage, "loading")
+    )
 
 
 def write_model(decoder: Decoder, tokenizer: Tokenizer, original: Path, out: Path, quantize: Quantization) -> None:
