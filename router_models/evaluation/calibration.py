@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router_models.evaluation.scored import Doubles, Names, Scored
 from router_models.tiers import Tier
 from router_models.training.calibrate import CELL_PROMPTS, calibration_error, domain_gap
 
 WANTED_PROMPTS = 100
+CHANCE_DRAWS = 100
 
 
 def quality_report(scored: Scored, tier: Tier, means: dict[str, float]) -> dict[str, Any]:
     """Errors of P(good answer) for one tier; "guess" is the training mean of the prompt's domain, or of everything.
 
-    `ece` bins by prediction; `brier` is the mean squared error against the tier's mean score; `coverage` is the share
-    of cells (model x domain x fifth of the predictions) whose recorded rate lies between the cell's mean low and mean high.
+    `ece` bins by prediction; `ece_by_chance` is what predictions without any error would show on so few prompts; `brier`
+    is the mean squared error against the tier's mean score; `coverage` is the share of cells (model x domain x fifth of
+    the predictions) whose recorded rate lies between the cell's mean low and mean high.
     `domain_gap`: mean distance of a domain's predicted from its recorded rate.
     """
     known = ~np.isnan(scored.rate[tier])
@@ -31,6 +34,7 @@ def quality_report(scored: Scored, tier: Tier, means: dict[str, float]) -> dict[
         "recorded_rate": round(float(rate.mean()), 4),
         "predicted_rate": round(float(probability.mean()), 4),
         "ece": round(calibration_error(probability, rate), 4),
+        "ece_by_chance": round(error_by_chance(probability, _answers(part, tier)), 4),
         "ece_domain_mean": round(calibration_error(guess, rate), 4),
         "brier": round(float(np.mean((probability - rate) ** 2)), 4),
         "brier_domain_mean": round(float(np.mean((guess - rate) ** 2)), 4),
@@ -57,6 +61,21 @@ def token_report(scored: Scored, tier: Tier) -> dict[str, Any]:
             float(np.exp(np.median(np.abs(np.log(used.mean() / np.maximum(used, 1.0)))))), 3
         ),
     }
+
+
+def error_by_chance(probability: Doubles, answers: NDArray[np.int64]) -> float:
+    """Mean calibration error if each of so many answers per prompt (N,) had been good with just the predicted probability.
+
+    Answers to one prompt are alike in truth, so chance shows more than this.
+    """
+    random = np.random.default_rng(0)
+    rates = (random.binomial(answers, probability) / answers for _ in range(CHANCE_DRAWS))
+    return float(np.mean([calibration_error(probability, rate) for rate in rates]))
+
+
+def _answers(scored: Scored, tier: Tier) -> NDArray[np.int64]:
+    places = scored.answers.loc[scored.answers["tier"] == tier, "place"].to_numpy()
+    return np.maximum(np.bincount(places, minlength=len(scored.domains)), 1)
 
 
 def _reliability(probability: Doubles, rate: Doubles) -> list[dict[str, float]]:

@@ -37,7 +37,8 @@ LEGEND = """\
 `best published`: the best router of arXiv 2406.18665 on the same prompts. `length`: ranking by the prompt's length alone.
 `APGR`: of the quality between always asking the weak model and always the strong one, the share that is won, averaged over all
 shares of calls to the strong one: 0 is always weak, 1 always strong, about .5 chance. In brackets 95 % intervals.
-`area`: mean quality over all budgets for nine models. `ECE`: mean distance of predicted and observed quality, 0 to 1.
+`area`: mean quality over all budgets for nine models. `ECE`: mean distance of predicted and observed quality, 0 to 1;
+`chance`: what predictions without any error would show on as many answers, at least.
 `demanding above everyday prompts`: the probability that of two prompts the demanding one is called more difficult.
 `floor 0.9 kept`: the share of simulated deployments, each with labels of its own, whose traffic kept 0.9 of the best tier's
 quality; it is no share of quality. 95 % are promised. What the artifact promises without labels, by the sample inside it,
@@ -52,7 +53,11 @@ def target_table(report: dict[str, Any]) -> str:
     rows += _nine(report["nine_models"])
     for kind, target in (("unseen_domains", "<= .06"), ("seen_domains", "<= .03")):
         values = report["quality"][kind]
-        found = ", ".join(f"{tier} {_short(each['ece'])}" for tier, each in values.items() if "ece" in each)
+        found = ", ".join(
+            f"{tier} {_short(each['ece'])} (chance {_short(each['ece_by_chance'])})"
+            for tier, each in values.items()
+            if "ece" in each
+        )
         means = ", ".join(_short(each["ece_domain_mean"]) for each in values.values() if "ece_domain_mean" in each)
         rows.append(f"| ECE, {kind.replace('_', ' ')} | | | mean {means} | {found} | {target} |")
     rows += _everyday(report["everyday"])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from router_models import Router
 from router_models.evaluation.baselines import length, oracle, subject_gain
+from router_models.evaluation.calibration import error_by_chance
 from router_models.evaluation.few_labels import few_labels_report
 from router_models.evaluation.nine_models import area
 from router_models.evaluation.promises import promises_report
@@ -70,6 +71,14 @@ def test_the_calibration_error_is_zero_for_true_rates_and_the_shift_for_shifted_
     probability = np.linspace(0.1, 0.8, 1000)
     assert calibration_error(probability, probability) == pytest.approx(0.0)
     assert calibration_error(probability, probability + 0.1) == pytest.approx(0.1)
+
+
+def test_the_error_by_chance_is_what_true_predictions_show() -> None:
+    probability = np.linspace(0.2, 0.9, 1000)
+    answers = np.full(1000, 2)
+    shown = [calibration_error(probability, RNG.binomial(answers, probability) / answers) for _ in range(200)]
+    assert error_by_chance(probability, answers) == pytest.approx(np.mean(shown), rel=0.1)
+    assert error_by_chance(probability, 16 * answers) == pytest.approx(np.mean(shown) / 4, rel=0.15)
 
 
 def test_the_area_is_the_mean_quality_over_budgets_under_the_upper_hull() -> None:
