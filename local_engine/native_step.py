@@ -47,7 +47,7 @@ class NativeStep:
         self._config = decoder.config
         self._kept: list[object] = []
         layers = [_pack_layer(layer, library, self._kept) for layer in decoder.layers]
-        output = _packed(decoder.output, library)
+        output = _packed(decoder.output, library, self._kept)
         setattr(decoder, "output", output)  # noqa: B010  (declared as the layer it was)
         each_layer = (LayerParts * len(layers))(*layers)
         self._kept.append(each_layer)
@@ -150,7 +150,7 @@ def _linears(layer: nn.Module) -> tuple[nn.Module, ...]:
 def _pack_layer(layer: nn.Module, library: Library, kept: list[object]) -> LayerParts:
     assert isinstance(layer, DecoderLayer)
     packed = {
-        name: _packed(getattr(layer, name), library, parts=2 if name == "gate_up" else 1)
+        name: _packed(getattr(layer, name), library, kept, parts=2 if name == "gate_up" else 1)
         for name in ("qkv", "attention_out", "gate_up", "down")
     }
     for name, module in packed.items():
@@ -162,9 +162,11 @@ def _pack_layer(layer: nn.Module, library: Library, kept: list[object]) -> Layer
     )
 
 
-def _packed(linear: nn.Module, library: Library, parts: int = 1) -> PackedLinear:
+def _packed(linear: nn.Module, library: Library, kept: list[object], parts: int = 1) -> PackedLinear:
     """Packed now, or before for another pool."""
-    return linear if isinstance(linear, PackedLinear) else pack(library, linear, parts)
+    packed = linear if isinstance(linear, PackedLinear) else pack(library, linear, parts)
+    kept.append(packed)  # whoever puts another module in its place must not free what the kernel reads
+    return packed
 
 
 def _wide(norm: nn.Module, kept: list[object]) -> int:

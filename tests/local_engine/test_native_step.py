@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -183,6 +185,19 @@ def test_the_decoder_can_still_be_called_through_torch_once_its_weights_are_pack
     with torch.inference_mode():
         through_torch = decoder(torch.tensor(PROMPT), torch.arange(75), attention, None)
     assert (logits - through_torch).norm() < 0.03 * logits.norm()
+
+
+def test_the_kernel_keeps_the_weights_it_reads_whoever_replaces_the_modules(library: Library) -> None:
+    decoder, pool = random_decoder(shape(), "int8"), new_pool(shape())
+    native = NativeStep(decoder, pool, library)
+    modules = [weakref.ref(layer.down) for layer in decoder.layers] + [weakref.ref(decoder.output)]
+    decoder.layers = torch.nn.ModuleList()
+    decoder.output = torch.nn.Identity()
+    gc.collect()
+    assert all(module() is not None for module in modules)
+    del native
+    gc.collect()
+    assert not any(module() is not None for module in modules)
 
 
 def test_models_that_the_kernel_does_not_know_are_left_to_torch_with_the_reason() -> None:
