@@ -1,7 +1,8 @@
 """One number, the worth of quality in money, that keeps a promised share of the best tier's quality on average over traffic.
 
-A request goes to the tier with the largest worth * predicted quality - expected cost; infinite worth takes the best prediction,
-worth 0 the cheapest tier, and more worth never buys less predicted quality. How low the worth may be is found by learn then
+A request goes to the tier with the largest worth * size * predicted quality - expected cost, where `size` grows with the
+tokens of the request, less than they do; infinite worth takes the best prediction, worth 0 the cheapest tier, and more worth
+never buys less predicted quality. How low the worth may be is found by learn then
 test (Angelopoulos et al. 2021) on labelled prompts: worths are tried from infinite downwards in a fixed sequence, and the last
 one whose shortfall is rejected at the wanted confidence is taken. Too few labels promise nothing: the worth stays infinite.
 """
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models.bounds import WANTED_LABELS, lower_bounds
+from router_models.choice import choose, sizes
 from router_models.errors import TrainingDataError
 from router_models.tiers import TIERS, Tier
 
@@ -59,6 +61,11 @@ class CalibrationSample:
 
     def __len__(self) -> int:
         return len(self.input_tokens)
+
+    @property
+    def size(self) -> Doubles:
+        """How much a unit of quality counts in each request (N,)."""
+        return sizes(self.input_tokens, self.output_tokens[:, TIERS.index("premium")])
 
     @classmethod
     def empty(cls) -> CalibrationSample:
@@ -164,8 +171,9 @@ def promise_table(
     quality, cost = sample.quality[:, columns], expected_costs(sample, prices)
     known = ~np.isnan(sample.labels[:, columns]).any(axis=1)
     labels = sample.labels[:, columns][known]
-    worths = _sequence(quality, cost)
-    choices = np.stack([choose(quality, cost, worth) for worth in worths])
+    size = sample.size
+    worths = _sequence(quality, cost / size[:, None])
+    choices = np.stack([choose(quality, cost, worth, size) for worth in worths])
     last = last_kept(labels, choices[:, known], np.array(floors), confidence, traffic)
     promises = []
     for floor, place in zip(floors, last.tolist(), strict=True):
@@ -199,13 +207,6 @@ def expected_costs(sample: CalibrationSample, prices: Mapping[Tier, TierPrice]) 
         if tier in prices
     ]
     return np.stack(columns, axis=1)
-
-
-def choose(quality: Doubles, cost: Doubles, worth: float) -> NDArray[np.int8]:
-    """The column (N,) of the largest worth * quality - cost; of infinite worth the best quality, the last of equal ones."""
-    if isfinite(worth):
-        return np.asarray((worth * quality - cost).argmax(axis=1), dtype=np.int8)
-    return np.asarray(quality.shape[1] - 1 - quality[:, ::-1].argmax(axis=1), dtype=np.int8)
 
 
 def _checked(prices: Mapping[Tier, TierPrice], floors: Sequence[float], confidence: float) -> tuple[Tier, ...]:

@@ -170,8 +170,8 @@ class Ask:
     spread: int
     """Any number; spreads requests over a load-balanced group."""
     worth: float | None = None
-    """Pico-USD that one unit of quality is worth: what keeps `min_quality` on average over traffic. None: `min_quality` is kept
-    for each prompt by itself."""
+    """Pico-USD that one unit of quality is worth in a request of a thousand tokens: what keeps `min_quality` on average over
+    traffic. None: `min_quality` is kept for each prompt by itself."""
     saving: float = 1.0
     """The share of `worth` or `min_quality` that counts, as little is left of a budget; see purse."""
     unfamiliar: Literal["best", "choose"] = "best"
@@ -229,7 +229,8 @@ class Rejected:
 class Decision:
     """Who is asked, in order; `reason` is what the response header says.
 
-    `floor` is the least predicted quality, where one is kept for each prompt; `worth` what a unit of quality was worth.
+    `floor` is the least predicted quality, where one is kept for each prompt; `worth` what a unit of quality was worth in
+    this request.
     """
 
     candidates: tuple[Candidate, ...]

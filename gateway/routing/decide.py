@@ -15,7 +15,7 @@ from math import inf
 
 from gateway.routing.ask import Ask, Candidate, Decision, Rejected, Score
 from gateway.routing.conditions import LATE, admit
-from gateway.routing.worth import RANK, by_time, by_worth, shared
+from gateway.routing.worth import RANK, by_time, by_worth, shared, size
 
 
 def decide_route(ask: Ask, score: Score | None) -> Decision:
@@ -56,7 +56,7 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     elif score is not None and score.out_of_distribution and ask.unfamiliar == "best":
         worth, reason = inf, f"unfamiliar prompt ({', '.join(score.unfamiliar)}): {_only(possible) or 'best'}"
     elif ask.worth is not None and ask.objective == "cost":
-        worth, reason = _saved(ask.worth, ask.saving), ""
+        worth, reason = _worth_here(ask.worth, ask, score), ""
     else:
         floor, reason = ask.min_quality * ask.saving * best, ""
         kept = [candidate for candidate in possible if (candidate.quality or 0.0) >= floor]
@@ -76,8 +76,14 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     return Decision(chosen, tuple(rejected), reason, floor, score, _others(possible, chosen), worth=worth)
 
 
-def _saved(worth: float, saving: float) -> float:
-    return worth * saving if saving > 0.0 else 0.0  # infinite worth times nothing is not a number
+def _worth_here(worth: float, ask: Ask, score: Score | None) -> float:
+    """What a unit of quality is worth in this request: by its size, and less where a budget is nearly used up."""
+    if ask.saving <= 0.0 or score is None:
+        return 0.0 if ask.saving <= 0.0 else worth  # infinite worth times nothing is not a number
+    written = score.expected_output_tokens["premium"]
+    if ask.output_tokens:
+        written = min(written, ask.output_tokens)
+    return worth * size(ask.input_tokens, written) * ask.saving
 
 
 def _reason(possible: list[Candidate], first: Candidate, best: float, floor: float | None, ask: Ask) -> str:

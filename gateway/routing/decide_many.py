@@ -18,7 +18,7 @@ from gateway.routing.ask import UNKNOWN, Ask
 from gateway.routing.conditions import admit
 from gateway.routing.past.columns import Doubles, Integers
 from gateway.routing.remember import SCORED
-from gateway.routing.worth import RANK
+from gateway.routing.worth import OUTPUT_WEIGHT, RANK, TYPICAL_SIZE
 from gateway.types import UNPRICED_SHEET, PriceSheet
 
 LARGEST = 2**62
@@ -124,19 +124,20 @@ def _first(ask: Ask, many: Many, possible: Flags, quality: Doubles, cost: Double
     best = np.maximum(known.max(axis=1, initial=-inf), 0.0)
     ranks = np.array([RANK[model.tier] for model in ask.models])
     rank = np.where(possible, ranks, -1)
+    nothing = np.zeros(len(known))
     if ask.mode == "quick":
-        return _least(possible, _by_value(0.0, known, cost, rank))
+        return _least(possible, _by_value(nothing, known, cost, rank))
     if ask.mode == "deep":
         return _least(possible & (rank == rank.max(axis=1, initial=-1)[:, None]), _by_quality(known, cost, rank, ranks))
     if ask.objective == "quality":
         return _least(possible, _by_quality(known, cost, rank, ranks))
     if ask.worth is not None:
-        chosen = _by_value(ask.worth, known, cost, rank) if ask.worth != inf else None
+        chosen = _by_value(ask.worth * _sizes(many), known, cost, rank) if ask.worth != inf else None
         upper = np.minimum(ranks, RANK["premium"])
         first = _least(possible, chosen or _by_quality(known, cost, rank, upper))
     else:
         kept = possible & (known >= (ask.min_quality * best)[:, None])
-        first = _least(kept, _by_value(0.0, known, cost, rank))
+        first = _least(kept, _by_value(nothing, known, cost, rank))
     up = many.unfamiliar & (ask.unfamiliar == "best")
     if up.any():
         highest = _least(possible, _by_quality(known, cost, rank, np.minimum(ranks, RANK["premium"])))
@@ -144,10 +145,19 @@ def _first(ask: Ask, many: Many, possible: Flags, quality: Doubles, cost: Double
     return first
 
 
-def _by_value(worth: float, quality: Doubles, cost: Doubles, rank: Any) -> list[Any]:
-    """The keys of worth.by_worth, the first counts most."""
+def _sizes(many: Many) -> Doubles:
+    """`worth.size` of each request (N,), to the last bit."""
+    written = many.tokens[:, RANK["premium"]]
+    written = np.where(many.output_limit > 0, np.minimum(written, many.output_limit), written)
+    root = np.sqrt((many.input_tokens + OUTPUT_WEIGHT * written) / TYPICAL_SIZE)
+    sizes: Doubles = root * np.sqrt(root)
+    return sizes
+
+
+def _by_value(worth: Doubles, quality: Doubles, cost: Doubles, rank: Any) -> list[Any]:
+    """The keys of worth.by_worth for a worth of each request (N,), the first counts most."""
     with np.errstate(invalid="ignore"):
-        return [cost - worth * quality, cost, rank]
+        return [cost - worth[:, None] * quality, cost, rank]
 
 
 def _by_quality(quality: Doubles, cost: Doubles, rank: Any, upper: Any) -> list[Any]:

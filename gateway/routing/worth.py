@@ -1,13 +1,14 @@
 """The order of candidates: by what their quality is worth less what they cost, or by time (pure).
 
 One number orders any number of candidates: value = worth x quality - expected cost. More worth never buys less quality, and a
-candidate that becomes dearer never becomes the choice for it.
+candidate that becomes dearer never becomes the choice for it. A policy's worth is that of a request of a thousand tokens; in
+a larger one quality counts more (`size`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
+from math import inf, sqrt
 
 from gateway.routing.ask import Candidate
 from gateway.types import TIERS
@@ -15,6 +16,14 @@ from gateway.types import TIERS
 RANK = {tier: rank for rank, tier in enumerate(TIERS)}
 
 Key = tuple[float, ...]
+TYPICAL_SIZE, OUTPUT_WEIGHT = 1000.0, 4.0
+"""As in router_models.choice, with which worths are found."""
+
+
+def size(input_tokens: int, output_tokens: float) -> float:
+    """How much a unit of quality counts in a request of so many input and expected premium output tokens; see choice.sizes."""
+    root = sqrt((input_tokens + OUTPUT_WEIGHT * output_tokens) / TYPICAL_SIZE)
+    return root * sqrt(root)
 
 
 def by_worth(candidates: list[Candidate], worth: float, spread: int, *, upper_first: bool = False) -> list[Candidate]:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router_models.choice import choose
 from router_models.evaluation.routellm import PairedOutcomes
 from router_models.evaluation.routing import USD_PER_MILLION
 from router_models.evaluation.scored import Scored
-from router_models.floor import CalibrationSample, TierPrice, choose, expected_costs, promise_table
+from router_models.floor import CalibrationSample, TierPrice, expected_costs, promise_table
 from router_models.local import learn_local, local_points
 from router_models.router import Router
 from router_models.threshold import promise_floor
@@ -129,6 +130,6 @@ def _rows(sample: CalibrationSample, rows: NDArray[np.int64]) -> CalibrationSamp
 def _kept(sample: CalibrationSample, worth: float) -> tuple[float, float]:
     """Share of the best tier's quality that a worth keeps, and share of its expected cost that it saves."""
     cost = expected_costs(sample, PRICES)
-    choice, rows = choose(sample.quality, cost, worth), np.arange(len(sample))
+    choice, rows = choose(sample.quality, cost, worth, sample.size), np.arange(len(sample))
     kept = sample.labels[rows, choice].mean() / max(float(sample.labels[:, -1].mean()), 1e-9)
     return float(kept), float(1.0 - cost[rows, choice].sum() / cost[:, -1].sum())

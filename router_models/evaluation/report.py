@@ -22,6 +22,7 @@ from router_models.evaluation.reasoning import thinking_report
 from router_models.evaluation.routellm import Doubles, PairedOutcomes, apgr, curve, gap_recovered
 from router_models.evaluation.routing import routing_report
 from router_models.evaluation.scored import domain_means, score_unseen
+from router_models.evaluation.sizes import sizes_report
 from router_models.evaluation.speed import speed_report
 from router_models.evaluation.wording import wording_report
 from router_models.router import Router
@@ -75,6 +76,7 @@ def _parts(folder: Path, tables: Tables, router: Router, seed: int) -> dict[str,
         "nine_models": lambda: nine_models_report(tables, router, seed),
         "promised_floor": promised,
         "promised_worth": lambda: worths_report(seen, router, seed),
+        "worth_by_size": lambda: sizes_report(scored),
         "newcomers": lambda: newcomers_report(tables, router, seed),
         "everyday": lambda: everyday_report(tables, router, seed),
         "wording": lambda: wording_report(

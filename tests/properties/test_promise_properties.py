@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from router_models.floor import CalibrationSample, TierPrice, choose, expected_costs, promise_table
+from router_models.choice import choose
+from router_models.floor import CalibrationSample, TierPrice, expected_costs, promise_table
 from router_models.tiers import TIERS, Tier
 
 PROBABILITY = st.floats(0.0, 1.0, width=32)
@@ -49,7 +50,7 @@ def test_more_worth_never_buys_less_predicted_quality(
     quality, cost = sample.quality[:, columns], expected_costs(sample, prices)
     rows = np.arange(len(sample))
     low, high, most = (
-        quality[rows, choose(quality, cost, worth)] for worth in (*sorted((first, second)), float("inf"))
+        quality[rows, choose(quality, cost, worth, sample.size)] for worth in (*sorted((first, second)), float("inf"))
     )
     # Where worth * quality is lost beside the cost in double precision, equal choices may differ by as little.
     assert np.all(low <= high + 1e-6)

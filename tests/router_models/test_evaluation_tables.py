@@ -14,6 +14,7 @@ from router_models.evaluation.baselines import NearestPrompts
 from router_models.evaluation.curves import draw_curves
 from router_models.evaluation.promises import WORTH_FLOORS, worths_report
 from router_models.evaluation.scored import Scored
+from router_models.evaluation.sizes import sizes_report
 from router_models.evaluation.target_table import LEGEND, _worths, baseline_table
 from router_models.tiers import TIERS
 from router_models.training.data import load_tables
@@ -112,6 +113,15 @@ def test_promises_by_worth_need_prompts_with_all_tiers() -> None:
     found = worths_report(scored(1000, labelled=0.1), Router.load(), seed=0)
     assert found["prompts"] == 100
     assert "too few" in found["note"]
+
+
+def test_what_a_larger_request_is_worth_is_compared_by_what_it_saves_on_the_record() -> None:
+    found = sizes_report(scored(1000))
+    assert found["prompts"] == 1000
+    # All of these requests are as large, so the powers choose alike.
+    assert found["saved"]["0.0"] == pytest.approx(found["saved"]["1.0"], abs=0.02)
+    assert found["saved"]["0.0"] == sorted(found["saved"]["0.0"], reverse=True)
+    assert 0.0 < found["saved"]["0.75"][-1] < found["saved"]["0.75"][0] < 1.0
 
 
 def test_nearest_prompts_rank_what_failed_on_like_prompts_first(tmp_path: Path) -> None:

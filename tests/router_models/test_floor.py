@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from router_models import Router
+from router_models.choice import choose
 from router_models.errors import TrainingDataError
 from router_models.floor import (
     FLOORS,
     CalibrationSample,
     Promise,
     TierPrice,
-    choose,
     expected_costs,
     promise_table,
 )
@@ -52,7 +52,7 @@ def mean_kept(sample: CalibrationSample, worth: float, tiers: tuple[Tier, ...] =
     """Share of the best tier's labelled quality and of its expected cost that the choice by `worth` has."""
     columns = [TIERS.index(tier) for tier in tiers]
     cost = expected_costs(sample, {tier: PRICES[tier] for tier in tiers})
-    chosen = choose(sample.quality[:, columns], cost, worth)
+    chosen = choose(sample.quality[:, columns], cost, worth, sample.size)
     rows, labels = np.arange(len(sample)), sample.labels[:, columns]
     return float(labels[rows, chosen].mean() / labels[:, -1].mean()), float(
         cost[rows, chosen].sum() / cost[:, -1].sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -11,10 +12,12 @@ import pytest
 
 from gateway.errors import ConfigError
 from gateway.promising import abilities_of, promise_maker, promise_maker_of
+from gateway.routing.decide import decide_route
 from gateway.routing.promises import NotLoaded, Promises, TierPrices, tier_prices
 from gateway.types import METERS, PriceList, PriceSheet
 from router_models.router import Router
 from tests.builders import catalog, model, sheets
+from tests.gateway.routing.test_decide import ask
 
 FOUR = catalog(
     model("small", price={"input": 0.1, "output": 0.4}),
@@ -22,6 +25,18 @@ FOUR = catalog(
     model("mid", "standard", price={"gpu_second": 0.001}),
     model("big", "premium", price={"input": 5, "output": 10}),
     model("slow", "deep", price={"input": 50, "output": 100}),
+)
+EVERYDAY = (
+    "hi", "thanks!", "What is the capital of France?", "Translate 'good morning' to French", "Who wrote Hamlet?",
+    "Write a haiku about autumn.", "What is 17*23?", "What day comes after Monday?",
+)  # fmt: skip
+DEMANDING = (
+    "Write a B-tree with concurrent deletes in C++",
+    "Refactor this 2000-line Flask app into hexagonal architecture and keep every endpoint's behaviour",
+    "Design a distributed lock service with fencing tokens and prove its safety under network partitions",
+    "Compute the integral of x^3 e^{-x^2} from 0 to infinity.",
+    "Explain the proof of Goedel's first incompleteness theorem",
+    "Prove that there are infinitely many primes congruent to 3 mod 4.",
 )
 
 
@@ -101,6 +116,32 @@ def test_the_bundled_artifact_promises_more_for_more_worth() -> None:
     assert table.worth_for(1.0) == inf
     with pytest.raises(NotLoaded):
         promise_maker(router)("another", prices, 0.95)
+
+
+def test_short_everyday_questions_are_not_the_first_to_get_the_dearest_model() -> None:
+    """Of all requests they are the cheapest to upgrade, and the ones that need it least."""
+    three = catalog(
+        model("small", price={"input": 0.1, "output": 0.4}),
+        model("mid", "standard", price={"input": 0.5, "output": 1.5}),
+        model("big", "premium", price={"input": 2.5, "output": 10}),
+    )
+    router, costs = Router.load(), sheets(three)
+    promises = Promises(three, lambda: costs, promise_maker(router))
+    promises.prepare(router.version, [0.95])
+    worth = promises.worth(router.version, 0.95, 0.95, None)
+    assert worth is not None
+    assert worth < inf
+
+    def upgraded(prompts: Sequence[str]) -> int:
+        asks = (ask(three, worth=worth, input_tokens=8 + len(prompt) // 4) for prompt in prompts)
+        scores = (replace(router.score_prompt(prompt), unfamiliar=()) for prompt in prompts)
+        return sum(
+            decide_route(asked, score).candidates[0].model.name == "big"
+            for asked, score in zip(asks, scores, strict=True)
+        )
+
+    assert upgraded(EVERYDAY) <= 1
+    assert upgraded(DEMANDING) > upgraded(EVERYDAY)
 
 
 def test_a_sample_with_too_few_labels_promises_nothing_instead_of_the_best_tier_for_all() -> None:

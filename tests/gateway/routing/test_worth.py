@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
+import numpy as np
+import pytest
+
 from gateway.config_policies import Sla
 from gateway.routing.ask import Candidate, State
 from gateway.routing.decide import decide_route
 from gateway.routing.explain import explain_decision
+from gateway.routing.worth import size
 from router_models.abilities import Interval
+from router_models.choice import sizes
 from tests.builders import catalog, model
 from tests.gateway.routing.test_decide import THREE, ask, names, score
 
 HARD = score(0.5, 0.7, 0.9)
 # 100 tokens in and 100 out: 30, 300 and 2000 micro-USD. From small to medium .2 more quality costs 270, to large .4 costs 1970.
 MICRO = 10**6
+# Quality counts by the size of a request: the worths below are those of just this one.
+HERE = MICRO / size(100, 100)
 
 
 def first(candidates: tuple[Candidate, ...]) -> str:
@@ -24,17 +31,35 @@ def first(candidates: tuple[Candidate, ...]) -> str:
 
 def test_what_a_unit_of_quality_is_worth_decides_how_much_of_it_is_bought() -> None:
     bought = {
-        worth: names(decide_route(ask(THREE, worth=worth * MICRO), HARD))[0]
+        worth: names(decide_route(ask(THREE, worth=worth * HERE), HARD))[0]
         for worth in (0, 1349, 1351, 8499, 8501, inf)
     }
     assert bought == {0: "small", 1349: "small", 1351: "medium", 8499: "medium", 8501: "large", inf: "large"}
 
 
 def test_behind_the_first_stand_those_that_are_as_good_and_then_the_others() -> None:
-    decision = decide_route(ask(THREE, worth=2000.0 * MICRO), HARD)
+    decision = decide_route(ask(THREE, worth=2000.0 * HERE), HARD)
     assert names(decision) == ["medium", "large", "small"]
     assert decision.reason == "standard: quality 0.70 of best 0.90, 0.95 kept on average"
-    assert decision.worth == 2000.0 * MICRO
+    assert decision.worth == pytest.approx(2000.0 * MICRO), "what it was in this request"
+
+
+def test_quality_counts_more_in_a_larger_request_and_less_than_its_price_grows() -> None:
+    assert size(1000, 0) == size(200, 200) == 1.0
+    assert size(16_000, 0) == 8.0
+    # Sixteen times the tokens cost sixteen times as much and are worth eight times as much: what was bought is not any more.
+    short, long = ask(THREE, worth=2000.0 * HERE), ask(THREE, worth=2000.0 * HERE, input_tokens=1600)
+    lengthy = replace(HARD, expected_output_tokens=dict.fromkeys(("economy", "standard", "premium"), 1600.0))
+    assert names(decide_route(short, HARD))[0] == "medium"
+    assert names(decide_route(long, lengthy))[0] == "small"
+    cut = replace(long, output_tokens=100)
+    assert decide_route(cut, lengthy).worth == pytest.approx(2000.0 * HERE * size(1600, 100))
+
+
+def test_sizes_are_those_by_which_worths_were_found() -> None:
+    given, written = np.arange(0, 5000, 7), np.linspace(0.0, 900.0, 715)
+    expected = [size(int(each), float(tokens)) for each, tokens in zip(given, written, strict=True)]
+    assert sizes(given.astype(float), written).tolist() == expected
 
 
 def test_of_equal_predictions_infinite_worth_takes_the_upper_tier_but_no_dearer_one_than_premium() -> None:
@@ -154,21 +179,21 @@ def test_a_model_with_an_ability_of_its_own_is_judged_by_it() -> None:
 
 def test_an_explanation_has_numbers_and_the_reason_for_every_candidate() -> None:
     states = [State(0.5, 0.02), State(), State(failing=True, error_rate=1.0, probe_at=9.0)]
-    explained = explain_decision(decide_route(ask(THREE, worth=2000.0 * MICRO, states=states), HARD))
+    explained = explain_decision(decide_route(ask(THREE, worth=2000.0 * HERE, states=states), HARD))
     medium, small, large = explained["candidates"]
     assert medium["why"] == "asked first"
     assert (medium["quality"], medium["quality_low"], medium["quality_high"]) == (0.7, 0.6, 0.8)
     assert small["expected_seconds"] == 2.5
     assert small["why"] == "0.2000 worse, which is worth 0.0004 USD, and 0.00027 USD cheaper"
     assert large["why"] == "100% of its last calls failed"
-    assert explained["worth_pico"] == 2000 * MICRO
+    assert explained["worth_pico"] == pytest.approx(2000 * MICRO)
     assert explain_decision(decide_route(ask(THREE, worth=inf), HARD))["worth_pico"] == "infinite"
     alone = explain_decision(decide_route(ask(THREE, worth=inf, fallbacks=False), HARD))
     assert [each["model"] for each in alone["not_asked"]] == ["small", "medium"]
 
 
 def test_where_one_model_alone_may_answer_the_decision_claims_no_promise() -> None:
-    decision = decide_route(ask(THREE, worth=2000.0 * MICRO, allowed_tiers=frozenset({"economy"})), HARD)
+    decision = decide_route(ask(THREE, worth=2000.0 * HERE, allowed_tiers=frozenset({"economy"})), HARD)
     assert decision.reason == "economy: only small may answer, quality 0.50"
     strange = decide_route(
         ask(THREE, worth=0.0, allowed_tiers=frozenset({"premium"})), replace(HARD, unfamiliar=("images",))
