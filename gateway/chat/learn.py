@@ -15,7 +15,10 @@ def learn_answer(
     request, caller = question.request, question.caller
     called = request.started + attempt.started_at - request.received_at
     first_token = first_byte - called if first_byte is not None else None
-    known.health.answered(model.index, attempt.seconds, first_token, attempt.usage.output_total)
+    usage = attempt.usage
+    known.health.answered(
+        model.index, attempt.seconds, first_token, usage.output_total, usage.input_total, usage.cache_read
+    )
     known.affinity.answered(caller.tenant, question.conversation, model.index)
     if question.asked.auto:
         known.shares.note(caller.key_id, model.tier, question.policy.premium_window_seconds)

@@ -12,6 +12,11 @@ from gateway.catalog import Model
 from gateway.config_policies import Objective, Sla
 from gateway.types import Mode, PriceSheet
 
+TOKENS_PER_SECOND = 50
+"""How fast a deployment is expected to write one answer until its speed is known."""
+READS_PER_WRITE = 50
+"""A deployment is expected to read so many tokens in the time in which it writes one, until it is measured. On a CPU the
+bundled engine reads 7 to 77, by how its matrices are kept (prefill_512 by decode_1 in benchmarks/results/engine_cpu.json)."""
 NOTHING_CACHED: Mapping[int, int] = MappingProxyType({})
 
 
@@ -127,11 +132,39 @@ class State:
     retry_at: float = inf
     """When one that is too slow may be tried again; never, where nobody measures."""
 
-    def seconds(self, output_tokens: float) -> float | None:
-        """How long a whole answer of so many tokens is expected to take."""
-        if self.first_token is None and self.per_token is None:
+    read: float | None = None
+    """Input tokens that were read before `first_token`, on average; None where it counts for every prompt."""
+    reading: float | None = None
+    """Seconds that each token less than that saves; None while it is not known."""
+    reading_more: float = 0.0
+    """Seconds that each token beyond takes: what is measured and nothing else, so that nobody is late by assumption."""
+
+    def first(self, input_tokens: int, cached: int) -> float | None:
+        """Seconds until the first token of an answer to so many tokens, of which so many need not be read."""
+        if self.first_token is None:
             return None
-        return (self.first_token or 0.0) + (self.per_token or 0.0) * output_tokens
+        reading = self.reading if self.reading is not None else seconds_to_read(self.per_token)
+        more = input_tokens - cached - self.read if self.read is not None else -cached
+        return max(self.first_token + more * (self.reading_more if more > 0 else reading), 0.0)
+
+    def seconds(self, output_tokens: float, input_tokens: int = 0, cached: int = 0) -> float | None:
+        """How long a whole answer of so many tokens is expected to take."""
+        written = (self.per_token or 0.0) * output_tokens
+        first = self.first(input_tokens, cached)
+        if first is not None:
+            return first + written
+        return written * share_unread(output_tokens, input_tokens, cached) if self.per_token is not None else None
+
+
+def seconds_to_read(per_token: float | None) -> float:
+    """How long reading an input token is assumed to take, by the seconds of writing one."""
+    return (per_token or 1.0 / TOKENS_PER_SECOND) / READS_PER_WRITE
+
+
+def share_unread(output_tokens: float, input_tokens: int, cached: int) -> float:
+    """Which share of the work of an answer is left when so many input tokens need not be read, 0..1."""
+    whole = output_tokens + input_tokens / READS_PER_WRITE
+    return 1.0 - min(cached, input_tokens) / READS_PER_WRITE / whole if cached else 1.0
 
 
 UNKNOWN = State()

@@ -10,13 +10,21 @@ from collections.abc import Iterable
 from gateway.catalog import Model
 from gateway.config_policies import Sla
 from gateway.money import amount_for
-from gateway.routing.ask import UNKNOWN, Ask, Candidate, Interval, Rejected, Score, State
+from gateway.routing.ask import (
+    READS_PER_WRITE,
+    TOKENS_PER_SECOND,
+    UNKNOWN,
+    Ask,
+    Candidate,
+    Interval,
+    Rejected,
+    Score,
+    State,
+)
 from gateway.types import UNPRICED_SHEET, PriceList, PriceSheet
 
 DEFAULT_OUTPUT_TOKENS = 256
 """Expected answer length where no router model has an opinion."""
-TOKENS_PER_GPU_SECOND = 50
-"""How fast an engine that is billed by time is expected to write one answer until its speed is known."""
 UPPER_TIERS = frozenset({"premium", "deep"})
 
 FAILING, LATE, SPENT = 4, 2, 1
@@ -95,8 +103,9 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
         ability = ask.abilities.get(model.index)
         interval = ability.quality(score) if ability is not None else score.quality[tier]
     written = min(round(tokens), ask.output_tokens or model.max_output)
-    seconds = state.seconds(written)
     cached = min(ask.cached.get(model.index, 0), ask.input_tokens) if ask.cached else 0
+    first_token = state.first(ask.input_tokens, cached)
+    seconds = state.seconds(written, ask.input_tokens, cached)
     # What has no price may cost all that is held for it.
     expected = worst_cost
     if sheet is not UNPRICED_SHEET:
@@ -104,7 +113,7 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
         expected = _price(price, ask.input_tokens, cached, written * ask.choices, seconds)
     burden, behind, retried = 0, None, False
     if state.failing or ask.premium_spent or ask.sla is not None:
-        burden, behind, retried = _burden(model, state, seconds, ask)
+        burden, behind, retried = _burden(model, state, first_token, seconds, ask)
     return Candidate(
         model,
         interval.p if interval is not None else None,
@@ -112,7 +121,7 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
         worst_cost,
         interval,
         seconds,
-        state.first_token,
+        first_token,
         cached,
         burden,
         behind,
@@ -126,12 +135,16 @@ def _price(price: PriceList, input_tokens: int, cached: int, output_tokens: int,
     if cached:
         amount += amount_for(cached, rates["cache_read"])
     if rates["gpu_seconds"]:
-        time = seconds if seconds is not None else output_tokens / TOKENS_PER_GPU_SECOND
+        time = seconds
+        if time is None:
+            time = (output_tokens + (input_tokens - cached) / READS_PER_WRITE) / TOKENS_PER_SECOND
         amount += amount_for(round(time * 1_000_000), rates["gpu_seconds"])
     return amount
 
 
-def _burden(model: Model, state: State, seconds: float | None, ask: Ask) -> tuple[int, str | None, bool]:
+def _burden(
+    model: Model, state: State, first: float | None, seconds: float | None, ask: Ask
+) -> tuple[int, str | None, bool]:
     """What speaks against a deployment that may answer, as a number to sort by and in words; and whether it would be late
     but is to be tried again.
     """
@@ -139,7 +152,7 @@ def _burden(model: Model, state: State, seconds: float | None, ask: Ask) -> tupl
     if state.failing and ask.now < state.probe_at:
         burden += FAILING
         reasons.append(f"{state.error_rate:.0%} of its last calls failed")
-    if ask.sla is not None and (late := _late(state, seconds, ask.sla)):
+    if ask.sla is not None and (late := _late(first, seconds, ask.sla)):
         retried = ask.now >= state.retry_at
         if not retried:
             burden += LATE
@@ -150,8 +163,8 @@ def _burden(model: Model, state: State, seconds: float | None, ask: Ask) -> tupl
     return burden, "; ".join(reasons) if reasons else None, retried
 
 
-def _late(state: State, seconds: float | None, sla: Sla) -> str | None:
-    first, most = state.first_token, sla.first_token_seconds
+def _late(first: float | None, seconds: float | None, sla: Sla) -> str | None:
+    most = sla.first_token_seconds
     if most is not None and first is not None and first > most:
         return f"its first token takes {_seconds(first)} s, and the policy allows {most:g} s"
     if sla.total_seconds is not None and seconds is not None and seconds > sla.total_seconds:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.money import UNITS_PER_PRICE
-from gateway.routing.ask import UNKNOWN, Ask
+from gateway.routing.ask import UNKNOWN, Ask, State
 from gateway.routing.conditions import admit
 from gateway.routing.past.columns import Doubles, Integers
 from gateway.routing.remember import SCORED
@@ -94,10 +94,15 @@ def _plain(ask: Ask, sheets: list[PriceSheet | None]) -> bool:
         and ask.objective != "latency"
         and ask.max_cost is None
         and ask.sla is None
-        and not (ask.premium_spent or ask.cached or ask.abilities or any(state.failing for state in ask.states))
+        and not (ask.premium_spent or ask.cached or ask.abilities or any(map(_moving, ask.states)))
         and len(set(names)) == len(names)
         and not any(sheet is UNPRICED_SHEET or (sheet is not None and _timed(sheet)) for sheet in sheets)
     )
+
+
+def _moving(state: State) -> bool:
+    """Whether more than the answer's length counts of how a deployment does."""
+    return state.failing or state.read is not None
 
 
 def _timed(sheet: PriceSheet) -> bool:

@@ -14,14 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from gateway.errors import ProviderError
-from gateway.routing.ask import Candidate, State
+from gateway.routing.ask import Candidate, State, seconds_to_read, share_unread
+from gateway.routing.averages import Average, FirstTokens
 
 HALF_LIFE = 60.0
 """Seconds after which an error counts half."""
 SPEED_HALF_LIFE = 300.0
-FORGOTTEN = 0.05
-"""Averages of less weight are not believed any more, so that a slow deployment is measured again some day: one call is
-forgotten after 22 minutes, a hundred after 55."""
 IN_A_ROW = 3
 """So many failures one after the other make a deployment failing, however few calls there are."""
 ENOUGH_CALLS = 10.0
@@ -36,36 +34,6 @@ AGE_SECONDS = 1.0
 """How exactly time is told to what nobody asks any more."""
 
 
-class Average:
-    """A mean of what was seen lately; `weight` says how much that is."""
-
-    __slots__ = ("_half_life", "_since", "_sum", "weight")
-
-    def __init__(self, half_life: float) -> None:
-        self._half_life = half_life
-        self._since = 0.0
-        self._sum = 0.0
-        self.weight = 0.0
-
-    def add(self, value: float, now: float) -> None:
-        """Take in one value."""
-        self.fade(now)
-        self._sum += value
-        self.weight += 1.0
-
-    def fade(self, now: float) -> None:
-        """Let what was seen before count less."""
-        kept = 0.5 ** (max(0.0, now - self._since) / self._half_life)
-        self._sum *= kept
-        self.weight *= kept
-        self._since = now
-
-    @property
-    def mean(self) -> float | None:
-        """The mean, None when too little is known."""
-        return self._sum / self.weight if self.weight >= FORGOTTEN else None
-
-
 class _Deployment:
     """One deployment's averages, its circuit (closed, or open with the moment of the next probe), and when it may be tried
     again by a policy that it is too slow for.
@@ -78,7 +46,7 @@ class _Deployment:
 
     def __init__(self) -> None:
         self.errors = Average(HALF_LIFE)
-        self.first_token = Average(SPEED_HALF_LIFE)
+        self.first_token = FirstTokens(SPEED_HALF_LIFE)
         self.per_token = Average(SPEED_HALF_LIFE)
         self.in_a_row = 0
         self.failing = False
@@ -95,7 +63,7 @@ class _Deployment:
             self.failing, self.probing, self.pause = False, False, PROBE_SECONDS
         if self.retrying:
             # What made it too slow would outweigh the try for a long time.
-            self.first_token, self.per_token = Average(SPEED_HALF_LIFE), Average(SPEED_HALF_LIFE)
+            self.first_token, self.per_token = FirstTokens(SPEED_HALF_LIFE), Average(SPEED_HALF_LIFE)
             self.retrying = False
         else:
             self.retry_pause = RETRY_SECONDS
@@ -129,8 +97,12 @@ class _Deployment:
             self.errors.fade(now)
 
     def state(self) -> State:
-        first_token, per_token, errors = self.first_token.mean, self.per_token.mean, self.errors.mean or 0.0
-        return State(first_token, per_token, errors, self.failing, self.probe_at, self.retry_at)
+        first, per_token = self.first_token, self.per_token.mean
+        slopes = (
+            (first.read, first.slope(seconds_to_read(per_token)), first.slope(0.0)) if first.mean is not None else ()
+        )
+        errors = self.errors.mean or 0.0
+        return State(first.mean, per_token, errors, self.failing, self.probe_at, self.retry_at, *slopes)
 
 
 class Health:
@@ -171,14 +143,27 @@ class Health:
             self._deployments[index].failed(self._clock())
             self._renew(index)
 
-    def answered(self, index: int, seconds: float, first_token: float | None, output_tokens: int) -> None:
-        """A call was answered after `seconds`; `first_token` is None for a reply that came whole."""
+    def answered(
+        self,
+        index: int,
+        seconds: float,
+        first_token: float | None,
+        output_tokens: int,
+        input_tokens: int = 0,
+        cached: int = 0,
+    ) -> None:
+        """A call was answered after `seconds`; `first_token` is None for a reply that came whole. Of its `input_tokens` the
+        provider had `cached`, as it says.
+        """
         deployment, now = self._deployments[index], self._clock()
         deployment.answered(now)
         if first_token is not None:
-            deployment.first_token.add(first_token, now)
+            deployment.first_token.add(max(input_tokens - cached, 0), first_token, now)
         if output_tokens > 0:
-            waited = first_token if first_token is not None else deployment.first_token.mean or 0.0
+            waited = first_token if first_token is not None else deployment.state().first(input_tokens, cached)
+            if waited is None:
+                # What reading takes is in here, so it is kept as if nothing had been cached; State.seconds takes it off again.
+                waited, seconds = 0.0, seconds / share_unread(output_tokens, input_tokens, cached)
             deployment.per_token.add(max(seconds - waited, 0.0) / output_tokens, now)
         self._renew(index)
 

@@ -14,8 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from gateway.catalog import Catalog, Model
-from gateway.routing.ask import PromiseTable
-from gateway.routing.conditions import TOKENS_PER_GPU_SECOND
+from gateway.routing.ask import READS_PER_WRITE, TOKENS_PER_SECOND, PromiseTable
 from gateway.types import PriceSheet
 
 logger = logging.getLogger(__name__)
@@ -141,9 +140,10 @@ def tier_prices(models: Iterable[Model], costs: Sequence[PriceSheet | None], tie
         if sheet is None or model.tier not in tiers:
             continue
         rates = sheet.plain.rates
-        into = rates["input"] / PER_TOKEN
-        # Engine time is counted in microseconds.
-        out = rates["output"] / PER_TOKEN + rates["gpu_seconds"] / TOKENS_PER_GPU_SECOND
+        # Engine time is priced per second.
+        written = rates["gpu_seconds"] / TOKENS_PER_SECOND
+        into = rates["input"] / PER_TOKEN + written / READS_PER_WRITE
+        out = rates["output"] / PER_TOKEN + written
         typical = TYPICAL_INPUT * into + TYPICAL_OUTPUT * out
         tier = "premium" if model.tier == "deep" else model.tier
         if tier not in cheapest or typical < cheapest[tier][0]:

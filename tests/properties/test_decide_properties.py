@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.catalog import Catalog
 from gateway.config_policies import Sla
 from gateway.routing.ask import Ask, Decision, State
+from gateway.routing.conditions import admit
 from gateway.routing.decide import decide_route
 from gateway.routing.explain import explain_decision
 from gateway.types import TIERS, PriceList, PriceSheet
@@ -52,8 +53,16 @@ def scores(draw: st.DrawFn) -> FixedScore:
 
 
 seconds = st.none() | st.floats(min_value=0, max_value=100)
+slopes = st.floats(min_value=0, max_value=0.1)
 states = st.builds(
-    State, first_token=seconds, per_token=seconds, failing=st.booleans(), probe_at=st.floats(min_value=0, max_value=2)
+    State,
+    first_token=seconds,
+    per_token=seconds,
+    failing=st.booleans(),
+    probe_at=st.floats(min_value=0, max_value=2),
+    read=st.none() | st.floats(min_value=0, max_value=3000),
+    reading=st.none() | slopes,
+    reading_more=slopes,
 )
 slas = st.builds(
     Sla,
@@ -182,6 +191,31 @@ def test_who_becomes_dearer_never_becomes_the_choice_for_it(ask: Ask, score: Fix
     after = decide_route(replace(plain, prices=prices), score)
     if before.candidates[0].model.index != index:
         assert after.candidates[0].model.index != index
+
+
+@given(asks(), scores(), st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 10**6))
+def test_more_in_a_cache_never_takes_longer_nor_costs_more(
+    ask: Ask, score: FixedScore, one: int, two: int, timed: int
+) -> None:
+    sheets_timed = []
+    for sheet in ask.prices:
+        assert sheet is not None
+        rates = dict(sheet.plain.rates)
+        rates["gpu_seconds"] = timed
+        sheets_timed.append(PriceSheet.flat(PriceList(rates, "timed")))
+    asked = replace(ask, prices=tuple(sheets_timed), sla=None)
+    fewer, more = sorted((one, two))
+    less, saved = (
+        {each.model.index: each for each in admit(replace(asked, cached=dict.fromkeys(range(6), tokens)), score)[0]}
+        for tokens in (fewer, more)
+    )
+    assert less.keys() == saved.keys()
+    for index, candidate in saved.items():
+        before = less[index]
+        assert candidate.expected_cost <= before.expected_cost
+        for after, was in ((candidate.seconds, before.seconds), (candidate.first_token, before.first_token)):
+            assert (after is None) == (was is None)
+            assert after is None or was is None or 0.0 <= after <= was
 
 
 @given(asks(), scores())

@@ -63,10 +63,10 @@ class Maker:
 
 def test_a_tier_costs_what_its_cheapest_deployment_asks_and_deep_counts_as_premium() -> None:
     prices = {tier: (into, out) for tier, into, out in tier_prices(FOUR.models, sheets(FOUR), FOUR.tiers)}
-    # Pico-USD per token; 0.001 USD per second at 50 tokens a second.
+    # Pico-USD per token; 0.001 USD per second at 50 tokens a second, and 50 read in the time of one written.
     assert prices == {
         "economy": (100_000, 400_000),
-        "standard": (0, 20_000_000),
+        "standard": (400_000, 20_000_000),
         "premium": (5_000_000, 10_000_000),
     }
     assert tier_prices(FOUR.models, [None] * 5, FOUR.tiers) == ()
