@@ -91,7 +91,7 @@ class Policy(Placement):
         3600.0, ge=1, le=31 * 86_400, description="Over which time `max_premium_share` is counted; older requests fade."
     )
     sla: Sla | None = Field(None, description="How fast answers are to be.")
-    affinity: bool = Field(True, description="Whether a conversation's price counts what a provider has cached of it.")
+    affinity: bool = Field(True, description="Whether a prompt's price counts what a provider has cached of it.")
     fallbacks: bool = Field(True, description="Whether other candidates are asked when one fails.")
     unpriced: Literal["refuse", "hold"] = Field(
         "refuse", description="What becomes of requests to a model without a price: refused, or held at a maximum."

@@ -22,6 +22,7 @@ def ask_for(question: Question, worst_costs: tuple[int, ...], known: Knowledge) 
     score, costs, policy = question.score, question.prices.costs, question.policy
     terms = terms_for(request.options, caller, policy, question.terms)
     wanted = terms.min_quality or 0.0
+    spread = int(request.request_id[-8:], 16)
     live: dict[str, Any] = {}
     if asked.auto:
         if policy.floor == "average":
@@ -52,14 +53,14 @@ def ask_for(question: Question, worst_costs: tuple[int, ...], known: Knowledge) 
         objective=policy.objective,
         max_cost=terms.max_cost,
         fallbacks=policy.fallbacks,
-        spread=int(request.request_id[-8:], 16),
+        spread=spread,
         unfamiliar=policy.unfamiliar,
         local_only=terms.local_only,
         regions=terms.regions,
         sla=policy.sla,
         states=known.health.states(),
         now=known.health.now(),
-        cached=known.affinity.cached(caller.tenant, question.conversation),
+        cached=known.affinity.cached(caller.tenant, question.conversation, elsewhere=spread >> 29 == 0),
         abilities=known.abilities(score.artifact),
         **live,
     )

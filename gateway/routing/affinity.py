@@ -1,16 +1,19 @@
-"""Which deployment has a conversation in its prompt cache: the one that answered it last, for some minutes. A hint for the
-price and nothing more, so it is bounded, in memory, and may be wrong.
+"""Which deployments have the beginning of a prompt in their cache: those that answered it lately, in this conversation or in
+another. A hint for the price and nothing more, so it is bounded, in memory, and may be wrong.
 
-A conversation is known by a chain of marks, one per message, that begins with its tools: two conversations share the marks of
-the messages that they share. Marks are hashes of this process; nothing of the text is kept. Tenants share none.
+A prompt is known by a chain of marks, one after each message, that begins with its tools: two prompts share the marks of the
+messages that they share from the first one on. Marks are hashes of this process; nothing of the text is kept. Tenants share
+none, and neither do requests of different `cache_salt`.
 """
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -21,7 +24,10 @@ KEPT_SECONDS = 300.0
 """How long providers keep a prompt at least, counted from its last use."""
 LEAST_TOKENS = 1024
 """Shorter prompts are not cached by the large providers."""
-MOST_CONVERSATIONS = 20_000
+MOST_MARKS = 50_000
+AT_EACH_END = 8
+"""Of a longer chain so many of the first marks are remembered, which prompts share, and of the last, where a conversation goes
+on."""
 WHOLE_TEXT = 8_192
 """Of longer texts the length, the beginning and the end are marked."""
 CHARACTERS_PER_TOKEN = 4
@@ -34,55 +40,92 @@ class Conversation:
 
     marks: tuple[int, ...]
     tokens: tuple[int, ...]
+    answered: int = -1
+    """The place of the mark that was this conversation's own last prompt, as an answer follows it; -1 without one."""
 
 
 NO_CONVERSATION = Conversation((), ())
 
 
 class Affinity:
-    """Who answered which conversation last, in this process; the least recently used are forgotten first."""
+    """Who answered which beginnings last, in this process; the least recently used are forgotten first.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST_CONVERSATIONS) -> None:
+    `names` are the deployments' names by their index: those of one name are equals among which load is spread.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, most: int = MOST_MARKS, names: Sequence[str] = ()
+    ) -> None:
         self._clock = clock
         self._most = most
-        self._last: OrderedDict[tuple[str, int], tuple[int, float]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], tuple[tuple[int, float], ...]] = OrderedDict()
+        self._equals = [[index for index, name in enumerate(names) if name == own] for own in names]
 
-    def cached(self, tenant: str, conversation: Conversation) -> Mapping[int, int]:
-        """Input tokens that a deployment (by its index) probably has in its cache."""
-        # The last message is new; what was answered before is one of the marks before it.
-        for position in range(len(conversation.marks) - 2, -1, -1):
-            if conversation.tokens[position] < LEAST_TOKENS:
+    def cached(self, tenant: str, conversation: Conversation, elsewhere: bool = False) -> Mapping[int, int]:
+        """Input tokens that deployments (by their index) probably have in their caches.
+
+        What other conversations begin with draws all of them to the deployment that had it first. With `elsewhere`, which is
+        for some of the requests, its equals count like it, so that a beginning that many ask for comes to be cached by all.
+        """
+        found: dict[int, int] = {}
+        get, oldest, own = self._kept.get, self._clock() - KEPT_SECONDS, False
+        for position in range(len(conversation.marks) - 1, -1, -1):
+            tokens = conversation.tokens[position]
+            if tokens < LEAST_TOKENS:
                 break
-            known = self._last.get((tenant, conversation.marks[position]))
-            if known is not None and self._clock() - known[1] <= KEPT_SECONDS:
-                return {known[0]: conversation.tokens[position]}
-        return NOTHING_CACHED
+            for index, moment in get((tenant, conversation.marks[position]), ()):
+                if index not in found and moment >= oldest:
+                    found[index] = tokens
+                    own = own or position == conversation.answered
+        if elsewhere and not own:
+            for index, tokens in list(found.items()):
+                for equal in self._equals[index] if self._equals else ():
+                    found[equal] = max(found.get(equal, 0), tokens)
+        return found or NOTHING_CACHED
 
     def answered(self, tenant: str, conversation: Conversation, index: int) -> None:
-        """This deployment has just answered."""
-        if not conversation.marks or conversation.tokens[-1] < LEAST_TOKENS:
-            return
-        mark = tenant, conversation.marks[-1]
-        self._last[mark] = (index, self._clock())
-        self._last.move_to_end(mark)
-        if len(self._last) > self._most:
-            self._last.popitem(last=False)
+        """This deployment has just answered: it has all that the prompt begins with."""
+        latest = (index, self._clock())
+        alone = (latest,)
+        for position in _remembered(conversation):
+            key = tenant, conversation.marks[position]
+            known = self._kept.get(key)
+            if known is None or (len(known) == 1 and known[0][0] == index):
+                self._kept[key] = alone
+            else:
+                self._kept[key] = (*(each for each in known if each[0] != index), latest)
+            if known is not None:
+                self._kept.move_to_end(key)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+
+def _remembered(conversation: Conversation) -> Iterable[int]:
+    """Places of the marks that are kept, the shortest beginning last: it is worth most, and is forgotten last."""
+    count = len(conversation.marks)
+    least = bisect_left(conversation.tokens, LEAST_TOKENS)
+    if count - least <= 2 * AT_EACH_END:
+        return range(count - 1, least - 1, -1)
+    return chain(range(count - 1, count - 1 - AT_EACH_END, -1), range(least + AT_EACH_END - 1, least - 1, -1))
 
 
 def conversation_of(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -> Conversation:
     """The chain of one request. Linear in the number of messages and their parts, not in the length of texts; tools are hashed
     whole, as JSON.
     """
-    mark = hash(_tools(body.get("tools")))
-    characters = 0
-    marks, tokens = [], []
+    mark = hash((_mark(body.get("cache_salt"), 0), _tools(body.get("tools"))))
+    characters, answered = 0, -1
+    marks: list[int] = []
+    tokens: list[int] = []
     for message in messages:
-        content = message.get("content")
-        mark = hash((mark, message.get("role"), _mark(content, 0), _mark(message.get("tool_calls"), 0)))
+        content, role = message.get("content"), message.get("role")
+        if role == "assistant":
+            answered = len(marks) - 1
+        mark = hash((mark, role, _mark(content, 0), _mark(message.get("tool_calls"), 0)))
         characters += _length(content)
         marks.append(mark)
         tokens.append(characters // CHARACTERS_PER_TOKEN)
-    return Conversation(tuple(marks), tuple(tokens))
+    return Conversation(tuple(marks), tuple(tokens), answered)
 
 
 def _tools(tools: Any) -> bytes | None:

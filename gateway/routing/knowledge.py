@@ -49,7 +49,7 @@ def make_knowledge(catalog: Catalog, database: Database, costs: Costs, make: Mak
         promises=Promises(catalog, costs, make),
         abilities=abilities,
         health=Health(len(catalog.models)),
-        affinity=Affinity(),
+        affinity=Affinity(names=[model.name for model in catalog.models]),
         shares=Shares(),
         purses=Purses(),
     )

@@ -52,13 +52,13 @@ def by_time(candidates: list[Candidate], spread: int) -> list[Candidate]:
 def shared(candidates: list[Candidate], spread: int) -> list[Candidate]:
     """Put one candidate first by weight, chosen by `spread`; the others keep their order.
 
-    One that has the conversation in its prompt cache is first, and those that something speaks against are last.
+    Of those that have most of the prompt in their caches one is first, and those that something speaks against are last.
     """
     least = min(candidate.burden for candidate in candidates)
     front = [candidate for candidate in candidates if candidate.burden == least]
     back = sorted((candidate for candidate in candidates if candidate.burden > least), key=_burden)
-    warm = max(front, key=lambda candidate: candidate.cached)
-    first = warm if warm.cached else _by_weight(front, spread)
+    most = max(candidate.cached for candidate in front)
+    first = _by_weight([candidate for candidate in front if candidate.cached == most], spread)
     return [first, *(candidate for candidate in front if candidate is not first), *back]
 
 

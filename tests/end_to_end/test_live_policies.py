@@ -212,6 +212,18 @@ def test_a_conversation_stays_where_its_prompt_is_cached_when_that_is_cheaper(ru
     assert first["cached_tokens"] > 2000
 
 
+def test_another_question_under_the_same_system_prompt_goes_where_that_is_cached(running: Gateway) -> None:
+    rules = {"role": "system", "content": "You answer by these rules. " * 700}
+    questions = [[rules, {"role": "user", "content": text}] for text in QUESTIONS]
+    assert answered_by(ask(running, model="auto:quick", messages=questions[0])) == "small"
+    assert answered_by(ask(running, model="warm", messages=questions[1])) == "warm"
+    for asked in questions[2:]:
+        reply = ask(running, model="auto:quick", messages=asked)
+        assert answered_by(reply) == "warm"
+        first = running.event(reply.headers["x-penstock-request-id"])["explanation"]["candidates"][0]
+        assert first["cached_tokens"] == len(rules["content"]) // 4
+
+
 def test_places_hold_for_tenants_and_requests_whatever_they_ask_for(running: Gateway) -> None:
     assert set(where_questions_go(running, key=PLACES_KEY)) == {"large"}
     refused = ask(running, PLACES_KEY, model="small").json()["error"]

@@ -1,14 +1,11 @@
-"""What a process learns from its calls: health, speed, conversations and shares, on a clock of the test's own."""
+"""What a process learns from its calls: health, speed and shares, on a clock of the test's own."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import pytest
 
 from gateway.config_policies import Sla
 from gateway.errors import ProviderFailed, ProviderRejected, StreamCut
-from gateway.routing.affinity import KEPT_SECONDS, Affinity, conversation_of
 from gateway.routing.ask import Ask, Candidate
 from gateway.routing.decide import decide_route
 from gateway.routing.health import (
@@ -166,59 +163,6 @@ def test_a_late_deployment_is_tried_by_one_request_and_the_first_quick_answer_br
     assert (back.model.name, back.retried) == ("a", False)
 
 
-def turns(*texts: str) -> list[dict[str, Any]]:
-    return [
-        {"role": "user" if place % 2 == 0 else "assistant", "content": text * 1000} for place, text in enumerate(texts)
-    ]
-
-
-def test_who_answered_a_conversation_is_remembered_for_its_next_turn(clock: Clock) -> None:
-    affinity = Affinity(clock)
-    begun = conversation_of({}, turns("hello "))
-    affinity.answered("acme", begun, 1)
-    going_on = conversation_of({}, turns("hello ", "yes ", "and? "))
-    assert affinity.cached("acme", going_on) == {1: 1500}
-    assert affinity.cached("other", going_on) == {}
-    assert affinity.cached("acme", conversation_of({"tools": [{"name": "t"}]}, turns("hello ", "yes ", "and? "))) == {}
-    assert affinity.cached("acme", conversation_of({}, turns("hallo ", "yes ", "and? "))) == {}
-    clock.now += KEPT_SECONDS + 1
-    assert affinity.cached("acme", going_on) == {}
-
-
-def test_the_longest_part_that_was_answered_counts_and_short_ones_do_not(clock: Clock) -> None:
-    affinity = Affinity(clock)
-    affinity.answered("acme", conversation_of({}, turns("hello ")), 0)
-    affinity.answered("acme", conversation_of({}, turns("hello ", "yes ", "and? ")), 1)
-    longer = conversation_of({}, turns("hello ", "yes ", "and? ", "no ", "why? "))
-    assert affinity.cached("acme", longer) == {1: 3750}
-    short = [{"role": "user", "content": "hi"}]
-    affinity.answered("acme", conversation_of({}, short), 1)
-    assert affinity.cached("acme", conversation_of({}, [*short, *turns("a", "b")])) == {}
-
-
-def test_messages_differ_in_the_middle_of_parts_tool_calls_and_long_texts() -> None:
-    def marks(**changes: Any) -> tuple[int, ...]:
-        message = {"role": "user", "content": "x" * 20_000, **changes}
-        return conversation_of({}, [message]).marks
-
-    picture = [{"type": "image_url", "image_url": {"url": "data:1"}}, {"type": "text", "text": "what"}]
-    different = [
-        marks(), marks(role="system"), marks(content="x" * 20_001), marks(content=picture), marks(content=None),
-        marks(content=[*picture[:1], {"type": "text", "text": "who"}]), marks(tool_calls=[{"id": "1"}]),
-    ]  # fmt: skip
-    assert len(set(different)) == len(different)
-    assert marks(content=picture) == marks(content=[dict(part) for part in picture])
-
-
-def test_conversations_are_bounded_and_the_least_recently_used_go_first(clock: Clock) -> None:
-    affinity = Affinity(clock, most=2)
-    chains = [conversation_of({}, turns(f"talk {number} ")) for number in range(3)]
-    for place in (0, 1, 0, 2):
-        affinity.answered("acme", chains[place], place)
-    nexts = [conversation_of({}, turns(f"talk {number} ", "a", "b")) for number in range(3)]
-    assert [bool(affinity.cached("acme", each)) for each in nexts] == [True, False, True]
-
-
 def test_the_share_of_upper_answers_stays_below_the_cap(clock: Clock) -> None:
     shares = Shares(clock)
     upper = 0
@@ -243,10 +187,3 @@ def test_a_spent_share_fades_with_the_window_and_keys_are_bounded(clock: Clock) 
     assert not shares.spent("one", 0.1, 60.0), "it was forgotten"
     clock.now += 600
     assert not shares.spent("three", 0.1, 60.0)
-
-
-def test_tools_nested_too_deeply_to_be_written_do_no_harm() -> None:
-    tools: list[Any] = []
-    for _ in range(1000):
-        tools = [tools]
-    assert len(conversation_of({"tools": tools}, turns("hello ")).marks) == 1
