@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
 # Recorded prompts, outcomes and answers (parquet), for training, evaluation and the main job; see benchmarks/README.md.
 DATA ?= ../shared/data/routing
+# Folder of Spec-Bench's question.jsonl, for decoding with speculation; `make bench-engine` says how to get it.
+SPEC_BENCH ?= ../shared/data/engine/spec_bench
 # Further options for pytest, for example: make test ARGS="-k budget -x"
 ARGS ?=
 # Processes that run tests side by side, each with its own PostgreSQL and Redis. Most tests wait more than they compute.
@@ -59,8 +61,8 @@ bench-router: $(TEST_READY) ## Measure the router beside its baselines; table, J
 	$(BIN)/python -m router_models.evaluation --data $(DATA) --json benchmarks/results/router.json --curves benchmarks/results $(ARGS)
 
 .PHONY: bench-engine
-bench-engine: $(TEST_READY) ## Measure the bundled engine on this CPU beside the peers that are installed (ARGS=--install-peers)
-	$(BIN)/python -m benchmarks.engine_cpu $(ARGS)
+bench-engine: $(TEST_READY) ## Measure the bundled engine on this CPU against its targets and the peers that are installed (ARGS=--install-peers)
+	$(BIN)/python -m benchmarks.engine_table --run --data $(SPEC_BENCH) $(ARGS)
 
 .PHONY: bench-cache
 bench-cache: ## Measure the answer caches

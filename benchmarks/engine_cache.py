@@ -46,6 +46,7 @@ def main() -> None:
     """Measure everything once and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="keep the numbers in benchmarks/results/")
+    parser.add_argument("--out", type=Path, help="write the numbers to this file instead")
     parser.add_argument("--rounds", type=int, default=5, help="runs per figure; medians are reported")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--weights-dir", type=Path, default=Path("~/.penstock/weights").expanduser())
@@ -64,8 +65,8 @@ def main() -> None:
         "attention": attention(engine, arguments.rounds),
     }
     print(json.dumps(numbers, indent=2))
-    if arguments.write:
-        print(write("engine_cache", numbers, facts))
+    if arguments.write or arguments.out:
+        print(write("engine_cache", numbers, facts, arguments.out))
 
 
 def first_token(engine: Engine, rounds: int) -> dict[str, Any]:

@@ -204,6 +204,7 @@ def main() -> None:
     """Measure everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="keep the numbers in benchmarks/results/")
+    parser.add_argument("--out", type=Path, help="write the numbers to this file instead")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -227,9 +228,9 @@ def main() -> None:
         if worker.name in ("penstock int4", "penstock int8")
     }
     print(show(rows, by_ours))
-    if arguments.write:
+    if arguments.write or arguments.out:
         numbers = {"threads": arguments.threads, "rounds": arguments.rounds, "engines": rows, "ratios": by_ours}
-        print(write("engine_cpu", numbers, facts))
+        print(write("engine_cpu", numbers, facts, arguments.out))
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--weights-dir", type=Path, default=Path("~/.penstock/weights").expanduser())
     parser.add_argument("--write", action="store_true", help="keep the numbers in benchmarks/results/")
+    parser.add_argument("--out", type=Path, help="write the numbers to this file instead")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     facts = machine_facts()
@@ -117,8 +118,8 @@ def main() -> None:
         "formats": {quantize: measure(arguments, quantize) for quantize in arguments.quantize or ["auto"]},
     }
     print(json.dumps(numbers, indent=2))
-    if arguments.write:
-        print(write("engine_speculation", numbers, facts))
+    if arguments.write or arguments.out:
+        print(write("engine_speculation", numbers, facts, arguments.out))
 
 
 def measure(arguments: argparse.Namespace, quantize: str) -> dict[str, Any]:
