@@ -10,7 +10,7 @@ import click
 PASS_ON = {"ignore_unknown_options": True, "help_option_names": []}
 
 
-@click.group(short_help="The bundled engine: serve, fetch, bench, quantize, prune, perplexity.")
+@click.group(short_help="The bundled engine: serve, fetch, bench, quantize, prune, perplexity, train-drafter.")
 def engine() -> None:
     """The bundled engine. Everything after the command is passed to `python -m local_engine`."""
 
@@ -55,6 +55,13 @@ def prune(arguments: tuple[str, ...]) -> None:
 def perplexity(arguments: tuple[str, ...]) -> None:
     """Measure how well a model predicts a text: MODEL --text FILE."""
     _hand_over("perplexity", arguments)
+
+
+@engine.command("train-drafter", context_settings=PASS_ON, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train_drafter(arguments: tuple[str, ...]) -> None:
+    """Distil a drafter for speculation from a model's own answers: MODEL --invent N --out FILE."""
+    _hand_over("train-drafter", arguments)
 
 
 def _hand_over(command: str, arguments: tuple[str, ...]) -> None:

@@ -37,7 +37,7 @@ def all_errors(base: type[errors.EngineError]) -> set[type[errors.EngineError]]:
     return {base}.union(*(all_errors(each) for each in base.__subclasses__()))
 
 
-@pytest.mark.parametrize("name", ["serve", "fetch", "bench", "quantize", "perplexity", "prune"])
+@pytest.mark.parametrize("name", ["serve", "fetch", "bench", "quantize", "perplexity", "prune", "train-drafter"])
 def test_every_option_is_on_the_page_with_its_default(name: str) -> None:
     command = main.commands[name]
     documented = first_column(section(f"python -m local_engine {name}"))

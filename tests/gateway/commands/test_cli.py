@@ -2,6 +2,8 @@
 
 import pytest
 
+from gateway.commands.engine import engine
+from local_engine.__main__ import main
 from tests.gateway.commands.processes import complaint, penstock
 
 
@@ -38,3 +40,7 @@ def test_commands_of_the_engine_are_handed_over_with_all_their_options() -> None
     done = penstock("engine", "fetch", "no-such-model", "--hub-url", "http://127.0.0.1:9", "--json")
     assert done.returncode == 1
     assert "no-such-model" in done.stderr
+
+
+def test_every_command_of_the_engine_can_be_given_to_penstock() -> None:
+    assert set(engine.commands) == set(main.commands)
