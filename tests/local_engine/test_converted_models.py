@@ -26,6 +26,8 @@ from local_engine.pruning.prune import prune_model
 from local_engine.quantization.convert import quantize_model
 from local_engine.quantization.places import Format
 from local_engine.request import SamplingParams
+from local_engine.speculative.draft import ModelDrafter
+from tests.local_engine.scripted_drafters import eager
 from tests.local_engine.tiny_models import write_gguf, write_hub_directory
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
@@ -215,6 +217,22 @@ def test_a_pruned_model_is_recovered_by_distillation_and_loads(tiny_directory: P
     assert json.loads((tmp_path / "short" / "config.json").read_text())["num_hidden_layers"] == 2
     engine = load_engine(tmp_path / "short", _config(quantize="int8"))
     assert len(engine.generate([5, 6, 7], GREEDY).tokens) == 12
+
+
+def test_a_pruned_model_drafts_for_the_whole_one(tiny_directory: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    prune_model(tiny_directory, PAGE * 60, 1, short, steps=40, context=48, learning_rate=3e-3)
+    plain = load_engine(tiny_directory, _config())
+    engine = load_engine(tiny_directory, _config(speculate="draft", draft_model=short))
+    assert engine.speculator is not None
+    (drafter,) = engine.speculator.drafters
+    assert isinstance(drafter, ModelDrafter)
+    eager(engine, drafter)
+    for prompt in ([5, 6, 7], [40, 41], [9] * 30):
+        assert engine.generate(prompt, GREEDY).tokens == plain.generate(prompt, GREEDY).tokens
+    assert engine.speculator.counts.accepted > 0, "it was distilled from the whole one and says some of what that says"
+    engine.check_integrity()
+    drafter.check_integrity()
 
 
 def test_commands_print_what_they_did(tiny_directory: Path, tmp_path: Path) -> None:
