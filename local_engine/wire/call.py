@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from local_engine.errors import InvalidRequest
+from local_engine.errors import InvalidRequest, UnsupportedParameter
 from local_engine.request import SamplingDefaults, SamplingParams
 from local_engine.wire.fields import flag, integer, model_name, number, valid_unicode
 
@@ -81,12 +81,19 @@ def parse_call(
     if not isinstance(options, dict):
         raise InvalidRequest(f"stream_options must be an object, got {options!r}", param="stream_options")
     temperature = number(body, "temperature", defaults.temperature, 0.0, 2.0)
-    choices = integer(body, "n", 1, MAX_CHOICES)
+    choices = integer(body, "n", 1, MAX_CHOICES) or 1
+    best_of = integer(body, "best_of", 1)
+    if best_of not in (None, choices):
+        raise UnsupportedParameter(
+            f"best_of is {best_of!r} and n is {choices!r}: this engine returns every choice it computes, so leave best_of "
+            "out or make both the same",
+            param="best_of",
+        )
     top_k = integer(body, "top_k", -1)
     return Call(
         model=model_name(body),
         max_tokens=max_tokens,
-        choices=1 if choices is None else choices,
+        choices=choices,
         stream=flag(body, "stream"),
         include_usage=flag(options, "include_usage"),
         temperature=0.0 if temperature < _SMALLEST_TEMPERATURE else temperature,

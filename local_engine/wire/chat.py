@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from local_engine.errors import InvalidRequest
+from local_engine.errors import InvalidRequest, UnsupportedParameter
 from local_engine.request import SamplingDefaults
 from local_engine.structured.grammar import AnswerForm
 from local_engine.tools.definitions import ToolUse, parse_tools
@@ -42,6 +42,7 @@ class ChatCall:
 def parse_chat(body: Mapping[str, Any], defaults: SamplingDefaults) -> ChatCall:
     """Check a chat completion request."""
     messages = parse_messages(body)
+    _text_only(body)
     limit = integer(body, "max_completion_tokens", 1)
     if limit is None:
         limit = integer(body, "max_tokens", 1)
@@ -51,6 +52,19 @@ def parse_chat(body: Mapping[str, Any], defaults: SamplingDefaults) -> ChatCall:
     budget, options = _thinking(body)
     call = parse_call(body, defaults, max_tokens=limit, logprobs=_logprobs(body))
     return ChatCall(call, messages, tools, form, budget, options)
+
+
+def _text_only(body: Mapping[str, Any]) -> None:
+    wanted = body.get("modalities")
+    if wanted is None:
+        return
+    if not isinstance(wanted, list) or not wanted or not all(isinstance(each, str) for each in wanted):
+        raise InvalidRequest(f"modalities is {wanted!r}, expected ['text']", param="modalities")
+    if set(wanted) != {"text"}:
+        raise UnsupportedParameter(
+            f"modalities is {wanted!r}: this engine answers in text only, leave the field out or send ['text']",
+            param="modalities",
+        )
 
 
 def _logprobs(body: Mapping[str, Any]) -> int | None:

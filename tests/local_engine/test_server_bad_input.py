@@ -42,6 +42,16 @@ BAD_CHATS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "n is 0": (changed(n=0), 400, "invalid_value", "n"),
     "n is huge": (changed(n=100_000), 400, "invalid_value", "n"),
     "n is more than the queue": (changed(n=5), 400, "invalid_value", "n"),
+    "best of several": (changed(best_of=3), 400, "unsupported_parameter", "best_of"),
+    "best of more than n": (changed(n=2, best_of=3), 400, "unsupported_parameter", "best_of"),
+    "best_of is text": (changed(best_of="all"), 400, "invalid_value", "best_of"),
+    "speech": (changed(modalities=["audio"]), 400, "unsupported_parameter", "modalities"),
+    "speech beside text": (
+        changed(modalities=["text", "audio"], audio={"voice": "alloy", "format": "wav"}),
+        400, "unsupported_parameter", "modalities",
+    ),
+    "modalities is text": (changed(modalities="text"), 400, "invalid_value", "modalities"),
+    "no modality": (changed(modalities=[]), 400, "invalid_value", "modalities"),
     "n is true": (changed(n=True), 400, "invalid_value", "n"),
     "negative max_tokens": (changed(max_tokens=-1), 400, "invalid_value", "max_tokens"),
     "max_tokens is text": (changed(max_tokens="many"), 400, "invalid_value", "max_tokens"),
@@ -122,6 +132,7 @@ def test_a_bad_chat_request_is_refused_by_name(tiny_server: RunningServer, case:
         ({"prompt": [-1]}, "invalid_value", "prompt"),
         ({"prompt": "x", "echo": True, "logprobs": 1}, "unsupported_parameter", "echo"),
         ({"prompt": "x", "logprobs": 6}, "invalid_value", "logprobs"),
+        ({"prompt": "x", "best_of": 2}, "unsupported_parameter", "best_of"),
         ({"prompt": "x", "suffix": "y"}, "unsupported_parameter", "suffix"),
         ({"prompt": "drops 123 " * 200}, "context_length_exceeded", "prompt"),
     ],
@@ -133,6 +144,17 @@ def test_a_bad_completion_request_is_refused_by_name(
     reply = httpx.post(tiny_server.url + COMPLETION, json={"model": "tiny", **changes}, timeout=30)
     error = reply.json()["error"]
     assert (reply.status_code, error["code"], error["param"]) == (400, code, param)
+
+
+def test_what_says_nothing_else_than_the_default_is_taken(tiny_server: RunningServer) -> None:
+    for path, body in (
+        (CHAT, changed(modalities=["text"])),
+        (CHAT, changed(modalities=None, best_of=None)),
+        (COMPLETION, {"model": "tiny", "prompt": "x", "n": 2, "best_of": 2, "max_tokens": 2}),
+    ):
+        reply = httpx.post(tiny_server.url + path, json=body, timeout=30)
+        assert reply.status_code == 200, reply.text
+        assert len(reply.json()["choices"]) == body.get("n", 1)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"[1]", b"null", b'"text"', b"\xff\xfe", b'{"model": "tiny"', b"[" * 9000])
