@@ -4,28 +4,33 @@
 
 Each replica is an application of its own, bound to one machine, and answers on a port of its own: the gateway has to choose, as
 it sends a conversation where its beginning is cached (`engine:` with the list of URLs that this prints), and must see at once
-that a replica is gone, where Ray's proxy would keep requests waiting for the next one. A replica whose engine has failed is
-unhealthy and is started anew; one that is taken away finishes its open answers first. Needs the extra `distributed`.
+that a replica is gone, where Ray's proxy would keep requests waiting for the next one. It runs with the options of `python -m
+local_engine serve` and their defaults. A replica whose engine has failed is unhealthy and is started anew; one that is taken
+away finishes its open answers first. Needs the extra `distributed`.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import ray
 import uvicorn
 from ray import serve
 
+from local_engine.cli_options import hub_of, model_options, shared_options
 from local_engine.config import EngineConfig
 from local_engine.loading import load_engine, warm_up
 from local_engine.loop import EngineLoop
 from local_engine.metrics import EngineMetrics
-from local_engine.model_files import DEFAULT_HUB, Hub, resolve_model, sampling_defaults
+from local_engine.model_files import Hub, resolve_model, sampling_defaults
+from local_engine.serve_options import engine_config, serve_options
 from local_engine.server import Service, create_app
 
 HEALTH_SECONDS = 5.0
@@ -35,14 +40,17 @@ LAST_WORDS_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What every replica runs. `threads` 0 leaves torch's choice."""
+    """What every replica runs. `threads` 0 leaves torch's choice; `weights_dir` is a folder of each machine."""
 
     model: str
     served_name: str
+    hub: Hub
+    weights_dir: Path
     engine: EngineConfig
-    threads: int = 0
-    api_key: str | None = None
-    drain_seconds: float = 30.0
+    threads: int
+    api_key: str | None
+    max_body_bytes: int
+    drain_seconds: int
 
 
 class EngineReplica:
@@ -54,7 +62,7 @@ class EngineReplica:
         if options.threads:
             torch.set_num_threads(options.threads)
         listener = socket.create_server((host, port))
-        files = resolve_model(options.model, Path("~/.penstock/weights").expanduser(), Hub(DEFAULT_HUB))
+        files = resolve_model(options.model, options.weights_dir.expanduser(), options.hub)
         engine = load_engine(files.path, options.engine)
         warm_up(engine)
         self._loop = EngineLoop(engine, EngineMetrics(options.served_name))
@@ -62,6 +70,7 @@ class EngineReplica:
         self._service = Service(
             options.served_name,
             options.api_key,
+            options.max_body_bytes,
             status="ready",
             loop=self._loop,
             sampling=sampling_defaults(files.path),
@@ -105,7 +114,12 @@ def run_replicas(
             EngineReplica,
             name="engine",
             num_replicas=1,
-            ray_actor_options={"num_cpus": cpus, "num_gpus": gpus, "resources": {f"node:{machine}": 0.001}},
+            ray_actor_options={
+                "num_cpus": cpus,
+                "num_gpus": gpus,
+                "resources": {f"node:{machine}": 0.001},
+                "runtime_env": {"env_vars": {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}},
+            },
             graceful_shutdown_timeout_s=options.drain_seconds + 2 * LAST_WORDS_SECONDS,
             health_check_period_s=HEALTH_SECONDS,
         )
@@ -117,8 +131,8 @@ def run_replicas(
 
 
 @click.command()
-@click.option("--model", required=True, help="As for `python -m local_engine serve`; every machine needs it.")
-@click.option("--served-name", default=None, help="Name clients use as `model`.  [default: the value of --model]")
+@model_options
+@shared_options
 @click.option("--replicas", type=click.IntRange(min=1), default=2, show_default=True, help="How many engines.")
 @click.option("--name", default="engine", show_default=True, help="First part of the applications' names.")
 @click.option("--address", default=None, help="A running cluster, or `auto`.  [default: start one on this machine]")
@@ -132,28 +146,17 @@ def run_replicas(
 )
 @click.option("--cpus", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Cores of each replica.")
 @click.option("--gpus", type=click.FloatRange(min=0), default=0.0, show_default=True, help="GPUs of each replica.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads; 0 leaves the choice to torch.")
-@click.option("--dtype", default="bfloat16", show_default=True, help="As for `serve`.")
-@click.option("--max-batch", type=click.IntRange(min=1), default=8, show_default=True, help="As for `serve`.")
-@click.option("--max-queue", type=click.IntRange(min=0), default=64, show_default=True, help="As for `serve`.")
-@click.option("--drain-seconds", type=click.FloatRange(min=0), default=30.0, show_default=True, help="As for `serve`.")
-@click.option("--api-key", envvar="PENSTOCK_ENGINE_API_KEY", default=None, help="Key clients must send.")
+@serve_options
 def main(
-    model: str, served_name: str | None, replicas: int, name: str, address: str | None, host: str, port: int,
-    cpus: float, gpus: float, threads: int, dtype: str, max_batch: int, max_queue: int, drain_seconds: float,
-    api_key: str | None,
-) -> None:  # fmt: skip
-    """Run replicas of the engine on a Ray cluster until SIGTERM or Ctrl-C."""
-    try:
-        engine = EngineConfig(dtype=dtype, max_batch=max_batch, max_queue=max_queue)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    replicas: int, name: str, address: str | None, host: str, port: int, cpus: float, gpus: float, **chosen: Any
+) -> None:
+    """Run replicas of the engine on a Ray cluster until SIGTERM or Ctrl-C; the other options are those of `serve`."""
+    options = replica_options(**chosen)
     ray.init(address=address, include_dashboard=False, log_to_driver=False)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which has a handler of its own
         signal.signal(number, lambda *_: stop.set())
     try:
-        options = Options(model, served_name or model, engine, threads, api_key, drain_seconds)
         for url in run_replicas(options, name, replicas, host=host, port=port, cpus=cpus, gpus=gpus):
             click.echo(f"serving {options.served_name} at {url}")
         stop.wait()
@@ -162,6 +165,12 @@ def main(
         serve.shutdown()
     finally:
         ray.shutdown()
+
+
+def replica_options(model: str, served_name: str | None, hub_url: str, **chosen: Any) -> Options:
+    """What each replica runs, from the options of `serve`. Raises UsageError where they do not go together."""
+    engine = engine_config(chosen)
+    return Options(model=model, served_name=served_name or model, hub=hub_of(hub_url), engine=engine, **chosen)
 
 
 if __name__ == "__main__":

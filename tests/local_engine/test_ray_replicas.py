@@ -18,14 +18,13 @@ import openai
 import pytest
 
 from tests.local_engine.serve_process import serving
+from tests.local_engine.test_docs import first_column, section
 from tests.running import KEY, free_port, gateway
 
-pytestmark = [
-    pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra `distributed` (ray[serve])"),
-    pytest.mark.slow,
-    pytest.mark.timeout(900),  # a cluster starts within half a minute, on a busy machine within several
-]
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra `distributed` (ray[serve])")
 STARTING = 300  # seconds
+RAYS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+"""Ray warns of itself when it is imported into this process."""
 
 
 def replica_process(name: str) -> int | None:
@@ -56,6 +55,42 @@ def healthy(url: str) -> bool:
         return False
 
 
+@RAYS_OWN
+def test_replicas_take_the_options_of_serve_with_their_defaults() -> None:
+    from deploy.ray_engine import main as ray_engine
+    from local_engine.__main__ import main as engine
+
+    ours, theirs = (
+        {max(each.opts, key=len): each for each in command.params} for command in (ray_engine, engine.commands["serve"])
+    )
+    for option, parameter in theirs.items():
+        if option not in ("--host", "--port"):
+            assert ours[option].to_info_dict() == parameter.to_info_dict()
+    own = set(ours) - set(theirs) | {"--host", "--port"}
+    assert set(first_column(section("python -m deploy.ray_engine"))) == own
+
+
+@RAYS_OWN
+def test_a_replica_speculates_by_itself_as_serve_does(tiny_gguf: Path) -> None:
+    """The replica's class needs no cluster: Ray only makes it and asks how it is."""
+    from deploy.ray_engine import EngineReplica, main, replica_options
+
+    port = free_port()
+    chosen = main.make_context("ray_engine", ["--model", str(tiny_gguf), "--max-context", "128"]).params
+    for own in ("replicas", "name", "address", "host", "port", "cpus", "gpus"):
+        chosen.pop(own)
+    replica = EngineReplica(replica_options(**chosen), "127.0.0.1", port)
+    try:
+        replica.check_health()
+        assert healthy(f"http://127.0.0.1:{port}/v1")
+        assert replica._loop.engine.speculator is not None
+        assert replica._loop.engine.config.max_context == 128
+    finally:
+        replica.__del__()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # a cluster starts within half a minute, on a busy machine within several
 def test_a_killed_replica_is_passed_over_and_comes_back(tiny_gguf: Path, tmp_path: Path) -> None:
     name, port = f"r{uuid.uuid4().hex[:8]}", two_free_ports()
     arguments = ("--model", str(tiny_gguf), "--served-name", "tiny", "--name", name, "--port", str(port),
