@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.engine_soak import run_soak
+from benchmarks.engine_soak import SERVED, run_soak
 
 
 def test_some_hundred_requests_of_every_kind_end_and_leave_nothing_behind(tiny_directory: Path) -> None:
@@ -16,3 +16,12 @@ def test_some_hundred_requests_of_every_kind_end_and_leave_nothing_behind(tiny_d
     assert min(outcomes["left"], outcomes["context_length_exceeded"]) > 0
     assert len(soak.texts) > 10
     assert not soak.differing, "the same request answered differently"
+
+
+def test_a_soak_of_the_engine_as_it_is_served_says_what_it_went_through(tiny_directory: Path) -> None:
+    soak = run_soak(tiny_directory, requests=60, http_share=0.34, seed=5, plan=SERVED)
+    report = soak.report()
+    assert report["requests"] == 60
+    assert report["engine"]["drafters"] == ["NgramDrafter"]
+    assert report["engine"]["quantize"] == ("int8" if report["engine"]["native"] else "none")
+    assert set(report["memory"]["in the loop"]) > {"growth_share_of_1000"}
