@@ -7,6 +7,9 @@ decoding first, on the same weights and cache, so that a machine that others use
 first token to the last. Speed is tokens per CPU second of this process, beside tokens per second on the clock. A drafter is
 `ngram`, `auto`, `head`, or the path of a draft model. Answers are greedy; `equal` counts those that are plain's, token for
 token (in bfloat16 a product may round differently for another number of rows, which can turn a near tie).
+
+Then TOGETHER prompts of mixed categories are answered at once, again by all in turn, in another order for each group: under
+load drafting pays less, and must not cost (`together`). Timed is from when all have their first token to the last one's end.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,9 @@ from local_engine.request import SamplingParams
 from local_engine.speculative.choose import choose_drafters
 
 PLAIN = "plain"
+TOGETHER = 8
+Prompt = tuple[str, list[int]]
+"""Its category, its tokens."""
 
 
 @dataclass(slots=True)
@@ -113,27 +120,61 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     facts = machine_facts()
-    numbers = {
+    numbers: dict[str, Any] = {
         **{name: getattr(arguments, name) for name in ("model", "dtype", "threads", "prompts", "tokens", "max_drafts")},
-        "formats": {quantize: measure(arguments, quantize) for quantize in arguments.quantize or ["auto"]},
+        "formats": {},
+        "together": {},
     }
+    for quantize in arguments.quantize or ["auto"]:
+        engines = make_engines(arguments, quantize)
+        prompts = read_prompts(arguments, engines[PLAIN])
+        numbers["formats"][quantize] = measure(engines, prompts, arguments.tokens)
+        numbers["together"][quantize] = measure_together(engines, prompts, arguments.tokens)
     print(json.dumps(numbers, indent=2))
     if arguments.write or arguments.out:
         print(write("engine_speculation", numbers, facts, arguments.out))
 
 
-def measure(arguments: argparse.Namespace, quantize: str) -> dict[str, Any]:
-    """All answers with the matrices in one format."""
-    engines = make_engines(arguments, quantize)
+def measure(engines: dict[str, Engine], prompts: Sequence[Prompt], tokens: int) -> dict[str, Any]:
+    """All answers one at a time, with the matrices in one format."""
     figures = Figures()
-    for category, prompt in read_prompts(arguments, engines[PLAIN]):
+    for category, prompt in prompts:
         expected: list[int] = []
         for name, engine in engines.items():
-            timed, answer = answer_one(engine, prompt, arguments.tokens)
+            timed, (answer,) = answer_all(engine, [prompt], tokens)
             expected = expected or answer
-            timed.answers, timed.equal = 1, int(answer == expected)
+            timed.equal = int(answer == expected)
             figures.by_drafter[name][category].add(timed)
     return figures.report()
+
+
+def measure_together(engines: dict[str, Engine], prompts: Sequence[Prompt], tokens: int) -> dict[str, Any]:
+    """Groups of at most TOGETHER answers at once. Times plain: median and least over the groups, on the clock."""
+    count = max(1, len(prompts) // TOGETHER)
+    groups = [[prompt for _, prompt in prompts[first::count]][:TOGETHER] for first in range(count)]
+    names = list(engines)
+    taken: dict[str, list[Timed]] = {name: [] for name in names}
+    for number, group in enumerate(groups):
+        answers = {}
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            timed, answers[name] = answer_all(engines[name], group, tokens)
+            taken[name].append(timed)
+        for name in names:
+            taken[name][-1].equal = sum(a == b for a, b in zip(answers[name], answers[PLAIN], strict=True))
+    document: dict[str, Any] = {"streams": len(groups[0]), "groups": count}
+    for name, each in taken.items():
+        pairs = zip(each, taken[PLAIN], strict=True)
+        ratios = [ours.tokens / ours.clock / (plain.tokens / plain.clock) for ours, plain in pairs]
+        whole = Timed()
+        for timed in each:
+            whole.add(timed)
+        document[name] = {
+            "times_plain_clock": round(statistics.median(ratios), 3),
+            "least_times_plain_clock": round(min(ratios), 3),
+            "tokens_per_clock_s": round(whole.tokens / whole.clock, 1),
+            **_counts(whole),
+        }
+    return document
 
 
 def make_engines(arguments: argparse.Namespace, quantize: str) -> dict[str, Engine]:
@@ -141,8 +182,8 @@ def make_engines(arguments: argparse.Namespace, quantize: str) -> dict[str, Engi
     config = EngineConfig(
         dtype=arguments.dtype,
         quantize=quantize,
-        max_batch=1,
-        cache_tokens=4096,
+        max_batch=TOGETHER,
+        cache_tokens=TOGETHER * (arguments.longest_prompt + arguments.tokens + 64),
         max_context=4096,
         prefix_sharing=False,
         max_drafts=arguments.max_drafts,
@@ -162,7 +203,7 @@ def make_engines(arguments: argparse.Namespace, quantize: str) -> dict[str, Engi
     return engines
 
 
-def read_prompts(arguments: argparse.Namespace, engine: Engine) -> list[tuple[str, list[int]]]:
+def read_prompts(arguments: argparse.Namespace, engine: Engine) -> list[Prompt]:
     """(category, tokens) of the first prompts of each category, first turns only, in the model's chat template."""
     taken: dict[str, int] = defaultdict(int)
     prompts = []
@@ -176,13 +217,14 @@ def read_prompts(arguments: argparse.Namespace, engine: Engine) -> list[tuple[st
     return prompts
 
 
-def answer_one(engine: Engine, prompt: list[int], tokens: int) -> tuple[Timed, list[int]]:
-    """One greedy answer; its prompt and first token are not counted."""
-    request = engine.new_request(prompt, SamplingParams(max_tokens=tokens, temperature=0))
-    engine.add(request)
-    while request.first_token is None:
+def answer_all(engine: Engine, prompts: Sequence[list[int]], tokens: int) -> tuple[Timed, list[list[int]]]:
+    """Greedy answers at once; what is computed before each has its first token is not counted."""
+    requests = [engine.new_request(prompt, SamplingParams(max_tokens=tokens, temperature=0)) for prompt in prompts]
+    for request in requests:
+        engine.add(request)
+    while any(request.first_token is None for request in requests):
         engine.step()
-    timed = Timed()
+    timed = Timed(answers=len(requests))
     cpu, clock = time.process_time(), time.perf_counter()
     while engine.busy:
         for output in engine.step():
@@ -191,7 +233,7 @@ def answer_one(engine: Engine, prompt: list[int], tokens: int) -> tuple[Timed, l
             timed.accepted += output.accepted_drafts
             timed.drafted += output.accepted_drafts + output.rejected_drafts
     timed.cpu, timed.clock = time.process_time() - cpu, time.perf_counter() - clock
-    return timed, request.answer
+    return timed, [request.answer for request in requests]
 
 
 if __name__ == "__main__":

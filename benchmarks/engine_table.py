@@ -70,6 +70,7 @@ def rows(results: Results) -> list[Row]:
     engines = _at(results, "engine_cpu", "engines") or {}
     ratios = _at(results, "engine_cpu", "ratios", OURS) or {}
     drafting = _at(results, "engine_speculation", "formats", "auto") or {}
+    together = _at(results, "engine_speculation", "together", "auto") or {}
     first = _at(results, "engine_cache", "first_token") or {}
     bookkeeping = _at(results, "engine_cache", "bookkeeping", "ms_per_step", "bookkeeping")
 
@@ -84,6 +85,9 @@ def rows(results: Results) -> list[Row]:
             _at(drafting, "auto", "mean_times_plain_clock"), 1.5),
         Row("decode with speculation, Spec-Bench", _rate(drafted), f"llama.cpp {_rate(llama)}",
             drafted / llama if drafted and llama else None, 1.3),
+        Row("8 streams with speculation, Spec-Bench", _rate(_at(together, "auto", "tokens_per_clock_s")),
+            f"ours, plain {_rate(_at(together, 'plain', 'tokens_per_clock_s'))}",
+            _at(together, "auto", "times_plain_clock"), 0.97),
         Row("8 streams together", _rate(_at(engines, OURS, "decode_8")), f"one stream {_rate(one)}",
             ratios.get("eight streams by one"), 3.0),
         Row("first token, 1,000-token prefix shared", _seconds(first.get("shared_clock_s")),

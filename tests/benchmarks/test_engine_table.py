@@ -24,7 +24,10 @@ CACHE: dict[str, Any] = {
 SPECULATION: dict[str, Any] = {
     "formats": {
         "auto": {"plain": {"tokens_per_clock_s": 180.0}, "auto": {"tokens_per_clock_s": 270.0, "mean_times_plain_clock": 1.5}}
-    }
+    },
+    "together": {
+        "auto": {"plain": {"tokens_per_clock_s": 600.0}, "auto": {"tokens_per_clock_s": 576.0, "times_plain_clock": 0.96}}
+    },
 }  # fmt: skip
 
 
@@ -36,17 +39,18 @@ def test_a_target_is_met_at_its_very_value_and_missed_beyond_it() -> None:
         (None, "not measured"),  # OpenVINO was not installed
         (1.5, "met"),
         (pytest.approx(2.7), "met"),
+        (0.96, "missed"),
         (2.95, "missed"),
         (0.2, "met"),
         (0.501, "missed"),
     ]
-    assert as_markdown(table).count("| missed |") == as_text(table).count("missed") == 2
+    assert as_markdown(table).count("| missed |") == as_text(table).count("missed") == 3
 
 
 def test_what_was_not_measured_is_named_with_how_to_get_it(tmp_path: Path) -> None:
     (tmp_path / "engine_cpu.json").write_text(json.dumps(CPU))
     results = read_results(tmp_path)
-    assert [row.verdict for row in rows(results)].count("not measured") == 5
+    assert [row.verdict for row in rows(results)].count("not measured") == 6
     openvino, spec_bench = what_is_missing(results, Path("prompts"))
     assert openvino == "OpenVINO: not installed; make bench-engine ARGS=--install-peers does that"
     assert "curl -fL -o prompts/question.jsonl https://" in spec_bench
