@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
-from tests.local_engine.gpu_checks import CHECKS
+from tests.local_engine.gpu_checks import CHECKS, REAL_SHAPES
 from tests.local_engine.kernel_cases import CASES
 
 pytestmark = [
@@ -21,6 +21,6 @@ def test_a_kernel_computes_what_its_reference_does(case: str) -> None:
     CASES[case]("cuda")
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", CHECKS | REAL_SHAPES)
 def test_steps_on_the_gpu(check: str) -> None:
-    CHECKS[check]("cuda")
+    (CHECKS | REAL_SHAPES)[check]("cuda")
