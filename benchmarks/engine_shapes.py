@@ -25,7 +25,7 @@ from local_engine.models.decoder import Decoder
 from local_engine.quantization.fp8 import Fp8Linear
 from local_engine.quantization.int4 import Int4Linear
 from local_engine.quantization.int8 import Int8Linear
-from local_engine.speculative.drafter import Drafter
+from local_engine.speculative.drafter import Drafter, taps_of
 from local_engine.tokenizer import Tokenizer
 
 _LLAMA3 = {
@@ -117,5 +117,5 @@ def engine_for(load: Load, device: torch.device, drafters: Sequence[Drafter] = (
     size = CacheSize(-(-load.cache_tokens // config.block_size), config.block_size, 0)
     runner = ModelRunner(decoder, size)
     if device.type == "cuda":
-        runner = on_gpu(runner, load.max_batch, load.max_context, load.max_drafts)
+        runner = on_gpu(runner, load.max_batch, load.max_context, load.max_drafts, taps_of(drafters))
     return Engine(runner, numbers_tokenizer(model.vocab_size), config, drafters)

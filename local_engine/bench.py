@@ -25,6 +25,7 @@ from local_engine.models.open import open_model
 from local_engine.progress import bar
 from local_engine.request import SamplingParams
 from local_engine.speculative.choose import choose_drafters
+from local_engine.speculative.drafter import taps_of
 from local_engine.tokenizer import Tokenizer
 
 _SHORT = 32
@@ -148,9 +149,10 @@ def check_room(context: int, prompt_tokens: int, tokens: int, streams: int) -> N
 def _pair(runner: ModelRunner, tokenizer: Tokenizer, config: EngineConfig) -> tuple[Engine, Engine]:
     """An engine without speculation and one with it, over one model and one cache: only one may be busy at a time."""
     context = min(config.max_context, runner.decoder.config.max_positions)
-    runner = on_gpu(runner, config.max_batch, context, config.max_drafts)
     drafts = replace(config, speculate="auto")
-    drafting = Engine(runner, tokenizer, drafts, choose_drafters(drafts, runner, tokenizer, context))
+    drafters = choose_drafters(drafts, runner, tokenizer, context)
+    runner = on_gpu(runner, config.max_batch, context, config.max_drafts, taps_of(drafters))
+    drafting = Engine(runner, tokenizer, drafts, drafters)
     return Engine(runner, tokenizer, config), drafting
 
 

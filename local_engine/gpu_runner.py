@@ -61,12 +61,13 @@ class Ahead:
 class GpuRunner(ModelRunner):
     """The decoder and pool of `plain`; up to `max_batch` requests of `max_context` tokens and `max_drafts` get graphs.
 
-    Graphs are recorded by the first step, when it is known which inner streams are wanted.
+    Graphs are recorded once, by the first step. They give the streams behind the layers `taps`, those of the drafters;
+    a step that wants others (embeddings do) runs launch by launch.
     """
 
     def __init__(
-        self, plain: ModelRunner, *, max_batch: int, max_context: int, max_drafts: int = 0, graphs: bool = True,
-        kernels: Kernels | None = None,
+        self, plain: ModelRunner, *, max_batch: int, max_context: int, max_drafts: int = 0,
+        taps: Sequence[int] = (), graphs: bool = True, kernels: Kernels | None = None,
     ) -> None:  # fmt: skip
         self.decoder, self.device, self.pool, self.native = plain.decoder, plain.device, plain.pool, None
         self._kernels = kernels or kernels_for(self.device)
@@ -75,14 +76,14 @@ class GpuRunner(ModelRunner):
         # A mixture asks the host which experts were chosen, which no graph can.
         self._wants_graphs = graphs and not self.decoder.config.experts
         self._read = torch.empty(0)
-        self._taps: tuple[int, ...] = ()
+        self._taps = tuple(taps)
         self.graphs: GraphSet | None = None
 
-    def prepare(self, taps: Sequence[int] = ()) -> None:
-        """Record the graphs unless they are there, with the streams behind the layers `taps` among their results."""
-        if not self._wants_graphs or (self.graphs is not None and self._taps == tuple(taps)):
+    def prepare(self) -> None:
+        """Record the graphs unless they are there."""
+        if not self._wants_graphs or self.graphs is not None:
             return
-        config, self._taps = self.decoder.config, tuple(taps)
+        config = self.decoder.config
         width = -(-self.max_context // self.pool.block_size)
         self.graphs = GraphSet(
             self._compute, self.max_batch, self.max_drafts, width, self.pool.block_size, self.device
@@ -96,7 +97,7 @@ class GpuRunner(ModelRunner):
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], taps: Sequence[int] = ()) -> Computed:
         """As `ModelRunner.run`; logits and streams stay on the device and are valid until the next step."""
-        self.prepare(taps)
+        self.prepare()
         result = self.step([item_of(chunk) for chunk in chunks], [wanted_of(chunk) for chunk in chunks], taps)
         rows = [row for chunk in chunks if chunk.closes_gap for row in rows_of(chunk)]
         firsts = {chunk.request.id: first for chunk, first in zip(chunks, result.firsts, strict=True)}
@@ -112,7 +113,8 @@ class GpuRunner(ModelRunner):
 
         A token is greedy, or drawn at the item's temperature where that is above 0.
         """
-        captured = None if self.graphs is None else self.graphs.pick(items)
+        recorded = not taps or tuple(taps) == self._taps
+        captured = self.graphs.pick(items) if recorded and self.graphs is not None else None
         if captured is None:
             return self._eager(items, wanted, taps)
         buffers, replay = captured
@@ -135,7 +137,7 @@ class GpuRunner(ModelRunner):
 
         An item runs while its position is before its `limit`; what comes back for it after that means nothing.
         """
-        self.prepare(self._taps)
+        self.prepare()
         captured = None if self.graphs is None else self.graphs.pick(items)
         if captured is None or captured[0].rows_each > 1:
             return None

@@ -17,6 +17,7 @@ from local_engine.models.weights import WeightSource
 from local_engine.native_step import has_native
 from local_engine.request import SamplingParams
 from local_engine.speculative.choose import choose_drafters
+from local_engine.speculative.drafter import taps_of
 from local_engine.tokenizer import Tokenizer
 
 
@@ -24,8 +25,9 @@ def load_engine(path: Path, config: EngineConfig, progress: Progress | None = No
     """An engine for a .gguf file or a Hugging Face model directory. Raises ModelError."""
     runner, tokenizer = load_runner(path, config, progress)
     max_context = min(config.max_context, runner.decoder.config.max_positions)
-    runner = on_gpu(runner, config.max_batch, max_context, 0 if config.speculate == "off" else config.max_drafts)
-    return Engine(runner, tokenizer, config, choose_drafters(config, runner, tokenizer, max_context))
+    drafters = choose_drafters(config, runner, tokenizer, max_context)
+    runner = on_gpu(runner, config.max_batch, max_context, config.max_drafts if drafters else 0, taps_of(drafters))
+    return Engine(runner, tokenizer, config, drafters)
 
 
 def load_runner(path: Path, config: EngineConfig, progress: Progress | None = None) -> tuple[ModelRunner, Tokenizer]:

@@ -105,8 +105,13 @@ class ModelRunner:
         return None
 
 
-def on_gpu(plain: ModelRunner, max_batch: int, max_context: int, max_drafts: int) -> ModelRunner:
-    """A runner with kernels and graphs for a GPU; `plain` itself on a CPU, and where Triton is not installed."""
+def on_gpu(
+    plain: ModelRunner, max_batch: int, max_context: int, max_drafts: int, taps: Sequence[int] = ()
+) -> ModelRunner:
+    """A runner with kernels and graphs for a GPU; `plain` itself on a CPU, and where Triton is not installed.
+
+    `taps` are the layers whose streams the drafters read.
+    """
     if plain.device.type != "cuda":
         return plain
     if find_spec("triton") is None:
@@ -114,4 +119,4 @@ def on_gpu(plain: ModelRunner, max_batch: int, max_context: int, max_drafts: int
         return plain
     from local_engine.gpu_runner import GpuRunner  # needs Triton, which a CPU does not
 
-    return GpuRunner(plain, max_batch=max_batch, max_context=max_context, max_drafts=max_drafts)
+    return GpuRunner(plain, max_batch=max_batch, max_context=max_context, max_drafts=max_drafts, taps=taps)

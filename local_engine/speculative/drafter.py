@@ -74,3 +74,8 @@ class Drafter(Protocol):
     def forget(self, request: Request) -> None:
         """The request has ended: drop what is kept for it. Called for every request, also one never seen."""
         ...
+
+
+def taps_of(drafters: Sequence[Drafter]) -> tuple[int, ...]:
+    """Layers of the target whose streams are wanted by the drafters, in their order."""
+    return tuple(layer for drafter in drafters for layer in drafter.taps)

@@ -17,7 +17,7 @@ from local_engine.request import Request, Row
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler
 from local_engine.speculative.adapt import Candidate, Planner
-from local_engine.speculative.drafter import NO_DRAFT, Draft, Drafter, Seen
+from local_engine.speculative.drafter import NO_DRAFT, Draft, Drafter, Seen, taps_of
 from local_engine.speculative.verify import Run, verify
 
 log = logging.getLogger("local_engine")
@@ -57,7 +57,7 @@ class Speculator:
 
     def __init__(self, drafters: Sequence[Drafter], most: int, timer: Callable[[], float] = time.perf_counter) -> None:
         self.drafters = tuple(drafters)
-        self.taps = tuple(layer for drafter in drafters for layer in drafter.taps)
+        self.taps = taps_of(drafters)
         self._free = next((drafter for drafter in drafters if not drafter.costly), None)
         self._costly = next((drafter for drafter in drafters if drafter.costly), None)
         if sum(drafter.costly for drafter in drafters) > 1 or len(drafters) > 2:

@@ -6,13 +6,15 @@ import random
 from collections.abc import Sequence
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton has no wheel for this system")
 
+from local_engine.embedding import EmbeddingJob
 from local_engine.engine import Engine
 from local_engine.gpu_runner import Ahead, GpuRunner
 from local_engine.request import Output, Request, SamplingParams
-from local_engine.speculative.drafter import Drafter
+from local_engine.speculative.drafter import Drafter, taps_of
 from local_engine.speculative.ngram import NgramDrafter
 from tests.local_engine.conftest import EngineMaker
 from tests.local_engine.test_engine import prompt, run_to_end, text
@@ -23,8 +25,9 @@ GREEDY = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True)
 def on_gpu_path(plain: Engine, drafters: Sequence[Drafter] = (), *, fails_at: int | None = None) -> Engine:
     """The plain engine's weights behind the GPU's runner; `fails_at` makes that step of those in the air raise."""
     runner = GpuRunner(
-        plain.runner, max_batch=plain.config.max_batch, max_context=256, max_drafts=plain.config.max_drafts
-    )
+        plain.runner, max_batch=plain.config.max_batch, max_context=256, max_drafts=plain.config.max_drafts,
+        taps=taps_of(drafters),
+    )  # fmt: skip
     engine = Engine(runner, plain.tokenizer, plain.config, drafters)
     if fails_at is not None:
         engine.ahead = FailingAhead(runner, fails_at).ahead()
@@ -133,6 +136,31 @@ def test_requests_that_come_and_go_leave_nothing_behind(seed: int, tiny_engine: 
     for request in requests:
         if request.id not in aborted:
             assert request.answer == alone.generate(request.tokens[: request.prompt_tokens], request.params).tokens
+
+
+def test_embeddings_beside_an_answer_leave_the_recorded_graphs_and_the_answer_alone(tiny_engine: EngineMaker) -> None:
+    plain, alone = tiny_engine(max_drafts=3), tiny_engine()
+    texts = [prompt(20, 5), prompt(33, 6)]
+    engine = on_gpu_path(plain, [NgramDrafter()])
+    assert isinstance(engine.runner, GpuRunner)
+    request = engine.new_request(prompt(9), GREEDY)
+    engine.add(request)
+    engine.step()
+    graphs = engine.runner.graphs
+    assert graphs is not None
+    vectors = []
+    for text_tokens in texts:
+        job = EmbeddingJob([text_tokens])
+        for _ in job.steps(engine):
+            engine.step()
+        vectors += job.vectors
+    run_to_end(engine)
+    assert engine.runner.graphs is graphs, "recording takes seconds on a GPU"
+    assert request.answer == alone.generate(prompt(9), GREEDY).tokens
+    expected = EmbeddingJob(texts)
+    for _ in expected.steps(alone):
+        pass
+    torch.testing.assert_close(torch.stack(vectors), torch.stack(expected.vectors), atol=1e-5, rtol=1e-4)
 
 
 def test_a_device_that_fails_with_steps_in_the_air_ends_their_requests_with_a_reply(tiny_engine: EngineMaker) -> None:

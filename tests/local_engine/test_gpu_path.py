@@ -41,10 +41,11 @@ def random_decoder(shape: ModelConfig) -> Decoder:
     return decoder
 
 
-def runner_for(decoder: Decoder, *, max_batch: int = 3, graphs: bool = True) -> GpuRunner:
+def runner_for(decoder: Decoder, *, max_batch: int = 3, graphs: bool = True, taps: tuple[int, ...] = ()) -> GpuRunner:
     runner = GpuRunner(
-        ModelRunner(decoder, CacheSize(40, 4, 0)), max_batch=max_batch, max_context=60, max_drafts=3, graphs=graphs
-    )
+        ModelRunner(decoder, CacheSize(40, 4, 0)), max_batch=max_batch, max_context=60, max_drafts=3, graphs=graphs,
+        taps=taps,
+    )  # fmt: skip
     runner.prepare()
     return runner
 
@@ -114,6 +115,18 @@ def test_a_graph_padded_to_its_bucket_gives_what_the_eager_step_gives() -> None:
         results.append(runner.step(items, [1, 1, 1]))
     torch.testing.assert_close(results[0].logits, results[1].logits)
     assert results[0].tokens.tolist() == results[1].tokens.tolist()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("taps", [(0, 1), (1,)], ids=["by a graph", "launch by launch"])
+def test_the_streams_that_are_wanted_come_with_the_step(taps: tuple[int, ...]) -> None:
+    decoder = random_decoder(config())
+    runner = runner_for(decoder, taps=(0, 1))
+    result = runner.step([StepItem([token], 0, [token], 1) for token in (7, 9, 3)], [1, 1, 1], taps)
+    for token, row in zip((7, 9, 3), result.streams, strict=False):  # a graph's buffer has rows for more
+        tapped: dict[int, Tensor] = {}
+        decoder.hidden(torch.tensor([token]), torch.tensor([0]), PlainAttention(), taps, tapped)
+        torch.testing.assert_close(row, torch.cat([tapped[layer][0] for layer in taps]), atol=1e-5, rtol=1e-4)
 
 
 def test_more_rows_than_the_fused_products_take_give_the_same_stream() -> None:
