@@ -18,7 +18,7 @@ from local_engine.energy import make_meter
 from local_engine.errors import DeadlineExceeded, StepFailed
 from local_engine.model_runner import ModelRunner
 from local_engine.request import FinishReason, Logprobs, Output, Request, Sampled, SamplingParams
-from local_engine.run_ahead import without_room
+from local_engine.run_ahead import STEPS, without_room
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.speculative.drafter import Drafter
@@ -63,7 +63,7 @@ class Engine:
         self.scheduler = Scheduler(config.max_batch, config.step_tokens, self.blocks)
         self.sampler = Sampler()
         self.speculator = Speculator(drafters, config.max_drafts) if drafters else None
-        self.ahead = None if drafters else runner.ahead()
+        self.ahead = runner.ahead()
         self.energy = make_meter(
             config.energy, str(runner.device), core_watts=config.core_watts, gpu_watts=config.gpu_watts,
             grams_per_kwh=config.grams_per_kwh,
@@ -120,8 +120,8 @@ class Engine:
         now = self._clock()
         if self.speculator is not None:
             self.speculator.propose(self.scheduler)
-        elif self.ahead is not None:
-            self.ahead.reserve(self.scheduler)
+        if self.ahead is not None:
+            self.ahead.reserve(self.scheduler, STEPS if self.speculator is None else self.speculator.steps_ahead)
         step = self.scheduler.schedule(now)
         outputs = [self._expire(request, now) for request in step.expired]
         for chunk in step.chunks:
@@ -156,10 +156,14 @@ class Engine:
     def _compute(self, step: Step) -> list[Output]:
         speculator, chunks, outputs = self.speculator, step.chunks, list[Output]()
         try:
-            if self.ahead is not None:
+            if self.ahead is not None and self.ahead.reserved:
+                steps = 0
                 for runs in self.ahead.begin(chunks, self.scheduler):
-                    outputs += self._commit([] if outputs else chunks, runs)
-                if outputs:
+                    outputs += self._commit([] if steps else chunks, runs)
+                    steps += 1
+                if steps:
+                    if speculator is not None:
+                        speculator.observe_ahead(chunks, steps, self.ahead.streams)
                     return outputs
                 chunks = without_room(chunks)
             computed = self.runner.run(chunks, () if speculator is None else speculator.taps)

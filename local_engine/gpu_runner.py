@@ -44,10 +44,13 @@ class StepResult:
 
 
 class Ahead:
-    """Several steps of decoding, begun on the device; tokens come back step by step while it goes on."""
+    """Several steps of decoding, begun on the device; tokens come back step by step while it goes on.
 
-    def __init__(self, tokens: Tensor, events: Sequence[torch.cuda.Event | None]) -> None:
-        self._tokens, self._events = tokens, events
+    `streams` [requests, taps * hidden] are the last step's, valid behind its tokens and until the next step.
+    """
+
+    def __init__(self, tokens: Tensor, events: Sequence[torch.cuda.Event | None], streams: Tensor) -> None:
+        self._tokens, self._events, self.streams = tokens, events, streams
 
     def tokens(self, step: int) -> list[int]:
         """One token per request, of those that were still running; waits for the step."""
@@ -151,7 +154,7 @@ class GpuRunner(ModelRunner):
             events.append(new_event(self.device))
             if (event := events[-1]) is not None:
                 event.record()
-        return Ahead(tokens, events)
+        return Ahead(tokens, events, self._streams[: len(items)])
 
     def _compute(self, buffers: StepBuffers) -> None:
         """One step over static buffers, recorded as a graph: logits, tokens, and the buffers made ready for the next."""

@@ -2,14 +2,16 @@
 
 Room for the tokens to come is asked for as if they were drafts; they are no guesses, and none of them is verified. While
 the device computes, tokens that came back become text. A newcomer waits for the steps in the air: nothing is begun ahead
-while somebody waits or a prompt is being computed. What was computed behind the end of an answer is dropped; its blocks are
-not given to anybody before the last step in the air has ended.
+while somebody waits, a prompt is being computed, or drafts are to be verified. What was computed behind the end of an answer
+is dropped; its blocks are not given to anybody before the last step in the air has ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from local_engine.request import Request, Sampled
 from local_engine.scheduler import Chunk, Scheduler
@@ -25,20 +27,28 @@ STEPS = 8
 
 
 class RunAhead:
-    """For an engine without a drafter. `reserve` goes before the scheduler, `begin` takes its chunks."""
+    """`reserve` goes before the scheduler; where something is `reserved`, `begin` takes its chunks.
+
+    `streams` [chunks, taps * hidden] are those of the last step that was begun, for drafters; valid until the next.
+    """
 
     def __init__(self, runner: GpuRunner, steps: int = STEPS) -> None:
         self._runner, self._steps = runner, steps
+        self.reserved = False
+        self.streams: Tensor | None = None
 
-    def reserve(self, scheduler: Scheduler) -> None:
-        """Ask for room for the tokens of further steps where nobody would have to wait for them."""
+    def reserve(self, scheduler: Scheduler, most: int = STEPS) -> None:
+        """Ask for room for the tokens of up to `most` steps where nobody would have to wait for them.
+
+        With more than one the requests must have no drafts of their own.
+        """
         running = scheduler.running
-        for request in running:
-            request.drafts.clear()
-        if scheduler.waiting or not all(request.gap == 1 and _may_run_ahead(request) for request in running):
+        self.reserved = most > 1 and not scheduler.waiting
+        self.reserved &= all(request.gap == 1 and _may_run_ahead(request) for request in running)
+        if not self.reserved:
             return
         for request in running:
-            further = min(self._steps, scheduler.step_tokens // len(running)) - 1
+            further = min(self._steps, most, scheduler.step_tokens // len(running)) - 1
             left = request.params.max_tokens - request.answered - 1
             request.drafts[:] = [0] * min(further, left)
 
@@ -58,6 +68,7 @@ class RunAhead:
             return
         ahead = self._runner.run_ahead([_item(chunk) for chunk in chunks], 1 + further)
         if ahead is not None:
+            self.streams = ahead.streams
             yield from _rounds(chunks, ahead, 1 + further, scheduler)
 
 

@@ -72,12 +72,19 @@ class Speculator:
         self._failures = 0
         self._proposed = False  # in the step under way, without failing
         self._resting = 0
+        self._wanted = False  # whether the newest plan drafts for anybody
+        self._quiet = 0
+
+    @property
+    def steps_ahead(self) -> int:
+        """How many plain steps may be begun before the next plan: twice as many after each in a row that drafts nothing."""
+        return 1 << min(self._quiet, 8)
 
     def propose(self, scheduler: Scheduler) -> None:
         """Put drafts on the running answers before a step is scheduled; the scheduler takes what there is room for."""
         self._drafts.clear()
         self._drafting = 0.0
-        self._proposed = False
+        self._proposed = self._wanted = False
         running = [request for request in scheduler.running if request.gap == 1 and request.answered]
         able = [request for request in running if request.params.max_tokens - request.answered > 1]
         self._resting -= 1
@@ -88,12 +95,15 @@ class Speculator:
                 self._proposed = True
             except Exception:
                 self._count_failure()
+                self._drafts.clear()
                 for request in able:
                     request.drafts.clear()
             self._begun = self._timer()
             self._drafting = self._begun - begun
         else:
             self._begun = self._timer()
+        if able:
+            self._quiet = 0 if self._wanted or self._drafts else self._quiet + 1
 
     def verify(self, logits: Tensor, rows: Sequence[Row], sampler: Sampler) -> list[Run]:
         """What each request of the step gets; raises as sampling may."""
@@ -112,6 +122,22 @@ class Speculator:
             return
         try:
             self._learn(chunks, runs, computed)
+        except Exception:
+            self._count_failure()
+        else:
+            if self._proposed:
+                self._failures = 0
+
+    def observe_ahead(self, chunks: Sequence[Chunk], steps: int, streams: Tensor | None) -> None:
+        """So many plain steps of the chunks were computed at once; `streams` are the last one's. Never raises."""
+        seconds = (self._timer() - self._begun) / steps
+        for _ in range(steps):
+            self.planner.observe_step(len(chunks), 0, len(chunks), seconds, 0.0)
+        if streams is None or self._failures >= _MOST_FAILURES:
+            return
+        going = [(at, chunk.request) for at, chunk in enumerate(chunks) if chunk.request.table is not None]
+        try:
+            self._show([Seen(request, len(request.tokens) - 2, streams[at : at + 1]) for at, request in going])
         except Exception:
             self._count_failure()
         else:
@@ -141,7 +167,8 @@ class Speculator:
         candidates = [self._candidate(*each) for each in zip(able, found, most, strict=True)]
         likely = [at for at, each in enumerate(candidates) if each.most]
         wanted = dict(zip(likely, self.planner.plan(rows, [candidates[at] for at in likely]), strict=True))
-        if rows > _CROWD and not any(wanted.values()):
+        self._wanted = any(wanted.values())
+        if rows > _CROWD and not self._wanted:
             self._resting = _REST
         asked = [at for at in likely if candidates[at].costly and wanted[at]]
         if asked and self._costly is not None:
@@ -191,6 +218,9 @@ class Speculator:
                 first = computed.firsts[request.id]
                 known = chunk.length - chunk.drafts + accepted.get(request.id, 0)
                 seen.append(Seen(request, chunk.start, computed.streams[first : first + known]))
+        self._show(seen)
+
+    def _show(self, seen: Sequence[Seen]) -> None:
         for drafter in self.drafters:
             if seen and drafter.taps:
                 drafter.observe(seen)

@@ -50,7 +50,7 @@ class FailingAhead(GpuRunner):
                     raise RuntimeError("the device is gone")
                 return ahead.tokens(step)
 
-        return Broken(ahead._tokens, ahead._events)
+        return Broken(ahead._tokens, ahead._events, ahead.streams)
 
 
 def answers(engine: Engine, wanted: list[tuple[list[int], SamplingParams]]) -> list[list[int]]:
