@@ -57,15 +57,23 @@ def train(
     _can_write(out)
     with _explained():
         from router_models.training.data import read_source, together, with_recorded
-        from router_models.training.traffic import traffic_source
+        from router_models.training.traffic import left_out, traffic_source
         from router_models.training.train import train as train_artifact
 
         answers = _answers(labels, from_log, policy, since, until, config, data_dir)
         sources = [] if data is None else with_recorded(read_source(data))
         if labels is not None or from_log:
             sources.append(traffic_source(answers))
-        trained = train_artifact(together(sources), out, seed)
-    document = {"artifact": trained.version, "file": str(out), "own_labels": len(answers), "card": trained.card}
+        tables = together(sources)
+        repeats = left_out(tables)
+        trained = train_artifact(tables, out, seed)
+    document = {
+        "artifact": trained.version,
+        "file": str(out),
+        "own_labels": len(answers),
+        "own_prompts_left_out": repeats,
+        "card": trained.card,
+    }
     if as_json:
         click.echo(json.dumps(document))
         return
@@ -74,6 +82,8 @@ def train(
     click.echo(
         f"  {trained.card['prompts']} prompts, {trained.card['outcomes']} outcomes, {len(answers)} labels of your own"
     )
+    if repeats:
+        click.echo(f"  {repeats} prompts of your own were left out: they repeat prompts that the tables keep for tests")
     click.echo(
         f"  {sample['prompts']} further prompts test promises, {sample['labelled_in_all']} of them labelled in all tiers"
     )

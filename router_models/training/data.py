@@ -2,13 +2,13 @@
 
 Never trained on: the prompts of RouteLLM's evaluation (mmlu_test, gsm8k_test, mt_bench), prompts of other sets that
 repeat one of them, the fifth of every other set that `is_held_out` names, and an eighth of the rest, with which promises of
-quality are tested (`is_for_promises`).
+quality are tested (`is_for_promises`). Prompts of one's own that repeat any of these in part are left out, too (`together`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from router_models.errors import TrainingDataError
 from router_models.tiers import TIERS
 from router_models.training.everyday import DATASET, everyday_prompts, recorded_outcomes, recorded_ratings
 from router_models.training.model_tiers import canonical_model, tier_of
+from router_models.training.overlap import repeating
 
 EVALUATION_ONLY = frozenset({"mmlu_test", "gsm8k_test", "mt_bench"})
 HELD_OUT_EVERY = 5
@@ -83,14 +84,15 @@ def domain_of(dataset: str, category: str) -> str:
 class Source:
     """Tables as a source gives them: `prompts`, `outcomes` and `overlaps` with at least the columns in docs/routing.md.
 
-    `ratings` has dataset, prompt_id, tier, rating; only the source of our own has any.
+    `overlaps` None says that nobody has looked for them yet: `together` does. `ratings` has dataset, prompt_id, tier, rating;
+    only the source of our own has any.
 
     A column `tier` of outcomes says what a model stands for where `model_tiers` does not name it.
     """
 
     prompts: pd.DataFrame
     outcomes: pd.DataFrame
-    overlaps: pd.DataFrame
+    overlaps: pd.DataFrame | None
     ratings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=_RATING))
 
 
@@ -112,7 +114,7 @@ def with_recorded(source: Source) -> list[Source]:
     known = pd.concat((ours, theirs))
     return [
         source,
-        Source(prompts, outcomes.merge(known, on=name), source.overlaps.iloc[:0], ratings.merge(known, on=name)),
+        Source(prompts, outcomes.merge(known, on=name), None, ratings.merge(known, on=name)),
     ]
 
 
@@ -122,9 +124,27 @@ def read_source(folder: Path) -> Source:
 
 
 def together(sources: Sequence[Source]) -> Tables:
-    """Several sources as one. Raises TrainingDataError."""
-    parts = [[getattr(source, field.name) for source in sources] for field in fields(Source)]
+    """Several sources as one, each without what repeats the evaluation of another. Raises TrainingDataError."""
+    checked = [replace(source, overlaps=_overlaps(source, sources)) for source in sources]
+    parts = [[getattr(source, field.name) for source in checked] for field in fields(Source)]
     return prepare(*(pd.concat(part, ignore_index=True) if len(part) > 1 else part[0] for part in parts))
+
+
+def _overlaps(source: Source, sources: Sequence[Source]) -> pd.DataFrame:
+    """The source's list, or else its prompts that repeat in part what another source keeps for tests (dataset, prompt_id).
+
+    Not what its own keeps: requests of one application begin alike, and would all be left out.
+    """
+    if source.overlaps is not None:
+        return source.overlaps
+    kept = [text for other in sources if other is not source for text in _kept_for_tests(other.prompts)]
+    mine = source.prompts[["dataset", "prompt_id"]].astype(str)
+    return mine.loc[repeating(source.prompts["prompt"], kept)].reset_index(drop=True)
+
+
+def _kept_for_tests(prompts: pd.DataFrame) -> Iterator[str]:
+    rows = zip(prompts["dataset"], prompts["stem_key"], prompts["prompt"], strict=True)
+    return (text for dataset, stem, text in rows if is_held_out(dataset, stem) or is_for_promises(stem))
 
 
 def prepare(

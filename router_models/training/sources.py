@@ -20,13 +20,12 @@ import pandas as pd
 
 from router_models.errors import RouterError, TrainingDataError
 from router_models.training.data import EVALUATION_ONLY
+from router_models.training.overlap import repeating
 from router_models.training.public_files import REPOSITORIES, Repository
 from router_models.training.public_parsers import Part, parse, stem_key
 
 ADDRESS = "https://raw.githubusercontent.com"
 SECONDS = 60
-# Words in a row that two prompts of different sets share only when one repeats the other.
-WORDS_IN_A_ROW = 13
 _EXCLUDED = "contaminated_prompts.jsonl"
 _EXCLUDED_SETS = {"mmlu": "mmlu_test", "gsm8k": "gsm8k_test", "mt_bench": "mt_bench"}
 
@@ -62,20 +61,11 @@ def fetch(
 
 
 def overlaps(prompts: pd.DataFrame) -> pd.DataFrame:
-    """Prompts of other sets that share WORDS_IN_A_ROW words with a prompt of the evaluation (dataset, prompt_id).
-
-    Equal questions are found by their stem keys when tables are loaded, however short they are.
-    """
+    """Prompts of other sets that repeat a prompt of the evaluation in part (dataset, prompt_id)."""
     tested = prompts["dataset"].isin(EVALUATION_ONLY)
-    known = {run for text in prompts.loc[tested, "prompt"] for run in _runs(text)}
     others = prompts[~tested]
-    repeats = [any(run in known for run in _runs(text)) for text in others["prompt"]]
+    repeats = repeating(others["prompt"], prompts.loc[tested, "prompt"])
     return others.loc[repeats, ["dataset", "prompt_id"]].reset_index(drop=True)
-
-
-def _runs(text: str) -> Iterable[int]:
-    words = re.findall(r"[a-z0-9]+", text.lower())
-    return (hash(tuple(words[at : at + WORDS_IN_A_ROW])) for at in range(len(words) - WORDS_IN_A_ROW + 1))
 
 
 def _exclusions(prompts: pd.DataFrame, excluded: Mapping[str, list[str]]) -> pd.DataFrame:

@@ -12,8 +12,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from router_models.labelled import LabelledAnswer
-from router_models.training.data import Source
+from router_models.training.data import Source, Tables
 from router_models.training.sources import stem_key
+
+OWN = "own/"
+"""What the names of data sets of one's own begin with."""
 
 
 def traffic_source(answers: Iterable[LabelledAnswer]) -> Source:
@@ -23,7 +26,7 @@ def traffic_source(answers: Iterable[LabelledAnswer]) -> Source:
     for answer in answers:
         if answer.prompt is None or not answer.prompt.strip():
             continue
-        dataset = f"own/{answer.source}"
+        dataset = f"{OWN}{answer.source}"
         name = answer.request or hashlib.sha256(answer.prompt.encode("utf-8", "replace")).hexdigest()[:24]
         prompts.setdefault(
             (dataset, name),
@@ -49,5 +52,11 @@ def traffic_source(answers: Iterable[LabelledAnswer]) -> Source:
     return Source(
         pd.DataFrame(prompts.values(), columns=columns),
         pd.DataFrame(outcomes, columns=["dataset", "prompt_id", "model", "tier", "score", "out_tokens"]),
-        pd.DataFrame({"dataset": [], "prompt_id": []}, dtype=str),
+        overlaps=None,
     )
+
+
+def left_out(tables: Tables) -> int:
+    """How many prompts of one's own are not used because they repeat what other sources keep for tests."""
+    own = tables.prompts["dataset"].str.startswith(OWN)
+    return int((own & tables.prompts["overlaps"]).sum())

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from gateway.db.connect import connect
@@ -61,14 +62,22 @@ def test_few_labels_are_refused_and_nothing_is_written(labels: Path, tmp_path: P
 
 def test_tables_and_labels_together_train_an_artifact(labels: Path, tmp_path: Path) -> None:
     tables = made_up(tmp_path / "tables")
+    question = "Who of those that signed the second letter of the third council had also signed the first one?"
+    prompts = pd.read_parquet(tables / "prompts.parquet")
+    prompts.loc[len(prompts)] = ["mmlu_test", "1", question, "history", "0" * 16]
+    prompts.to_parquet(tables / "prompts.parquet")
+    repeat = json.dumps({"prompt": f"Tell me: {question}", "tier": "economy", "score": 1.0, "output_tokens": 9})
+    both = tmp_path / "both.jsonl"
+    both.write_text(f"{labels.read_text()}\n{repeat}\n")
     out = tmp_path / "made.npz"
-    arguments = ("--data", str(tables), "--labels", str(labels), "--out", str(out))
+    arguments = ("--data", str(tables), "--labels", str(both), "--out", str(out))
     done = penstock("router", "train", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     made = Router.load(out)
     assert document["artifact"] == made.version
-    assert document["own_labels"] == 240
+    assert document["own_labels"] == 241
+    assert document["own_prompts_left_out"] == 1
     assert "own/own" in made.artifact.domains
     assert "own-model" in document["card"]["ability"]
 
