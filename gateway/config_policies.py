@@ -87,8 +87,18 @@ class Policy(Placement):
     max_premium_share: Share | None = Field(
         None, description="Largest share of `auto` requests of each key that premium and deep models should answer."
     )
+    max_unfamiliar_share: Share = Field(
+        0.5,
+        description=(
+            "Largest share of each key's `auto` requests that `unfamiliar: best` sends to the best model, from its 21st on; "
+            "1 is no bound."
+        ),
+    )
     premium_window_seconds: Number = Field(
-        3600.0, ge=1, le=31 * 86_400, description="Over which time `max_premium_share` is counted; older requests fade."
+        3600.0,
+        ge=1,
+        le=31 * 86_400,
+        description="Over which time `max_premium_share` and `max_unfamiliar_share` are counted; older requests fade.",
     )
     sla: Sla | None = Field(None, description="How fast answers are to be.")
     affinity: bool = Field(True, description="Whether a prompt's price counts what a provider has cached of it.")

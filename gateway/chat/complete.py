@@ -10,6 +10,7 @@ from gateway.callers import Caller
 from gateway.chat.attempts import Answered, ask_candidates
 from gateway.chat.facts import read_facts
 from gateway.chat.headers import decision_headers, price_headers
+from gateway.chat.learn import learn_decision
 from gateway.chat.question import Question, conversation_in
 from gateway.chat.request import ChatRequest
 from gateway.chat.resolve import resolve_model
@@ -44,7 +45,8 @@ async def complete_chat(request: ChatRequest, caller: Caller, services: Services
     question = understand(request, caller, services)
     bounds = bound_costs(question, services)
     ask = ask_for(question, bounds.worst_costs(question.asked.models), services.routing)
-    decision = decide(ask, question.score, services)
+    decision = decide(ask, question.score)
+    learn_decision(question, decision, services.routing)
     tab = Tab(question, bounds, ask, decision, services)
     try:
         answered = await ask_candidates(tab, services)  # holds money, calls, falls back
@@ -105,11 +107,9 @@ def unpriced_hold(policy: Policy) -> int | None:
     return int(policy.unpriced_hold_usd * PICO_PER_USD) if policy.unpriced == "hold" else None
 
 
-def decide(ask: Ask, score: Score, services: Services) -> Decision:
+def decide(ask: Ask, score: Score) -> Decision:
     """The ordered candidates. Raises ContextTooLong or NoCandidate with the reason of every deployment."""
     decision = decide_route(ask, score)
-    if decision.candidates:
-        services.routing.health.chosen(decision.candidates[0])
     if not decision.candidates:
         reasons = "; ".join(f"{rejected.model}: {rejected.reason}" for rejected in decision.rejected)
         if decision.rejected and all("exceeds its context" in rejected.reason for rejected in decision.rejected):

@@ -1,11 +1,20 @@
-"""What the router learns of an answer: how fast the deployment was, that it has the conversation, and what the key has had."""
+"""What the router learns of a request: who was asked, how fast it was, that it has the conversation, what the key has had."""
 
 from __future__ import annotations
 
 from gateway.catalog import Model
 from gateway.chat.question import Question
+from gateway.routing.ask import Decision
+from gateway.routing.conditions import UPPER_TIERS
 from gateway.routing.knowledge import Knowledge
 from gateway.types import Attempt
+
+
+def learn_decision(question: Question, decision: Decision, known: Knowledge) -> None:
+    """Take in who is asked, before the answer: requests that come at once must not all go up by one share."""
+    known.health.chosen(decision.candidates[0])
+    if question.asked.auto:
+        known.unfamiliar.note(question.caller.key_id, decision.unfamiliar, question.policy.premium_window_seconds)
 
 
 def learn_answer(
@@ -21,4 +30,4 @@ def learn_answer(
     )
     known.affinity.answered(caller.tenant, question.conversation, model.index)
     if question.asked.auto:
-        known.shares.note(caller.key_id, model.tier, question.policy.premium_window_seconds)
+        known.shares.note(caller.key_id, model.tier in UPPER_TIERS, question.policy.premium_window_seconds)

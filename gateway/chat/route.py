@@ -34,6 +34,9 @@ def ask_for(question: Question, worst_costs: tuple[int, ...], known: Knowledge) 
             live["worth"] = known.promises.worth(score.artifact, policy.confidence, wanted, tiers)
         window = policy.premium_window_seconds
         live["premium_spent"] = known.shares.spent(caller.key_id, terms.max_premium_share, window)
+        if score.out_of_distribution:
+            share = policy.max_unfamiliar_share
+            live["unfamiliar_spent"] = known.unfamiliar.spent(caller.key_id, share, window)
     return Ask(
         models=asked.models,
         prices=costs if policy.unpriced == "refuse" else tuple(cost or UNPRICED_SHEET for cost in costs),

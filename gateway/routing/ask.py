@@ -209,6 +209,8 @@ class Ask:
     """The share of `worth` or `min_quality` that counts, as little is left of a budget; see purse."""
     unfamiliar: Literal["best", "choose"] = "best"
     """What becomes of prompts unlike the training data."""
+    unfamiliar_spent: bool = False
+    """Whether the key's share of prompts that go to the best for that is used up."""
     local_only: bool = False
     regions: frozenset[str] | None = None
     """Where the request may be processed; None for everywhere."""
@@ -276,3 +278,5 @@ class Decision:
     too_dear: str | None = None
     """The model that was chosen and that the budget did not allow."""
     worth: float | None = None
+    unfamiliar: bool = False
+    """The best was chosen because the prompt is unlike the training data."""

@@ -42,7 +42,7 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
     best = max(candidate.quality or 0.0 for candidate in possible)
     floor: float | None = None
     worth: float | None = None
-    kept = possible
+    kept, strange, sent_up = possible, _strange(ask, score), False
     if ask.mode == "quick":
         worth, reason = 0.0, "quick: cheapest"
     elif ask.mode == "deep":
@@ -53,8 +53,8 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
         worth, reason = inf, "deep: best tier"
     elif ask.objective == "quality":
         worth, reason = inf, "objective quality: best"
-    elif score is not None and score.out_of_distribution and ask.unfamiliar == "best":
-        worth, reason = inf, f"unfamiliar prompt ({', '.join(score.unfamiliar)}): {_only(possible) or 'best'}"
+    elif strange is not None and not ask.unfamiliar_spent:
+        worth, reason, sent_up = inf, f"{strange}: {_only(possible) or 'best'}", True
     elif ask.worth is not None and ask.objective == "cost":
         worth, reason = _worth_here(ask.worth, ask, score), ""
     else:
@@ -72,8 +72,26 @@ def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, 
         order = partial(by_worth, worth=worth or 0.0, spread=ask.spread, upper_first=upper_first)
     ordered = order(kept)
     chosen = _limited(ordered, ask)
-    reason = (reason or _reason(possible, ordered[0], best, floor, ask)) + _passed_over(ordered, order)
-    return Decision(chosen, tuple(rejected), reason, floor, score, _others(possible, chosen), worth=worth)
+    if not reason:
+        reason = _reason(possible, ordered[0], best, floor, ask)
+        reason += f"; {strange}: the key's share of these is used up" if strange is not None else ""
+    return Decision(
+        chosen,
+        tuple(rejected),
+        reason + _passed_over(ordered, order),
+        floor,
+        score,
+        _others(possible, chosen),
+        worth=worth,
+        unfamiliar=sent_up,
+    )
+
+
+def _strange(ask: Ask, score: Score | None) -> str | None:
+    """In what the prompt is unlike the training data, where the policy sends such prompts to the best."""
+    if score is None or not score.out_of_distribution or ask.unfamiliar != "best":
+        return None
+    return f"unfamiliar prompt ({', '.join(score.unfamiliar)})"
 
 
 def _worth_here(worth: float, ask: Ask, score: Score | None) -> float:

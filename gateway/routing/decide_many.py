@@ -143,7 +143,7 @@ def _first(ask: Ask, many: Many, possible: Flags, quality: Doubles, cost: Double
     else:
         kept = possible & (known >= (ask.min_quality * best)[:, None])
         first = _least(kept, _by_value(nothing, known, cost, rank))
-    up = many.unfamiliar & (ask.unfamiliar == "best")
+    up = many.unfamiliar & (ask.unfamiliar == "best" and not ask.unfamiliar_spent)
     if up.any():
         highest = _least(possible, _by_quality(known, cost, rank, np.minimum(ranks, RANK["premium"])))
         first = np.where(up, highest, first)

@@ -13,7 +13,7 @@ from gateway.routing.health import Health
 from gateway.routing.policies.live import LivePolicies
 from gateway.routing.promises import Costs, Make, Promises
 from gateway.routing.purse import Purses
-from gateway.routing.share import Shares
+from gateway.routing.share import UNFAMILIAR_FREE, Shares
 
 AbilitiesOf = Callable[[str], Mapping[int, Ability]]
 """What is known of single models, by their index, as the artifact of a version sees prompts."""
@@ -29,6 +29,9 @@ class Knowledge:
     health: Health
     affinity: Affinity
     shares: Shares
+    """Of answers by the upper tiers."""
+    unfamiliar: Shares
+    """Of prompts that went to the best because they are unlike the training data."""
     purses: Purses
 
     async def open(self, artifact: str) -> None:
@@ -51,6 +54,7 @@ def make_knowledge(catalog: Catalog, database: Database, costs: Costs, make: Mak
         health=Health(len(catalog.models)),
         affinity=Affinity(names=[model.name for model in catalog.models]),
         shares=Shares(),
+        unfamiliar=Shares(free=UNFAMILIAR_FREE),
         purses=Purses(),
     )
 

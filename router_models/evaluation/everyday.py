@@ -19,6 +19,13 @@ DRAWS = 1_000
 Doubles = NDArray[np.float64]
 
 
+def easy_prompts(tables: Tables) -> list[str]:
+    """The set's held-out prompts of the kinds that most people ask."""
+    prompts = tables.prompts
+    mine = prompts[(prompts["dataset"] == DATASET) & prompts["held_out"]]
+    return [str(prompt) for prompt in mine.loc[~mine["category"].isin(DEMANDING), "prompt"]]
+
+
 def everyday_report(tables: Tables, router: Router, seed: int) -> dict[str, Any]:
     """What is said of the set's held-out prompts, by kind, and of every model that was recorded on it.
 

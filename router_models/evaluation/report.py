@@ -11,7 +11,7 @@ import numpy as np
 
 from router_models.evaluation.baselines import BagOfWords, NearestPrompts, length, oracle, subject_gain
 from router_models.evaluation.calibration import quality_report, token_report
-from router_models.evaluation.everyday import everyday_report
+from router_models.evaluation.everyday import easy_prompts, everyday_report
 from router_models.evaluation.few_labels import LABELS, few_labels_report
 from router_models.evaluation.newcomers import newcomers_report
 from router_models.evaluation.nine_models import nine_models_report
@@ -24,7 +24,7 @@ from router_models.evaluation.routing import routing_report
 from router_models.evaluation.scored import domain_means, score_unseen
 from router_models.evaluation.sizes import sizes_report
 from router_models.evaluation.speed import speed_report
-from router_models.evaluation.wording import wording_report
+from router_models.evaluation.wording import unfamiliarity_report, wording_report
 from router_models.router import Router
 from router_models.tiers import TIERS
 from router_models.training.data import Tables, read_source, together, with_recorded
@@ -79,9 +79,10 @@ def _parts(folder: Path, tables: Tables, router: Router, seed: int) -> dict[str,
         "worth_by_size": lambda: sizes_report(scored),
         "newcomers": lambda: newcomers_report(tables, router, seed),
         "everyday": lambda: everyday_report(tables, router, seed),
-        "wording": lambda: wording_report(
-            router, [data.prompts[i] for data in pairs.values() for i in range(0, 60, 2)]
-        ),
+        "wording": lambda: {
+            **wording_report(router, [data.prompts[i] for data in pairs.values() for i in range(0, 60, 2)]),
+            "turned_unfamiliar": unfamiliarity_report(router, easy_prompts(tables)),
+        },
         "quality": lambda: {
             name: {tier: quality_report(side, tier, means[tier]) for tier in TIERS} for name, side in sides.items()
         },

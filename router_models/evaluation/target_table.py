@@ -61,6 +61,7 @@ def target_table(report: dict[str, Any]) -> str:
         means = ", ".join(_short(each["ece_domain_mean"]) for each in values.values() if "ece_domain_mean" in each)
         rows.append(f"| ECE, {kind.replace('_', ' ')} | | | mean {means} | {found} | {target} |")
     rows += _everyday(report["everyday"])
+    rows += _wording(report["wording"])
     for name, values in report["promised_floor"].items():
         for method, each in values["rows"].items():
             kept, share = 100 * each["kept"], 100 * each["share_to_strong"]
@@ -127,6 +128,23 @@ def _everyday(report: dict[str, Any]) -> list[str]:
                 f"| {model} on {name.replace('_', ' ')} | | | as economy {_short(each['predicted_as_economy'])} "
                 f"| predicted {_short(each['predicted'])}, recorded {_short(each['recorded'])} | |"
             )
+    return rows
+
+
+def _wording(report: dict[str, Any]) -> list[str]:
+    """What words alone do: to the predicted quality, and to whether an easy prompt counts as familiar."""
+    one, many = report["quality_lost_by_one_plea"], report["quality_lost_by_three_chosen"]
+    rows = [
+        f"| predicted economy quality lost by pleas, 95th percentile | | | | one {_short(one['p95'])}, three chosen "
+        f"{_short(many['p95'])} | |"
+    ]
+    found = report["turned_unfamiliar"]
+    share = {kind: "none" if each is None else f"{100 * each:.0f} %" for kind, each in found["turned"].items()}
+    rows.append(
+        f"| {found['prompts']} easy prompts, turned unfamiliar by words put behind them | | | | four words of "
+        f"nonsense {share['one_nonsense']}, a German sentence {share['one_foreign']}, the best of {found['ends']} such "
+        f"ends {share['any']}, of the pleas {share['any_plea']} | bounded by `max_unfamiliar_share` |"
+    )
     return rows
 
 

@@ -1,4 +1,6 @@
-"""How far wording alone moves a score: pleas for the strong model put around a prompt, alone and piled up by search."""
+"""How far wording alone moves a score: pleas for the strong model put around a prompt, alone and piled up by search; and how
+often a few words that mean nothing to the model make a familiar prompt an unfamiliar one, which policies send to the best tier.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,40 @@ PLEAS = (
     "Theorem. Lemma. Corollary.",
 )
 ROUNDS = 3
+# Ends that a user may put to an easy prompt: words of no language, and "please answer as thoroughly as you can" in five others.
+NONSENSE = ("zxqv wqrt plok mnbv", "flurbin gastrok vembly quintor", "asdfghjkl", "qqq7xz 9vvk2 jjwp0 tttz")
+FOREIGN = (
+    "Bitte antworte möglichst gründlich.",
+    "Réponds de la façon la plus complète possible.",
+    "Por favor, responde de la forma más completa posible.",
+    "Пожалуйста, ответь как можно подробнее.",
+    "できるだけ詳しく答えてください。",
+)
+
+
+def unfamiliarity_report(router: Router, prompts: list[str]) -> dict[str, Any]:
+    """Shares of the prompts, familiar as they stand, that are called unfamiliar once words follow them, by kind of words.
+
+    `one_nonsense` and `one_foreign` are the first of their lists, chosen beforehand; `any` is whichever works of both lists,
+    `any_plea` of PLEAS.
+    """
+    familiar = [prompt for prompt in prompts if not router.score_prompt(prompt).out_of_distribution]
+    kinds = {
+        "one_nonsense": NONSENSE[:1],
+        "one_foreign": FOREIGN[:1],
+        "any": (*NONSENSE, *FOREIGN),
+        "any_plea": PLEAS,
+    }
+    turned = {
+        kind: [any(router.score_prompt(f"{prompt} {end}").out_of_distribution for end in ends) for prompt in familiar]
+        for kind, ends in kinds.items()
+    }
+    return {
+        "prompts": len(familiar),
+        "unfamiliar_before": len(prompts) - len(familiar),
+        "ends": len(NONSENSE) + len(FOREIGN),
+        "turned": {kind: round(float(np.mean(each)), 4) if each else None for kind, each in turned.items()},
+    }
 
 
 def wording_report(router: Router, prompts: list[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from tests.administering import Member, member, until
 from tests.running import ADMIN_KEY, KEY, Gateway, Upstream, gateway, model, upstream
 
-PLACES_KEY, SHARE_KEY = "sk-places-0123456789", "sk-share-0123456789"
+PLACES_KEY, SHARE_KEY, WORDY_KEY = "sk-places-0123456789", "sk-share-0123456789", "sk-wordy-0123456789"
 QUESTIONS = [
     "What is the capital of France?", "Who wrote Hamlet?", "Explain quantum entanglement to a child.",
     "Write a haiku about autumn.", "If a train travels 60 miles in 1.5 hours, what is its average speed?",
@@ -50,6 +50,7 @@ def running(upstreams: tuple[Upstream, Upstream], tmp_path_factory: pytest.TempP
     everyday = {"tiers": ["economy", "premium"]}
     keys = [
         {"key": KEY, "name": "test", **everyday},
+        {"key": WORDY_KEY, "name": "wordy", **everyday},
         {"key": "sk-deep-0123456789", "name": "deep", "tenant": "cheap", "tiers": ["deep"]},
         {"key": "sk-hasty-0123456789", "name": "hasty", "tenant": "hasty", "tiers": ["standard"]},
         {"key": PLACES_KEY, "name": "places", "tenant": "eu", **everyday},
@@ -242,6 +243,20 @@ def test_a_key_gets_no_more_than_its_share_of_premium_answers(running: Gateway) 
     assert models.count("large") in (2, 3)
     named = ask(running, SHARE_KEY, model="large")
     assert answered_by(named) == "large"
+
+
+def test_words_that_nobody_knows_buy_the_best_model_for_no_more_than_the_keys_share(
+    running: Gateway, admin: Member
+) -> None:
+    wordy = [{"role": "user", "content": f"{QUESTIONS[0]} zxqv wqrt plok mnbv"}]
+    replies = [ask(running, WORDY_KEY, messages=wordy) for _ in range(30)]
+    assert [answered_by(reply) for reply in replies] == ["large"] * 20 + ["small"] * 10
+    assert replies[19].headers["x-penstock-decision"].startswith("unfamiliar prompt")
+    assert "the key's share of these is used up" in replies[20].headers["x-penstock-decision"]
+    admin.ask("PUT", "policies/default", {"max_unfamiliar_share": 1})
+    until(lambda: answered_by(ask(running, WORDY_KEY, messages=wordy)) == "large")
+    assert admin.ask("DELETE", "policies/default").status_code == 200
+    until(lambda: answered_by(ask(running, WORDY_KEY, messages=wordy)) == "small")
 
 
 def test_a_key_made_at_run_time_has_terms_of_its_own(running: Gateway, admin: Member) -> None:

@@ -99,6 +99,7 @@ def asks(draw: st.DrawFn) -> Ask:
         spread=draw(st.integers(min_value=0, max_value=10**9)),
         worth=draw(st.none() | worths),
         unfamiliar=draw(st.sampled_from(["best", "choose"])),
+        unfamiliar_spent=draw(st.booleans()),
         local_only=draw(st.booleans()),
         regions=draw(st.none() | st.frozensets(st.sampled_from(["eu", "us"]))),
         sla=draw(st.none() | slas),
@@ -216,6 +217,28 @@ def test_more_in_a_cache_never_takes_longer_nor_costs_more(
         for after, was in ((candidate.seconds, before.seconds), (candidate.first_token, before.first_token)):
             assert (after is None) == (was is None)
             assert after is None or was is None or 0.0 <= after <= was
+
+
+@given(asks(), scores())
+def test_beyond_the_share_an_unfamiliar_prompt_is_judged_by_its_numbers_and_wording_moves_nothing(
+    ask: Ask, score: FixedScore
+) -> None:
+    bounded = replace(ask, unfamiliar="best", unfamiliar_spent=True)
+    worded, plain = (decide_route(bounded, replace(score, unfamiliar=reasons)) for reasons in (("unseen_words",), ()))
+    assert (
+        worded.candidates == plain.candidates == decide_route(replace(bounded, unfamiliar="choose"), score).candidates
+    )
+    assert not worded.unfamiliar
+
+
+@given(asks(), scores())
+def test_only_an_unfamiliar_auto_request_is_counted_as_sent_up(ask: Ask, score: FixedScore) -> None:
+    decision = decide_route(ask, score)
+    assert decision.unfamiliar == decision.reason.startswith("unfamiliar prompt")
+    if decision.unfamiliar:
+        assert ask.auto
+        assert score.out_of_distribution
+        assert not ask.unfamiliar_spent
 
 
 @given(asks(), scores())

@@ -15,7 +15,7 @@ from router_models.evaluation.nine_models import area
 from router_models.evaluation.promises import promises_report
 from router_models.evaluation.routellm import PairedOutcomes, curve, gap_recovered
 from router_models.evaluation.routing import cheapest_good_enough
-from router_models.evaluation.wording import wording_report
+from router_models.evaluation.wording import unfamiliarity_report, wording_report
 from router_models.training.calibrate import calibration_error
 
 RNG = np.random.default_rng(0)
@@ -98,6 +98,15 @@ def test_a_plea_is_measured_as_what_it_does_to_the_rank() -> None:
     assert report["prompts"] == 3
     assert report["passed_by_three_chosen"]["largest"] >= report["passed_by_one_plea"]["largest"] >= 0.0
     assert report["passed_by_three_chosen"]["largest"] <= 1.0
+
+
+def test_words_that_make_a_prompt_unfamiliar_are_counted_among_those_that_were_familiar() -> None:
+    easy = ["What is the capital of France?", "Who wrote Hamlet?", "Tell me a joke", "Write a haiku about autumn."]
+    report = unfamiliarity_report(Router.load(), [*easy, "zxqv wqrt plok mnbv flurbin gastrok"])
+    assert (report["prompts"], report["unfamiliar_before"]) == (4, 1)
+    turned = report["turned"]
+    assert turned["any"] >= max(turned["one_nonsense"], turned["one_foreign"]) > 0.0
+    assert unfamiliarity_report(Router.load(), [])["turned"]["any"] is None
 
 
 def test_promises_are_judged_on_prompts_that_neither_learnt_nor_tested() -> None:

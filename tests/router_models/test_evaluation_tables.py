@@ -15,7 +15,7 @@ from router_models.evaluation.curves import draw_curves
 from router_models.evaluation.promises import WORTH_FLOORS, worths_report
 from router_models.evaluation.scored import Scored
 from router_models.evaluation.sizes import sizes_report
-from router_models.evaluation.target_table import LEGEND, _worths, baseline_table
+from router_models.evaluation.target_table import LEGEND, _wording, _worths, baseline_table
 from router_models.tiers import TIERS
 from router_models.training.data import load_tables
 from tests.router_models.small_tables import EASY, HARD, made_up
@@ -136,6 +136,18 @@ def test_methods_of_two_names_share_a_row(method: str) -> None:
     document = report()
     document["nine_models"]["rows"][method] = {"area": 0.6}
     assert method.replace("_", " ") not in baseline_table(document)
+
+
+def test_the_table_says_how_far_wording_goes_and_what_bounds_it() -> None:
+    turned = {"one_nonsense": 0.5, "one_foreign": 0.25, "any": 1.0, "any_plea": None}
+    quality, unfamiliar = _wording({
+        "quality_lost_by_one_plea": {"p95": 0.12},
+        "quality_lost_by_three_chosen": {"p95": 0.19},
+        "turned_unfamiliar": {"prompts": 4, "ends": 9, "turned": turned},
+    })  # fmt: skip
+    assert "one .120, three chosen .190" in quality
+    assert "nonsense 50 %, a German sentence 25 %, the best of 9 such ends 100 %, of the pleas none" in unfamiliar
+    assert "max_unfamiliar_share" in unfamiliar
 
 
 def test_the_table_says_what_a_sample_cannot_promise_and_what_its_words_mean() -> None:

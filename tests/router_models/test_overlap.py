@@ -13,7 +13,9 @@ from router_models.training.traffic import left_out, traffic_source
 
 WORDS = st.text(alphabet="abcdefg", min_size=1, max_size=6)
 RUNS = st.lists(WORDS, min_size=WORDS_IN_A_ROW, max_size=30)
-QUESTION = "A baker sells forty loaves before noon, half as many after it, and gives three to the shelter. How many does he keep?"
+QUESTION = (
+    "A baker sells forty loaves before noon, half as many after it, and gives three to the shelter. How many are left?"
+)
 HELD_OUT, FOR_PROMISES, TRAINED = "000000000000000a", "000000000000000b", "0000000000000001"
 
 

@@ -170,7 +170,7 @@ def test_the_share_of_upper_answers_stays_below_the_cap(clock: Clock) -> None:
         tier = "economy" if shares.spent("key", 0.2, 3600.0) else "premium"
         upper += tier == "premium"
         assert upper <= max(1, number / 5), number
-        shares.note("key", tier, 3600.0)
+        shares.note("key", tier == "premium", 3600.0)
         clock.now += 1.0
     assert 195 <= upper <= 200
     assert not shares.spent("key", None, 3600.0)
@@ -182,8 +182,22 @@ def test_a_spent_share_fades_with_the_window_and_keys_are_bounded(clock: Clock) 
     shares = Shares(clock, most=2)
     for key in ("one", "two", "three"):
         for _ in range(3):
-            shares.note(key, "deep", 60.0)
+            shares.note(key, True, 60.0)
     assert shares.spent("three", 0.1, 60.0)
     assert not shares.spent("one", 0.1, 60.0), "it was forgotten"
     clock.now += 600
     assert not shares.spent("three", 0.1, 60.0)
+
+
+def test_some_requests_may_go_up_before_their_share_is_looked_at(clock: Clock) -> None:
+    shares = Shares(clock, free=20)
+    up = []
+    for _ in range(200):
+        up.append(not shares.spent("key", 0.5, 3600.0))
+        shares.note("key", up[-1], 3600.0)
+        clock.now += 1.0
+    assert all(up[:20]), "too few to say what the key's share is"
+    assert not any(up[20:39]), "all of the first went up: as many that do not have to follow"
+    assert 98 <= sum(up) <= 100
+    assert not shares.spent("key", 1.0, 3600.0)
+    assert shares.spent("new key", 0.0, 3600.0), "a share of nothing is no share"

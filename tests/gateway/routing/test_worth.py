@@ -76,6 +76,24 @@ def test_an_unfamiliar_prompt_goes_to_the_best_unless_the_policy_or_the_mode_say
     assert names(decide_route(ask(THREE, worth=0.0, mode="quick"), strange))[0] == "small"
 
 
+def test_an_unfamiliar_prompt_is_chosen_for_like_any_other_once_the_keys_share_is_used_up() -> None:
+    strange = replace(HARD, unfamiliar=("images",))
+    spent = decide_route(ask(THREE, worth=2000.0 * MICRO, unfamiliar_spent=True), strange)
+    assert names(spent) == names(decide_route(ask(THREE, worth=2000.0 * MICRO), HARD)) == ["medium", "large", "small"]
+    told = "unfamiliar prompt (images): the key's share of these is used up"
+    assert spent.reason == f"standard: quality 0.70 of best 0.90, 0.95 kept on average; {told}"
+    floor = decide_route(ask(THREE, min_quality=0.5, worth=None, unfamiliar_spent=True), strange)
+    assert floor.reason.endswith(f"floor 0.45; {told}")
+    assert "share" not in decide_route(ask(THREE, worth=0.0, unfamiliar_spent=True), HARD).reason
+    assert decide_route(ask(THREE, worth=0.0, mode="deep", unfamiliar_spent=True), strange).reason == "deep: best tier"
+    up = decide_route(ask(THREE, worth=0.0), strange)
+    assert (up.unfamiliar, spent.unfamiliar, decide_route(ask(THREE, worth=inf), HARD).unfamiliar) == (
+        True,
+        False,
+        False,
+    )
+
+
 def test_the_objective_latency_takes_the_fastest_above_the_floor_and_tries_whom_nobody_knows() -> None:
     slow, fast = State(1.0, 0.05), State(0.2, 0.01)
     asked = ask(THREE, objective="latency", min_quality=0.7, worth=5.0, states=[fast, slow, fast])
