@@ -59,6 +59,7 @@ bench-job: $(TEST_READY) ## Send recorded prompts through the gateway; check tha
 .PHONY: bench-router
 bench-router: $(TEST_READY) ## Measure the router beside its baselines; table, JSON and curves to benchmarks/results (DATA=folder)
 	$(BIN)/python -m router_models.evaluation --data $(DATA) --json benchmarks/results/router.json --curves benchmarks/results $(ARGS)
+	$(BIN)/python -m benchmarks.router_decision --data $(DATA) --table --write
 
 .PHONY: bench-engine
 bench-engine: $(TEST_READY) ## Measure the bundled engine on this CPU against its targets and the peers that are installed (ARGS=--install-peers)

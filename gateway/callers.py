@@ -121,7 +121,7 @@ class Terms:
 
     def and_(self, other: Terms) -> Terms:
         """Both at once: the higher floor, the lower caps, and the places that both allow."""
-        if other == NO_TERMS:
+        if other is NO_TERMS or other == NO_TERMS:
             return self
         if self.regions is None or other.regions is None:
             regions = self.regions if other.regions is None else other.regions

@@ -146,13 +146,14 @@ def resolve_secret(text: str, label: str, secret: Callable[[str], str | None]) -
 
 def terms_of(asked: Routing | Policy) -> Terms:
     """What a policy, a tenant or a key asks of routing. A policy's `min_quality` is no floor: requests may ask for less."""
-    return Terms(
+    terms = Terms(
         min_quality=asked.min_quality if isinstance(asked, Routing) else None,
         max_cost=int(asked.max_cost_usd * PICO_PER_USD) if asked.max_cost_usd is not None else None,
         max_premium_share=asked.max_premium_share,
         local_only=asked.local_only,
         regions=frozenset(asked.regions) if asked.regions is not None else None,
     )
+    return NO_TERMS if terms == NO_TERMS else terms  # the same object, which every request is quick to compare with
 
 
 def _tenant(entry: shape.Tenant, label: str) -> Tenant:

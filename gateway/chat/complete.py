@@ -19,7 +19,7 @@ from gateway.chat.stream import Relay
 from gateway.chat.tab import Bounds, Tab
 from gateway.config_policies import Policy
 from gateway.errors import ContextTooLong, NoCandidate, PenstockError
-from gateway.limits.estimate import worst_case
+from gateway.limits.estimate import read_output, worst_case
 from gateway.limits.ladder import ladder_of
 from gateway.metering.normalise import reports_tokens
 from gateway.money import PICO_PER_USD
@@ -85,12 +85,12 @@ def bound_costs(question: Question, services: Services) -> Bounds:
     """
     body, caller, facts, prices = question.request.body, question.caller, question.facts, question.prices
     share, strict, unpriced = caller.estimating.percentile, question.ladder.bounded, unpriced_hold(question.policy)
-    worst, held = {}, {}
+    worst, held, asked = {}, {}, read_output(body)
     for model in question.asked.models:
         if prices.costs[model.index] is None and unpriced is None:
             continue
         dearest = prices.charge(caller.tenant, model).dearest(facts.input_most, facts.service_tier)
-        bound = worst_case(body, model, dearest, facts.prompt, strict=strict)
+        bound = worst_case(body, model, dearest, facts.prompt, asked=asked, strict=strict)
         if dearest.source == UNPRICED and unpriced is not None:
             bound = dataclasses.replace(bound, amount=unpriced)
         worst[model.index] = held[model.index] = bound
@@ -98,7 +98,9 @@ def bound_costs(question: Question, services: Services) -> Bounds:
             continue
         likely = services.outputs.within(model.name, share) if share is not None else None
         if likely is not None:
-            held[model.index] = worst_case(body, model, dearest, facts.prompt, strict=strict, likely=likely)
+            held[model.index] = worst_case(
+                body, model, dearest, facts.prompt, asked=asked, strict=strict, likely=likely
+            )
     return Bounds(worst, held)
 
 

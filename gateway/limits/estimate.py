@@ -42,6 +42,15 @@ class Estimate:
         return self.input_tokens + self.output_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class OutputAsked:
+    """What a request says of its replies: limits of tokens (any number of them), how many choices, and whether as audio."""
+
+    limits: tuple[int, ...]
+    choices: int
+    audio: bool
+
+
 @dataclass(slots=True)
 class PromptSize:
     """Upper bounds of a prompt's tokens by kind. Text is in bytes, which no tokenizer exceeds."""
@@ -56,16 +65,24 @@ def measure_prompt(body: Mapping[str, Any]) -> PromptSize:
     return _measure([body[key] for key in _PROMPT_KEYS if key in body])
 
 
+def read_output(body: Mapping[str, Any]) -> OutputAsked:
+    """What the request says of its replies; the same for every model, so read it once."""
+    modalities = body.get("modalities")
+    audio = isinstance(modalities, list) and "audio" in modalities
+    return OutputAsked(tuple(_output_limits(body)), choices_of(body), audio)
+
+
 def worst_case(
     body: Mapping[str, Any],
     model: Model,
     price: PriceList,
     prompt: PromptSize | None = None,
     *,
+    asked: OutputAsked | None = None,
     strict: bool = False,
     likely: int | None = None,
 ) -> Estimate:
-    """Bound one call of `body` to `model`; `prompt` is its measure, when that was taken before.
+    """Bound one call of `body` to `model`; `prompt` is its measure and `asked` what it says of replies, when known before.
 
     `max_completion_tokens` or `max_tokens` (times `n`) bounds the output, else `model.max_output`; a known context bounds
     both. A GPU-time price is held for the model's total deadline. `strict` says that the bound is to be kept even by an
@@ -73,22 +90,21 @@ def worst_case(
     output is bounded by the context alone. `likely` is how long a reply probably is, when that is enough for the caller.
     """
     prompt = prompt or measure_prompt(body)
-    limits = _output_limits(body)
+    asked = asked or read_output(body)
+    limits = asked.limits
     # With two limits nobody knows which one the upstream reads, so the larger one counts.
     output = max(limits) if limits else model.max_output
     if not limits and strict and model.context is not None and limit_to_send(body, model, prompt) is None:
         output = model.context
     if likely is not None:
         output = min(output, likely)
-    choices = choices_of(body)
     text = prompt.text
     if model.context is not None:
         text = min(text, model.context)
         output = min(output, model.context)
-    output *= choices
+    output *= asked.choices
     rates = price.rates
-    modalities = body.get("modalities")
-    audio_out = rates["audio_output"] if isinstance(modalities, list) and "audio" in modalities else 0
+    audio_out = rates["audio_output"] if asked.audio else 0
     amount = (
         amount_for(text, max(rates[meter] for meter in _TEXT_METERS))
         + amount_for(prompt.images, rates["image_input"])
