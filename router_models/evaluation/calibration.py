@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def quality_report(scored: Scored, tier: Tier, means: dict[str, float]) -> dict[
     `ece` bins by prediction; `ece_by_chance` is what predictions without any error would show on so few prompts; `brier`
     is the mean squared error against the tier's mean score; `coverage` is the share of cells (model x domain x fifth of
     the predictions) whose recorded rate lies between the cell's mean low and mean high.
-    `domain_gap`: mean distance of a domain's predicted from its recorded rate.
+    `domain_gap`: mean distance of a domain's predicted from its recorded rate; `domains`: each of them, see `domains_report`.
     """
     known = ~np.isnan(scored.rate[tier])
     part = scored.take(known)
@@ -43,7 +44,34 @@ def quality_report(scored: Scored, tier: Tier, means: dict[str, float]) -> dict[
         "domain_gap": domain_gap(probability, rate, part.domains),
         "reliability": _reliability(probability, rate),
         "worst_domain": _worst_domain(part.domains, probability, rate),
+        "domains": domains_report(part, tier),
     }
+
+
+def domains_report(scored: Scored, tier: Tier) -> dict[str, dict[str, Any]]:
+    """By domain: prompts, mean predicted and recorded rate, and `gap`, their distance, beside what chance alone would show.
+
+    Domains of fewer than CELL_PROMPTS prompts are left out; those of at least WANTED_PROMPTS have a calibration error, too.
+    All `scored` must have a recorded rate of the tier.
+    """
+    found = {}
+    for name in np.unique(scored.domains):
+        part = scored.take(scored.domains == name)
+        rate, probability, answers = part.rate[tier], part.probability[tier], _answers(part, tier)
+        if rate.size < CELL_PROMPTS:
+            continue
+        each: dict[str, Any] = {
+            "prompts": int(rate.size),
+            "predicted": round(float(probability.mean()), 4),
+            "recorded": round(float(rate.mean()), 4),
+            "gap": round(_gap(probability, rate), 4),
+            "gap_by_chance": round(by_chance(_gap, probability, answers), 4),
+        }
+        if rate.size >= WANTED_PROMPTS:
+            each["ece"] = round(calibration_error(probability, rate), 4)
+            each["ece_by_chance"] = round(error_by_chance(probability, answers), 4)
+        found[str(name)] = each
+    return found
 
 
 def token_report(scored: Scored, tier: Tier) -> dict[str, Any]:
@@ -68,9 +96,18 @@ def error_by_chance(probability: Doubles, answers: NDArray[np.int64]) -> float:
 
     Answers to one prompt are alike in truth, so chance shows more than this.
     """
+    return by_chance(calibration_error, probability, answers)
+
+
+def by_chance(error: Callable[[Doubles, Doubles], float], probability: Doubles, answers: NDArray[np.int64]) -> float:
+    """Mean `error` of predictions (N,) and rates (N,) that were drawn with just these probabilities."""
     random = np.random.default_rng(0)
     rates = (random.binomial(answers, probability) / answers for _ in range(CHANCE_DRAWS))
-    return float(np.mean([calibration_error(probability, rate) for rate in rates]))
+    return float(np.mean([error(probability, rate) for rate in rates]))
+
+
+def _gap(probability: Doubles, rate: Doubles) -> float:
+    return abs(float(probability.mean() - rate.mean()))
 
 
 def _answers(scored: Scored, tier: Tier) -> NDArray[np.int64]:

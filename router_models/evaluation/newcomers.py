@@ -16,6 +16,8 @@ from router_models.training.data import Tables
 LABELS = 40
 DRAWS = 5
 WANTED_PROMPTS = 150
+RESAMPLES = 2000
+MEASURES = ("brier", "auc", "routed_above_mix")
 
 Doubles = NDArray[np.float64]
 
@@ -25,7 +27,8 @@ def newcomers_report(tables: Tables, router: Router, seed: int) -> dict[str, Any
 
     "global_mean" is the mean of the same 40 labels. `auc` is the probability that a prompt answered well gets the higher
     prediction (0.5 for any constant). `routed_above_mix`: quality of sending the half of the prompts that the newcomer
-    does best, by prediction, to it and the others to the best recorded model, less that of a random half.
+    does best, by prediction, to it and the others to the best recorded model, less that of a random half. "gain_over": what
+    "ability" has more than another method (for `brier`: less error is a gain), with 95 % bootstrap intervals over models.
     """
     artifact = router.artifact
     prompts = tables.prompts
@@ -34,15 +37,14 @@ def newcomers_report(tables: Tables, router: Router, seed: int) -> dict[str, Any
     ]
     scores = {row: router.score_prompt(prompt) for row, prompt in usable["prompt"].items()}
     outcomes = tables.outcomes[tables.outcomes["row"].isin(usable.index) & tables.outcomes["score"].notna()]
-    found: dict[str, list[tuple[float, ...]]] = {"ability": [], "prior_only": [], "global_mean": [], "full_ability": []}
-    models = 0
+    found: dict[str, list[Doubles]] = {"ability": [], "prior_only": [], "global_mean": [], "full_ability": []}
     for place, model in enumerate(artifact.models):
         mine = outcomes[outcomes["model"] == model]
         if len(mine) < WANTED_PROMPTS:
             continue
-        models += 1
         without = _without(artifact, place)
         best = _best_other(outcomes, mine["row"].to_numpy(), model)
+        drawn: dict[str, list[tuple[float, ...]]] = {name: [] for name in found}
         rows, labels = mine["row"].to_numpy(), mine["score"].clip(0.0, 1.0).to_numpy(dtype=np.float64)
         for draw in range(DRAWS):
             order = np.random.default_rng([seed, place, draw]).permutation(rows.size)
@@ -56,20 +58,42 @@ def newcomers_report(tables: Tables, router: Router, seed: int) -> dict[str, Any
                 "full_ability": _predicted(router.ability(model), shown),
             }
             for name, guess in guesses.items():
-                found[name].append(
+                drawn[name].append(
                     (float(np.mean((guess - truth) ** 2)), auc(guess, truth), _above(guess, truth, best[rest]))
                 )
+        for name, values in drawn.items():
+            found[name].append(_mean(np.array(values)))
+    by_model = {name: np.array(values).reshape(-1, len(MEASURES)) for name, values in found.items()}
     return {
-        "models": models,
+        "models": len(by_model["ability"]),
         "labels": LABELS,
         "rows": {
-            name: {
-                measure: round(float(value), 4)
-                for measure, value in zip(("brier", "auc", "routed_above_mix"), np.nanmean(values, axis=0), strict=True)
-            }
-            for name, values in found.items()
+            name: {measure: round(float(value), 4) for measure, value in zip(MEASURES, _mean(values), strict=True)}
+            for name, values in by_model.items()
+        },
+        "gain_over": {
+            name: gain_over(by_model["ability"], by_model[name], seed) for name in ("global_mean", "prior_only")
         },
     }
+
+
+def gain_over(ours: Doubles, theirs: Doubles, seed: int) -> dict[str, dict[str, float]]:
+    """By measure the mean gain over the models (M, measures) and its 95 % interval, models resampled whole."""
+    gains = (ours - theirs) * np.array([-1.0 if measure == "brier" else 1.0 for measure in MEASURES])
+    random = np.random.default_rng(seed)
+    means = np.array([_mean(gains[random.integers(len(gains), size=len(gains))]) for _ in range(RESAMPLES)])
+    low, high = np.nanquantile(means, (0.025, 0.975), axis=0)
+    return {
+        measure: {name: round(float(each), 4) for name, each in zip(("value", "low", "high"), values, strict=True)}
+        for measure, *values in zip(MEASURES, _mean(gains), low, high, strict=True)
+    }
+
+
+def _mean(values: Doubles) -> Doubles:
+    """Of each column, what is missing left out; NaN where everything is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _without(artifact: Artifact, place: int) -> Artifact:

@@ -38,7 +38,8 @@ LEGEND = """\
 `APGR`: of the quality between always asking the weak model and always the strong one, the share that is won, averaged over all
 shares of calls to the strong one: 0 is always weak, 1 always strong, about .5 chance. In brackets 95 % intervals.
 `area`: mean quality over all budgets for nine models. `ECE`: mean distance of predicted and observed quality, 0 to 1;
-`chance`: what predictions without any error would show on as many answers, at least.
+`chance`: what predictions without any error would show on as many answers, at least. By domain, where a domain has too few
+prompts for an ECE, the `gap` of mean predicted and mean recorded quality stands in its place.
 `demanding above everyday prompts`: the probability that of two prompts the demanding one is called more difficult.
 `floor 0.9 kept`: the share of simulated deployments, each with labels of its own, whose traffic kept 0.9 of the best tier's
 quality; it is no share of quality. 95 % are promised. What the artifact promises without labels, by the sample inside it,
@@ -69,8 +70,36 @@ def target_table(report: dict[str, Any]) -> str:
                 f"| floor {method} kept, {name} | | | | {kept:.1f} % of deployments ({share:.0f} % strong calls) | >= 95 % |"
             )
     rows += _worths(report["promised_worth"])
+    rows += _newcomers(report["newcomers"])
     rows += _speed(report["microseconds_per_score"])
-    return "\n".join(rows) + f"\n\n{LEGEND}\n\n" + baseline_table(report)
+    return "\n".join(rows) + f"\n\n{LEGEND}\n\n{baseline_table(report)}\n\n{domain_table(report['quality'])}"
+
+
+def domain_table(quality: dict[str, Any]) -> str:
+    """Calibration by domain and tier: mean predicted and recorded quality, calibration error with chance, prompts."""
+    tiers = list(dict.fromkeys(tier for side in quality.values() for tier in side))
+    rows = [
+        "| calibration by domain | "
+        + " | ".join(f"{tier}: predicted, recorded; ECE; prompts" for tier in tiers)
+        + " |",
+        "|---" * (len(tiers) + 1) + "|",
+    ]
+    for side, found in quality.items():
+        names = sorted({name for each in found.values() for name in each.get("domains", ())})
+        for name in names:
+            cells = [_domain(found.get(tier, {}).get("domains", {}).get(name)) for tier in tiers]
+            rows.append(f"| {name} ({side.partition('_')[0]}) | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _domain(each: dict[str, Any] | None) -> str:
+    if each is None:
+        return ""
+    if "ece" in each:
+        error = f"{_short(each['ece'])} (chance {_short(each['ece_by_chance'])})"
+    else:
+        error = f"gap {_short(each['gap'])} (chance {_short(each['gap_by_chance'])})"
+    return f"{_short(each['predicted'])}, {_short(each['recorded'])}; {error}; {each['prompts']}"
 
 
 def baseline_table(report: dict[str, Any]) -> str:
@@ -181,6 +210,28 @@ def _worths(report: dict[str, Any]) -> list[str]:
         for floor, each in report["rows"].items()
     ]
     return rows + [_own_promise(floor, each) for floor, each in report["artifact"].items()]
+
+
+def _newcomers(report: dict[str, Any]) -> list[str]:
+    """What few labels of a new model give beyond their mean, and beyond the recorded models without any label."""
+    named = {"routed_above_mix": "quality of routing half to it", "brier": "Brier score"}
+    against = {"global_mean": "the labels' mean", "prior_only": "the prior without labels"}
+    return [
+        f"| new model with {report['labels']} labels, gain in {what} over {against[other]} ({report['models']} models) "
+        f"| | | {_signed(report['rows'][other], measure)} | {_signed(report['rows']['ability'], measure)}; gain {_gain(each)} "
+        f"| {'above 0' if (measure, other) == ('routed_above_mix', 'global_mean') else ''} |"
+        for measure, what in named.items()
+        for other, gains in report["gain_over"].items()
+        for each in (gains[measure],)
+    ]
+
+
+def _signed(row: dict[str, float], measure: str) -> str:
+    return f"{row[measure]:+.4f}" if measure == "routed_above_mix" else f"{row[measure]:.4f}"
+
+
+def _gain(each: dict[str, float]) -> str:
+    return f"{each['value']:+.4f} ({each['low']:+.4f} to {each['high']:+.4f})"
 
 
 def _own_promise(floor: str, promise: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 from router_models import Router
 from router_models.evaluation.baselines import NearestPrompts
+from router_models.evaluation.calibration import domains_report
 from router_models.evaluation.curves import draw_curves
+from router_models.evaluation.newcomers import MEASURES, gain_over
 from router_models.evaluation.promises import WORTH_FLOORS, worths_report
 from router_models.evaluation.scored import Scored
 from router_models.evaluation.sizes import sizes_report
-from router_models.evaluation.target_table import LEGEND, _wording, _worths, baseline_table
+from router_models.evaluation.target_table import LEGEND, _newcomers, _wording, _worths, baseline_table, domain_table
 from router_models.tiers import TIERS
 from router_models.training.data import load_tables
 from tests.router_models.small_tables import EASY, HARD, made_up
@@ -122,6 +125,52 @@ def test_what_a_larger_request_is_worth_is_compared_by_what_it_saves_on_the_reco
     assert found["saved"]["0.0"] == pytest.approx(found["saved"]["1.0"], abs=0.02)
     assert found["saved"]["0.0"] == sorted(found["saved"]["0.0"], reverse=True)
     assert 0.0 < found["saved"]["0.75"][-1] < found["saved"]["0.75"][0] < 1.0
+
+
+def test_the_gain_of_labels_has_an_interval_over_models() -> None:
+    rng = np.random.default_rng(2)
+    base = rng.normal(0.2, 0.1, size=(40, len(MEASURES)))
+    better = base + np.array([-0.03, 0.0, 0.01]) + rng.normal(0.0, 0.01, size=base.shape)
+    better[3, 1] = np.nan  # all answers of a model alike: nothing to rank
+    gains = gain_over(better, base, seed=0)
+    assert gains["brier"]["low"] > 0.02
+    assert gains["brier"]["value"] == pytest.approx(0.03, abs=0.005)
+    assert gains["auc"]["low"] < 0.0 < gains["auc"]["high"]
+    assert gains["routed_above_mix"]["low"] < gains["routed_above_mix"]["value"] < gains["routed_above_mix"]["high"]
+    narrow = gains["brier"]["high"] - gains["brier"]["low"]
+    assert narrow == pytest.approx(2 * 1.96 * 0.01 / np.sqrt(40), rel=0.35)
+    row = dict.fromkeys(MEASURES, 0.1)
+    told = _newcomers({
+        "models": 40, "labels": 40, "rows": dict.fromkeys(("ability", "global_mean", "prior_only"), row),
+        "gain_over": {"global_mean": gains, "prior_only": gains},
+    })  # fmt: skip
+    assert len(told) == 4
+    assert "the prior without labels (40 models)" in told[1]
+    assert f"({gains['brier']['low']:+.4f} to {gains['brier']['high']:+.4f})" in told[3]
+
+
+def test_calibration_is_told_by_domain_beside_what_chance_would_show() -> None:
+    rng = np.random.default_rng(1)
+    part = scored(900)
+    names = np.repeat(["large", "shifted", "small", "tiny"], (420, 420, 40, 20))
+    truth = np.where(
+        names == "shifted", np.clip(part.probability["economy"] - 0.2, 0.0, 1.0), part.probability["economy"]
+    )
+    rate = (rng.random(900) < truth).astype(float)
+    found = domains_report(replace(part, domains=names, rate={**part.rate, "economy": rate}), "economy")
+    assert set(found) == {"large", "shifted", "small"}, "a few prompts say nothing"
+    assert found["large"]["ece"] < 2 * found["large"]["ece_by_chance"]
+    assert found["large"]["gap"] < 3 * found["large"]["gap_by_chance"]
+    assert found["shifted"]["ece"] > 2 * found["shifted"]["ece_by_chance"]
+    too_high = found["shifted"]["predicted"] - found["shifted"]["recorded"]
+    assert 0.1 < too_high == pytest.approx(found["shifted"]["gap"], abs=2e-4)
+    assert "ece" not in found["small"]
+    told = domain_table({"seen_domains": {"economy": {"domains": found}, "premium": {"note": "too few"}}}).splitlines()
+    assert len(told) == 2 + 3
+    assert told[2].startswith("| large (seen) | ")
+    assert f"(chance {found['shifted']['ece_by_chance']:.3f}".replace("0.", ".", 1) in told[3]
+    assert "gap ." in told[4]
+    assert told[4].endswith("; 40 |  |")
 
 
 def test_nearest_prompts_rank_what_failed_on_like_prompts_first(tmp_path: Path) -> None:
