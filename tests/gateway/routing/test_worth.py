@@ -78,8 +78,8 @@ def test_an_unfamiliar_prompt_goes_to_the_best_unless_the_policy_or_the_mode_say
 
 def test_an_unfamiliar_prompt_is_chosen_for_like_any_other_once_the_keys_share_is_used_up() -> None:
     strange = replace(HARD, unfamiliar=("images",))
-    spent = decide_route(ask(THREE, worth=2000.0 * MICRO, unfamiliar_spent=True), strange)
-    assert names(spent) == names(decide_route(ask(THREE, worth=2000.0 * MICRO), HARD)) == ["medium", "large", "small"]
+    spent = decide_route(ask(THREE, worth=2000.0 * HERE, unfamiliar_spent=True), strange)
+    assert names(spent) == names(decide_route(ask(THREE, worth=2000.0 * HERE), HARD)) == ["medium", "large", "small"]
     told = "unfamiliar prompt (images): the key's share of these is used up"
     assert spent.reason == f"standard: quality 0.70 of best 0.90, 0.95 kept on average; {told}"
     floor = decide_route(ask(THREE, min_quality=0.5, worth=None, unfamiliar_spent=True), strange)
