@@ -3,13 +3,14 @@
 An engine that cannot be reached, fails or refuses before its first byte is passed over for the next; once a stream has begun
 there is no way back, and a call that timed out has had its time; its engine rests like one that is gone. Only when none
 answers is the last one's error raised. Counts are this process's own: several gateways choose alike, because the choice
-follows from the conversation, and each bounds what it sends itself.
+follows from the conversation once its opening is read everywhere, and each bounds what it sends itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,13 @@ REST_SECONDS = 5.0
 """For so long an engine that could not be reached, or let a call time out, is asked last."""
 BEGINNING = 512
 """Characters of the first turn that tell conversations apart, about eight blocks of an engine's cache. What tenants say before
-it, system prompts, counts whole."""
+it, the opening, counts whole."""
+LONG_OPENING = 2048
+"""An opening of so many characters, which other conversations may share, is worth going where it is cached."""
+CALLS_PER_ENGINE = 8
+"""For every so many calls that begin with it, one engine more takes a long opening, until all have read it: one that few ask
+for is read once, and one that many ask for keeps no engine idle."""
+MOST_OPENINGS = 10_000
 
 
 @dataclass(slots=True)
@@ -49,6 +56,7 @@ class Replicas:
     ) -> None:
         self._replicas = [Replica(make(url), url.encode()) for url in urls]
         self._clock = clock
+        self._openings: OrderedDict[bytes, int] = OrderedDict()
 
     async def complete(self, call: Call) -> Completion:
         """Ask the engines in the order of `order` until one answers."""
@@ -91,16 +99,28 @@ class Replicas:
             await replica.provider.close()
 
     def order(self, call: Call) -> list[Replica]:
-        """By the conversation's own order (rendezvous hashing); who is too busy comes later, who rests comes last.
+        """By the conversation's own order (rendezvous hashing), those first that its opening is kept to; who is too busy comes
+        later, who rests comes last. The call is counted for its opening.
 
         Taking an engine away moves only the conversations that it had.
         """
         begin, now = beginning(call.tenant, call.body.get("messages")), self._clock()
         mean = (sum(replica.calls for replica in self._replicas) + 1) / len(self._replicas)
         most = max(ALWAYS_OPEN, MOST_OF_MEAN * mean)
-        ranked = sorted(self._replicas, key=lambda replica: _weight(begin, replica.name), reverse=True)
+        ranked = _ranked(self._replicas, begin.turn)
+        if begin.opening is not None:
+            homes = {each.name for each in _ranked(self._replicas, begin.opening)[: self._homes(begin.opening)]}
+            ranked.sort(key=lambda each: each.name not in homes)
         # The sort is stable: among those alike in this, the conversation's order stays. Who is too busy is taken by its load.
         return sorted(ranked, key=lambda each: (each.rests_until > now, each.calls if each.calls >= most else 0))
+
+    def _homes(self, opening: bytes) -> int:
+        """Over how many engines the conversations with an opening are spread, this call included."""
+        calls = self._openings.pop(opening, 0)
+        self._openings[opening] = calls + 1
+        if len(self._openings) > MOST_OPENINGS:
+            self._openings.popitem(last=False)
+        return 1 + calls // CALLS_PER_ENGINE
 
     def _passed_over(self, replica: Replica, error: ProviderError) -> ProviderError:
         if not isinstance(error, ProviderRateLimited):
@@ -151,12 +171,21 @@ class CountedStream:
         await self._stream.close()
 
 
-def beginning(tenant: str, messages: object) -> bytes:
-    """A digest of how a conversation begins: its tenant, what stands before the first turn, and the start of that turn.
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Digests of how a conversation begins: up to the start of its first turn, and its opening, if that is long."""
+
+    turn: bytes
+    opening: bytes | None
+
+
+def beginning(tenant: str, messages: object) -> Beginning:
+    """How a conversation begins: its tenant, what stands before the first turn (the opening), and the start of that turn.
 
     It stays the same while the conversation goes on. Two tenants share none, as their engines' caches share nothing.
     """
     digest = hashlib.blake2b(tenant.encode(errors="replace"), digest_size=16)
+    opening, length = digest.digest(), 0
     for message in messages if isinstance(messages, list) else ():
         if not isinstance(message, dict):
             continue
@@ -165,8 +194,10 @@ def beginning(tenant: str, messages: object) -> bytes:
         digest.update(f"\0{role}\0{text if before else text[:BEGINNING]}".encode(errors="replace"))
         if not before:
             break
-    return digest.digest()
+        opening, length = digest.digest(), length + len(text)
+    return Beginning(digest.digest(), opening if length >= LONG_OPENING else None)
 
 
-def _weight(begin: bytes, name: bytes) -> bytes:
-    return hashlib.blake2b(name, key=begin, digest_size=8).digest()
+def _ranked(replicas: Sequence[Replica], key: bytes) -> list[Replica]:
+    """Rendezvous hashing: the order of a key among these, which is the same whoever else is there."""
+    return sorted(replicas, key=lambda each: hashlib.blake2b(each.name, key=key, digest_size=8).digest(), reverse=True)

@@ -1,4 +1,6 @@
-"""Two real engine processes behind one model of a gateway: conversations stay where they are cached, and one may be killed."""
+"""Two real engine processes behind one model of a gateway: conversations stay where they are cached, system prompts are shared,
+and one may be killed.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import httpx
 import openai
 import pytest
 
+from gateway.providers.replicas import CALLS_PER_ENGINE
 from tests.local_engine.serve_process import ServeProcess, serving
 from tests.local_engine.tiny_models import write_hub_directory
 from tests.running import KEY, Gateway, gateway
@@ -34,7 +37,7 @@ class Pair:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """The last test kills an engine of it."""
     tmp_path = tmp_path_factory.mktemp("replicas")
-    model = write_hub_directory(tmp_path / "model", seed=7)
+    model = write_hub_directory(tmp_path / "model", seed=7, max_position_embeddings=4096)
     with ExitStack() as stack:
         arguments = ("--model", str(model), "--served-name", "tiny", "--port", "0", "--dtype", "float32")
         engines = [stack.enter_context(serving(*arguments, "--max-batch", "2")) for _ in range(2)]
@@ -80,6 +83,20 @@ def test_conversations_stay_where_they_are_cached_and_energy_is_in_every_book(pa
     assert pair.gateway.command("ledger", "verify").returncode == 0
     metrics = httpx.get(pair.gateway.url + "/metrics").text
     assert 'penstock_energy_joules_total{model="tiny"}' in metrics
+
+
+def test_a_shared_system_prompt_is_read_once_while_few_ask_for_it_and_later_once_by_each_engine(pair: Pair) -> None:
+    rules = {"role": "system", "content": "The gate decides how much water reaches the turbine. " * 45}
+    cold = []
+    with openai.OpenAI(base_url=pair.gateway.base_url, api_key=KEY, max_retries=0) as client:
+        for number in range(3 * CALLS_PER_ENGINE):
+            talk: Any = [rules, {"role": "user", "content": f"{number} drops?"}]
+            usage = client.chat.completions.create(model="tiny", messages=talk, max_tokens=2).usage
+            if usage.prompt_tokens_details.cached_tokens < 0.9 * usage.prompt_tokens:
+                cold.append(number)
+    assert cold[0] == 0
+    assert len(cold) == 2, "each engine reads it once"
+    assert cold[1] >= CALLS_PER_ENGINE
 
 
 def test_no_request_that_had_not_begun_is_lost_when_an_engine_is_killed(pair: Pair) -> None:

@@ -12,7 +12,7 @@ from gateway.config import Config
 from gateway.errors import ConfigError, ProviderTimeout, ProviderUnreachable
 from gateway.providers.base import Call, Completion, EventStream, Provider
 from gateway.providers.registry import build_providers
-from gateway.providers.replicas import ALWAYS_OPEN, Replicas, beginning
+from gateway.providers.replicas import ALWAYS_OPEN, CALLS_PER_ENGINE, MOST_OPENINGS, Replicas, beginning
 from tests.builders import catalog, model
 from tests.gateway.providers.asking import COMPLETION, replies
 from tests.gateway.providers.raw_upstream import raw_upstream
@@ -65,6 +65,51 @@ def test_tenants_system_prompts_and_first_turns_are_spread() -> None:
     assert max(chosen.values()) < 150
     alike = {beginning(tenant, call("x", system=system).body["messages"]) for tenant in "ab" for system in "cd"}
     assert len(alike) == 4
+
+
+RULES = "Answer by these rules. " * 200
+
+
+def test_a_long_system_prompt_is_read_by_one_engine_more_for_every_eight_calls() -> None:
+    replicas, asked = Replicas(URLS, nobody), Counter[str]()
+    for number in range(500):
+        chosen = names(replicas, call(f"Question {number}", system=RULES))[0]
+        asked[chosen] += 1
+        assert len(asked) <= 1 + number // CALLS_PER_ENGINE
+    assert set(asked) == set(URLS)
+    assert max(asked.values()) < 150, "by then the load is spread"
+    other = {names(replicas, call(f"Question {number}", system=RULES, tenant="other"))[0] for number in range(8)}
+    assert len(other) == 1, "another tenant's is not cached anywhere yet"
+
+
+def test_a_conversation_moves_at_most_to_an_engine_that_joins_for_its_system_prompt() -> None:
+    replicas, homes = Replicas(URLS, nobody), dict[str, str]()
+    moved = 0
+    for number in range(200):
+        talk = f"Talk {number % 20}"
+        chosen = names(replicas, call(talk, *["again"] * (2 * (number // 20)), system=RULES))[0]
+        joined = chosen not in homes.values()
+        moved += homes.get(talk, chosen) != chosen
+        assert number < 60 or joined or homes[talk] == chosen, "nobody moves once every engine has it"
+        homes[talk] = chosen
+    assert 0 < moved < 40
+
+
+def test_openings_are_bounded_and_the_least_recently_used_starts_anew() -> None:
+    replicas = Replicas(URLS, nobody)
+    first, again = RULES + "first", RULES + "used"
+    for number in range(100):
+        for system in (first, again):
+            names(replicas, call(f"Question {number}", system=system))
+    for number in range(MOST_OPENINGS):
+        names(replicas, call("x", system=f"{RULES}{number}"))
+        if number % 1000 == 0:
+            names(replicas, call("x", system=again))
+    spread = [
+        {names(replicas, call(f"More {number}", system=system))[0] for number in range(8)} for system in (first, again)
+    ]
+    assert len(spread[0]) == 1
+    assert len(spread[1]) > 1
 
 
 def test_taking_an_engine_away_moves_only_its_own_conversations() -> None:
