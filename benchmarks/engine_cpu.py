@@ -5,7 +5,8 @@
 Every engine is a process of its own that waits while another one is measured. In each round each of them decodes one
 stream, computes a prompt of 512 tokens, and decodes eight streams together where it can. Figures are medians over the
 rounds; ratios are medians of each round's own ratio, so that a busy neighbour disturbs both sides of one. Needs SmolLM2's
-weights (`python -m local_engine fetch`). Peers live under .cache/bench; those that are not there are named, not measured.
+weights (`python -m local_engine fetch`). Peers live under .cache/bench, where benchmarks.engine_peers puts them;
+those that are not there are named, not measured.
 """
 
 from __future__ import annotations
@@ -21,12 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from benchmarks.engine_peers import INSTALLED, OPENVINO_INT4, OPENVINO_INT8, PLAIN, install_peers
 from benchmarks.results_file import ROOT, machine_facts, write
 from local_engine.model_files import Hub, resolve_model
 
-INSTALLED = ROOT / ".cache" / "bench"
 WORKERS = ROOT / "benchmarks" / "engine_workers"
-LLAMA_FLAGS = "-DGGML_NATIVE=OFF -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_BF16=ON"
 _LONGEST = 60  # seconds for one task; a machine on which it takes longer measures nothing
 TASKS: dict[str, dict[str, Any]] = {
     "decode_1": {"do": "decode", "streams": 1, "tokens": 32},
@@ -78,8 +78,8 @@ def commands(model: Path, threads: int) -> dict[str, list[str]]:
     found["penstock torch"] = [*ours, "none", "off"]
     peers = {
         "llama_cpp": ("llamacpp", "llamacpp.py", model),
-        "openvino int8": ("openvino", "openvino_pipeline.py", INSTALLED / "smollm2-openvino-int8"),
-        "openvino int4": ("openvino", "openvino_pipeline.py", INSTALLED / "smollm2-openvino-int4"),
+        "openvino int8": ("openvino", "openvino_pipeline.py", OPENVINO_INT8),
+        "openvino int4": ("openvino", "openvino_pipeline.py", OPENVINO_INT4),
     }
     for name, (folder, script, weights) in peers.items():
         python = INSTALLED / folder / "bin" / "python"
@@ -87,10 +87,9 @@ def commands(model: Path, threads: int) -> dict[str, list[str]]:
             found[name] = [str(python), str(WORKERS / script), str(weights), str(threads)]
         else:
             print(f"{name}: not installed, not measured", file=sys.stderr)
-    plain = INSTALLED / "smollm2-bfloat16"
-    if plain.exists():
+    if PLAIN.exists():
         found["transformers bf16"] = [
-            sys.executable, str(WORKERS / "transformers_bf16.py"), str(plain), str(threads)
+            sys.executable, str(WORKERS / "transformers_bf16.py"), str(PLAIN), str(threads)
         ]  # fmt: skip
     else:
         print("transformers: its directory is not there, not measured", file=sys.stderr)
@@ -162,44 +161,6 @@ def show(rows: dict[str, dict[str, Any]], by_ours: dict[str, dict[str, Any]]) ->
     return "\n".join(lines)
 
 
-def install_peers(model: Path) -> None:
-    """llama.cpp into a virtual environment of its own, and a bfloat16 directory of the weights for transformers."""
-    folder = INSTALLED / "llamacpp"
-    if not (folder / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run(
-            ["env", f"CMAKE_ARGS={LLAMA_FLAGS}", str(folder / "bin" / "pip"), "install", "llama-cpp-python==0.3.36"],
-            check=True,
-        )  # fmt: skip
-    plain = INSTALLED / "smollm2-bfloat16"
-    if not plain.exists():
-        unpack(model, plain)
-
-
-def unpack(model: Path, to: Path) -> None:
-    """The GGUF file's numbers as a bfloat16 directory in Hugging Face's layout."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    from local_engine.models.open import open_model
-
-    source, tokenizer = open_model(model)
-    config = source.config
-    loaded = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocab_size, hidden_size=config.hidden_size, intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.layers, num_attention_heads=config.heads, num_key_value_heads=config.kv_heads,
-            max_position_embeddings=config.max_positions, rms_norm_eps=config.norm_eps,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta}, tie_word_embeddings=True,
-        )
-    ).to(torch.bfloat16)  # fmt: skip
-    loaded.load_state_dict(
-        {name: tensor for name, tensor in source.tensors() if name != "lm_head.weight"}, strict=False
-    )
-    loaded.save_pretrained(to)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer._fast, eos_token="<|im_end|>").save_pretrained(to)
-
-
 def main() -> None:
     """Measure everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -208,7 +169,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--install-peers", action="store_true", help="llama.cpp (eight minutes) and transformers' files"
+        "--install-peers", action="store_true", help="first install what is missing of them, in about fifteen minutes"
     )
     parser.add_argument("--only", nargs="*", help="names of engines")
     parser.add_argument("--weights-dir", type=Path, default=Path("~/.penstock/weights").expanduser())
