@@ -38,7 +38,7 @@ def install_peers(model: Path) -> None:
     _install(INSTALLED / "llamacpp", *LLAMA, CMAKE_ARGS=LLAMA_FLAGS)
     if not PLAIN.exists():
         unpack(model, PLAIN)
-    _install(INSTALLED / "openvino", *_torch_index(), *OPENVINO)
+    _install(INSTALLED / "openvino", *_torch_index(), *OPENVINO, without="torchvision")
     if not OPENVINO_INT8.exists():
         export(PLAIN, OPENVINO_INT8, "int8")
 
@@ -52,14 +52,19 @@ def _torch_index() -> list[str]:
         return []
 
 
-def _install(folder: Path, *arguments: str, **environment: str) -> None:
-    """What pip is told, in a virtual environment that is there only when all of it is in."""
+def _install(folder: Path, *arguments: str, without: str | None = None, **environment: str) -> None:
+    """What pip is told, in a virtual environment that is there only when all of it is in.
+
+    `without` goes again: torchvision may come in a build for another torch, and then nothing can be imported.
+    """
     if (folder / "bin" / "python").exists():
         return
     try:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         command = [str(folder / "bin" / "pip"), "install", "--no-input", *arguments]
         subprocess.run(command, check=True, env={**os.environ, **environment})
+        if without is not None:
+            subprocess.run([command[0], "uninstall", "--yes", without], check=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
