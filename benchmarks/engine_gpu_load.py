@@ -12,6 +12,7 @@ from benchmarks.engine_shapes import Load, engine_for, weight_bytes
 from local_engine.engine import Engine
 from local_engine.gpu_runner import GpuRunner
 from local_engine.request import Request, SamplingParams
+from local_engine.speculative.ngram import NgramDrafter
 from local_engine.step_buffers import StepItem
 
 
@@ -48,11 +49,12 @@ def _median_ms(work: Any, times: int) -> float:
 
 
 def one_stream(
-    device: torch.device, shape: str, quantize: str, tokens: int = 512, copy_gb_s: float | None = None
-) -> dict[str, Any]:
+    device: torch.device, shape: str, quantize: str, tokens: int = 512, copy_gb_s: float | None = None,
+    max_drafts: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """Tokens per second of one greedy answer through the engine, and of the device alone; prompt of 128 tokens."""
-    load = Load(shape, 1, 2048, 4096, quantize)
-    engine = engine_for(load, device)
+    load = Load(shape, 1, 2048, 4096, quantize, max_drafts=max_drafts)
+    engine = engine_for(load, device, drafters_of(load))
     prompt = _prompt(random.Random(0), 128, engine)
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
     engine.generate(prompt, SamplingParams(max_tokens=40, temperature=0, ignore_eos=True))  # compiles and records
@@ -70,8 +72,20 @@ def one_stream(
         "shape": shape, "quantize": quantize, "tokens_per_s": round(max(rates), 1),
         "tokens_per_s_of_each_run": [round(rate, 1) for rate in rates],
         "device_step_ms": step_ms, "weight_bytes": weight_bytes(engine.runner.decoder),
-        "share_of_floor": round(floor * max(rates), 3), "floor_gb_s": bandwidth / 1e9,
+        "share_of_floor": round(floor * max(rates), 3), "floor_gb_s": bandwidth / 1e9, **drafts_of(engine),
     }  # fmt: skip
+
+
+def drafters_of(load: Load) -> list[NgramDrafter]:
+    """What `serve` takes by default for a model that no drafter was trained for, or nobody where none are wanted."""
+    return [NgramDrafter()] if load.max_drafts else []
+
+
+def drafts_of(engine: Engine) -> dict[str, int]:
+    """Tokens drafted and kept since the start; a random model's text repeats itself as real text may not."""
+    if engine.speculator is None:
+        return {}
+    return {"drafted": engine.speculator.counts.tokens, "accepted": engine.speculator.counts.accepted}
 
 
 @torch.inference_mode()
@@ -97,13 +111,13 @@ def device_step_ms(engine: Engine, requests: int, context: int, steps: int = 32)
 
 def many_streams(
     device: torch.device, load: Load, requests: int, lengths: tuple[int, int], answers: tuple[int, int],
-    temperature: float = 0.0, seconds: float = 120.0,
+    temperature: float = 0.0, seconds: float = 45.0,
 ) -> dict[str, Any]:  # fmt: skip
     """All requests at once, prompts and answers of random lengths within the bounds; tokens per second to the last one.
 
     Stops after `seconds` and says so.
     """
-    engine, dice = engine_for(load, device), random.Random(0)
+    engine, dice = engine_for(load, device, drafters_of(load)), random.Random(0)
     wanted = [(_prompt(dice, dice.randint(*lengths), engine), dice.randint(*answers)) for _ in range(requests)]
     engine.generate(wanted[0][0][:16], SamplingParams(max_tokens=20, temperature=temperature, ignore_eos=True))
     _warm_prefill(engine, load, dice)
@@ -121,7 +135,7 @@ def many_streams(
         "answer_tokens": made, "seconds": round(span, 2), "whole": made == sum(count for _, count in wanted),
         "tokens_per_s": round(made / span), "seconds_to_last_first_token": round(first - begun, 2),
         "tokens_per_s_of_decoding": round((made - requests) / (begun + span - first)) if begun + span > first else None,
-        "device_step_ms_context_512": device_step_ms(engine, requests, 512),
+        "device_step_ms_context_512": device_step_ms(engine, requests, 512), **drafts_of(engine),
     }  # fmt: skip
 
 

@@ -17,10 +17,11 @@ import benchmarks.without_gguf  # noqa: F401  before the engine
 from local_engine.cache_size import CacheSize
 from local_engine.config import EngineConfig, ModelConfig
 from local_engine.engine import Engine
+from local_engine.gpu_runner import GpuRunner
 from local_engine.layers.linear import Linear
 from local_engine.layers.norm import RmsNorm
 from local_engine.layers.rope import llama3_factors
-from local_engine.model_runner import TORCH_DTYPES, ModelRunner, on_gpu
+from local_engine.model_runner import TORCH_DTYPES, ModelRunner
 from local_engine.models.decoder import Decoder
 from local_engine.quantization.fp8 import Fp8Linear
 from local_engine.quantization.int4 import Int4Linear
@@ -106,7 +107,7 @@ class Load:
 
 
 def engine_for(load: Load, device: torch.device, drafters: Sequence[Drafter] = ()) -> Engine:
-    """An engine over random weights, on a GPU with kernels and graphs."""
+    """An engine over random weights with kernels and graphs; on a CPU the same by reference kernels, as a rehearsal."""
     model = SHAPES[load.shape]
     config = EngineConfig(
         dtype=load.dtype, device=device.type, max_batch=load.max_batch, max_context=load.max_context,  # type: ignore[arg-type]
@@ -115,7 +116,8 @@ def engine_for(load: Load, device: torch.device, drafters: Sequence[Drafter] = (
     )  # fmt: skip
     decoder = random_decoder(model, load.max_context, TORCH_DTYPES[config.dtype], device, load.quantize)
     size = CacheSize(-(-load.cache_tokens // config.block_size), config.block_size, 0)
-    runner = ModelRunner(decoder, size)
-    if device.type == "cuda":
-        runner = on_gpu(runner, load.max_batch, load.max_context, load.max_drafts, taps_of(drafters))
+    runner = GpuRunner(
+        ModelRunner(decoder, size), max_batch=load.max_batch, max_context=load.max_context, max_drafts=load.max_drafts,
+        taps=taps_of(drafters),
+    )  # fmt: skip
     return Engine(runner, numbers_tokenizer(model.vocab_size), config, drafters)

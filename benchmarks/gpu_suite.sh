@@ -1,6 +1,6 @@
 #!/bin/sh
 # On a machine with an NVIDIA GPU: kernels and steps are checked, then the engine is measured; one JSON file is written.
-# Ends by itself in under ten minutes, whatever hangs; fails when a check fails or a measurement brings nothing.
+# Ends by itself in under ten minutes, whatever hangs; fails when a check fails or a measurement of the engine brings nothing.
 # Not yet run on a GPU. Usage, from the repository's root: sh benchmarks/gpu_suite.sh [FILE] [PART,PART...]
 # In a copy without .git, BENCH_COMMIT=... says which commit it is.
 # Needs torch with CUDA, Triton and tokenizers in $PYTHON (default: .venv's, else python3); transformers is a peer if there.
