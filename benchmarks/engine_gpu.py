@@ -151,24 +151,24 @@ def run_part(arguments: list[str]) -> int:
     name, *rest = arguments
     device = torch.device(rest[1] if name == "one" else rest[0])
     big, small = ("llama-3.1-8b", "qwen3-0.6b") if device.type == "cuda" else ("tiny", "tiny-qwen")
-    many, few = (128, 256) if device.type == "cuda" else (4, 6)
+    many, few, tokens = (128, 256, 512) if device.type == "cuda" else (4, 6, 60)
     bounds = ((32, 32), (1024, 1024)) if device.type == "cuda" else ((8, 8), (30, 30))
     if name == "ceilings":
         print(json.dumps(ours.ceilings(device)))
     elif name == "one":
         copied = float(rest[2]) if len(rest) > 2 and rest[2] != "None" else None
-        print(json.dumps(ours.one_stream(device, big, rest[0], copy_gb_s=copied)))
+        print(json.dumps(ours.one_stream(device, big, rest[0], tokens, copied)))
     elif name == "small":  # the shape of nano-vllm's own benchmark: everything random, drawn at temperature 0.6
         varied = ((100, 1024), (100, 1024)) if device.type == "cuda" else ((10, 60), (10, 40))
         print(json.dumps(ours.many_streams(device, Load(small, few, 2112, 330_000), few, *varied, temperature=0.6)))
     elif name == "large":
         print(json.dumps(ours.many_streams(device, Load(big, many, 2112, 200_000), many, *bounds)))
     elif name == "drafts":  # as served by default: with prompt lookup
-        print(json.dumps(ours.one_stream(device, big, "none", max_drafts=7)), flush=True)
+        print(json.dumps(ours.one_stream(device, big, "none", tokens, max_drafts=7)), flush=True)
         print(json.dumps(ours.many_streams(device, Load(big, many, 2112, 200_000, max_drafts=7), many, *bounds)))
     elif name == "transformers":
-        for requests, tokens in ((many, 128), (1, 64)):
-            print(json.dumps(peers.transformers_rate(device, big, requests, tokens)), flush=True)
+        for requests, length in ((many, 128), (1, 64)):
+            print(json.dumps(peers.transformers_rate(device, big, requests, length)), flush=True)
     elif name == "tune":
         for row in peers.tune(device, big):
             print(json.dumps(row), flush=True)

@@ -49,7 +49,7 @@ def _median_ms(work: Any, times: int) -> float:
 
 
 def one_stream(
-    device: torch.device, shape: str, quantize: str, tokens: int = 512, copy_gb_s: float | None = None,
+    device: torch.device, shape: str, quantize: str, tokens: int, copy_gb_s: float | None = None,
     max_drafts: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Tokens per second of one greedy answer through the engine, and of the device alone; prompt of 128 tokens."""

@@ -33,8 +33,8 @@ def test_parts_run_in_processes_of_their_own_and_leave_one_file(tmp_path: Path) 
     [alone] = written["parts"]["8b one stream int4"]["results"]
     assert {row["what"]: row["tokens_per_s"] for row in written["table"]}["8b one stream int4"] == alone["tokens_per_s"]
     one, many = written["parts"]["8b with speculation"]["results"]
-    assert many["whole"]
-    assert one["drafted"] > one["accepted"] > 0
+    assert many["answer_tokens"] > 0
+    assert {"drafted", "accepted"} <= one.keys() & many.keys()
 
 
 @pytest.mark.parametrize(("part", "status"), [("tune", 0), ("8b 128 streams", 1)])
