@@ -1,0 +1,1 @@
+"""The tests, a package by name, so that an installed `tests` of somebody else cannot stand in its place."""
