@@ -1,7 +1,8 @@
 """Real recorded answers by prompt and model, read from the routing tables; a missing table or column is an error.
 
-The tables are `prompts.parquet`, `outcomes.parquet` and `responses.parquet` in the folder given by `--data`; they are
-described where they are made (`router_models/training/data.py`). Nothing of them is kept in this repository.
+The tables are `prompts.parquet`, `outcomes.parquet` and `responses.parquet` in the folder given by `--data`. The last one, and
+the columns `prompt_tokens`, `in_tokens` and `latency_s`, are made by no program of this repository; see `benchmarks/README.md`.
+Nothing of them is kept here.
 """
 
 from dataclasses import dataclass

@@ -102,8 +102,14 @@ def load(path: Path = BUNDLED) -> Embedder:
     return Embedder(str(header["version"]), vocabulary, vectors, scale, dict(header.get("source", {})))
 
 
-def save(path: Path, vocabulary: list[str], vectors: NDArray[np.floating[Any]], source: dict[str, Any]) -> str:
-    """Write token vectors (V, D) as int8 with one scale per token; returns the version."""
+def save(
+    path: Path,
+    vocabulary: list[str],
+    vectors: NDArray[np.floating[Any]],
+    source: dict[str, Any],
+    prefix: str = "minilm",
+) -> str:
+    """Write token vectors (V, D) as int8 with one scale per token; returns the version, which begins with `prefix`."""
     scale = (np.abs(vectors).max(axis=1) / 127.0 + 1e-12).astype(np.float16).astype(np.float32)
     scale = np.maximum(scale, np.float32(1e-6))
     arrays: sealed.Arrays = {
@@ -111,7 +117,7 @@ def save(path: Path, vocabulary: list[str], vectors: NDArray[np.floating[Any]], 
         "vectors": np.clip(np.rint(vectors / scale[:, None]), -127, 127).astype(np.int8),
         "scale": scale.astype(np.float32),
     }
-    version = f"minilm-{sealed.checksum(arrays)[:8]}"
+    version = f"{prefix}-{sealed.checksum(arrays)[:8]}"
     header = {"format": FORMAT, "version": version, "dimensions": int(vectors.shape[1]), "source": source}
     sealed.write(path, header, arrays)
     return version

@@ -77,18 +77,41 @@ def deliver_leftovers(folder: DataFolder, url: str, catalog: Catalog) -> None:
 
 
 @contextmanager
+def database_or_empty(settings: Settings) -> Iterator[Database]:
+    """The configured database; where no SQLite file is there yet, an empty one for now: what is configured counts alone."""
+    import tempfile
+
+    from gateway.db.migrate import migrate
+
+    if _missing_file(settings) is None:
+        with open_database(settings) as database:
+            yield database
+        return
+    with tempfile.TemporaryDirectory() as folder, database_at(f"sqlite:///{folder}/empty.db") as database:
+        migrate(database)
+        yield database
+
+
+@contextmanager
 def open_database(settings: Settings) -> Iterator[Database]:
     """The configured database, checked to be at the code's version; a SQLite file that is not there is not made."""
     from gateway.commands.configuration import configured_database_url
     from gateway.db.migrate import check_schema
 
-    url = configured_database_url(settings)
-    file = url.removeprefix("sqlite:///")
-    if file != url and not Path(file).exists():
+    if (file := _missing_file(settings)) is not None:
         raise StartupError(
             f"there is no database at {file!r} yet. `penstock up` or `penstock migrate` makes one; "
             "an existing one is named with --data-dir, --config or DATABASE_URL."
         )
-    with database_at(url) as database:
+    with database_at(configured_database_url(settings)) as database:
         check_schema(database)
         yield database
+
+
+def _missing_file(settings: Settings) -> str | None:
+    """The SQLite file that is configured and not there."""
+    from gateway.commands.configuration import configured_database_url
+
+    url = configured_database_url(settings)
+    file = url.removeprefix("sqlite:///")
+    return file if file != url and not Path(file).exists() else None

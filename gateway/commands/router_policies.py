@@ -35,12 +35,16 @@ def decide_by_policies(
 ) -> dict[str, Judged]:
     """The decision of every policy for `auto` with this prompt, at the prices of now.
 
-    Each is made by the policy's champion, or all by `artifact`, a version or a file. Raises ConfigError, StartupError.
+    Each is made by the policy's champion, or all by `artifact`, a version or a file. Where there is no database yet, the
+    policies are as configured and the champion is the bundled artifact. Raises ConfigError, StartupError.
     """
+    from gateway.commands.configuration import known_catalog
+    from gateway.commands.database import database_or_empty
     from gateway.commands.options import settings_with
-    from gateway.commands.owners import open_owners
 
-    with open_owners(settings_with(config=config, data_dir=data_dir)) as (catalog, database):
+    settings = settings_with(config=config, data_dir=data_dir)
+    catalog = known_catalog(settings)
+    with database_or_empty(settings) as database:
         if not catalog.models:
             raise StartupError("the configuration has no models, so no policy has a choice. Add some under `models`")
         routers, known, prices = _prepared(catalog, database, artifact)

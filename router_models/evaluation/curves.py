@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,25 @@ def draw_curves(report: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _quality(new: Any, sets: dict[str, Any]) -> Any:
-    figure = new(figsize=(4.2 * len(sets), 3.8), layout="constrained")
+    figure = new(figsize=(4.2 * len(sets), 4.4), layout="constrained")
+    colours = colours_of(method for values in sets.values() for method in values["curves"])
+    lines: dict[str, Any] = {}
     for place, (name, values) in enumerate(sets.items()):
         axes = figure.add_subplot(1, len(sets), place + 1)
         for method, points in values["curves"].items():
             style = "-" if method.startswith("artifact") else ":" if method == "oracle" else "--"
-            axes.plot([100 * x for x, _ in points], [y for _, y in points], style, label=method.replace("_", " "))
-        axes.plot([0, 100], [values["always_weak"], values["always_strong"]], ":", color="grey", label="random")
+            x, y = [100 * x for x, _ in points], [y for _, y in points]
+            [lines[method]] = axes.plot(x, y, style, color=colours[method], label=method.replace("_", " "))
+        ends = [values["always_weak"], values["always_strong"]]
+        [lines["random"]] = axes.plot([0, 100], ends, ":", color="grey", label="random")
         axes.set(title=name, xlabel="% of calls to the strong model", ylabel="quality")
-    figure.axes[0].legend(fontsize=7)
+    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=4, fontsize=8)
     return figure
+
+
+def colours_of(methods: Iterable[str]) -> dict[str, str]:
+    """A colour of its own for every method, the same wherever it is drawn; names of matplotlib's cycle."""
+    return {method: f"C{place}" for place, method in enumerate(dict.fromkeys(methods))}
 
 
 def _nine(new: Any, report: dict[str, Any] | None) -> Any:

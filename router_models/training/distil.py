@@ -21,22 +21,31 @@ from router_models.errors import RouterError, TrainingDataError
 
 DIMENSIONS = 256
 BATCH = 1024
+MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""SHA-256 of all-MiniLM-L6-v2's weights, which the bundled table is made of."""
 
 Doubles = NDArray[np.float64]
 
 
-def distil(model: Path, out: Path, dimensions: int = DIMENSIONS) -> str:
-    """Write the table of a model's token vectors; returns its version. Raises TrainingDataError."""
+def distil(
+    model: Path, out: Path, dimensions: int = DIMENSIONS, name: str | None = None, licence: str | None = None
+) -> str:
+    """Write the table of a model's token vectors; returns its version. Raises TrainingDataError.
+
+    `name` and `licence` are what the table says of its source: those of all-MiniLM-L6-v2 when these are its weights, else
+    by default the folder's name and "not stated".
+    """
     vocabulary, vectors = token_vectors(model)
     reduced = principal(vectors, dimensions)
-    weights = model / "model.safetensors"
+    weights = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    known = ("sentence-transformers/all-MiniLM-L6-v2", "Apache-2.0") if weights == MINILM else None
     source = {
-        "model": "sentence-transformers/all-MiniLM-L6-v2",
-        "licence": "Apache-2.0",
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "model": name or (known[0] if known else model.resolve().name),
+        "licence": licence or (known[1] if known else "not stated"),
+        "weights_sha256": weights,
         "method": "token alone, its own last hidden state, PCA",
     }
-    return save(out, vocabulary, reduced, source)
+    return save(out, vocabulary, reduced, source, prefix="minilm" if known else "own")
 
 
 def token_vectors(model: Path) -> tuple[list[str], Doubles]:
@@ -78,9 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m router_models.training.distil", description="Make the embedder.")
     parser.add_argument("--model", type=Path, required=True, help="folder of the sentence model")
     parser.add_argument("--out", type=Path, default=BUNDLED, help="table to write (default: the bundled one)")
+    parser.add_argument("--name", help="what the table calls its source (default: MiniLM's name or the folder's)")
+    parser.add_argument("--licence", help="of the model's weights (default: MiniLM's, or 'not stated')")
     chosen = parser.parse_args(arguments)
     try:
-        version = distil(chosen.model, chosen.out)
+        version = distil(chosen.model, chosen.out, name=chosen.name, licence=chosen.licence)
     except RouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -98,14 +98,18 @@ def drift(path: str, content: bytes, part: Part) -> None:
 
 
 def llmrouter14(path: str, content: bytes, part: Part) -> None:
-    """JSON lines: task_name, query, model_name, performance 0..1. Not checked against the file itself: see docs/routing.md."""
+    """JSON lines: task_name, query, model_name, performance 0..1, and ground_truth where it is given.
+
+    Not checked against the file itself: see docs/routing.md.
+    """
     split = "train" if "train" in PurePosixPath(path).name else "test"
     places: dict[tuple[str, str], str] = {}
     for line in content.decode().splitlines():
         record = json.loads(line)
         key = record["task_name"], record["query"]
         name = places.setdefault(key, f"{split}-{len(places):05d}")
-        part.add_prompt("llmrouter14", name, record["query"], record["task_name"])
+        gold = record.get("ground_truth")
+        part.add_prompt("llmrouter14", name, record["query"], record["task_name"], "" if gold is None else str(gold))
         part.add_outcome("llmrouter14", name, record["model_name"], float(record["performance"]), None)
 
 

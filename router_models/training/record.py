@@ -44,7 +44,10 @@ def benchmark_questions(folder: Path, per_domain: int = PER_DOMAIN) -> Iterator[
     except (OSError, ValueError) as error:
         raise TrainingDataError(f"the tables in {str(folder)!r} cannot be read: {error}") from error
     if "gold" not in prompts:
-        raise TrainingDataError(f"the prompts in {str(folder)!r} have no column `gold` to grade answers by")
+        raise TrainingDataError(
+            f"the prompts in {str(folder)!r} have no column `gold` (right answers) to grade by; tables made by "
+            "`python -m router_models.training.sources` have it. Without --data only the everyday prompts are asked"
+        )
     repeated = set(zip(overlaps["dataset"], overlaps["prompt_id"].astype(str), strict=True))
     tested = set(prompts.loc[prompts["dataset"].isin(EVALUATION_ONLY), "stem_key"])
     taken: dict[str, int] = {}

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from router_models import Router
 from router_models.evaluation.baselines import NearestPrompts
 from router_models.evaluation.calibration import domains_report
-from router_models.evaluation.curves import draw_curves
+from router_models.evaluation.curves import _quality, colours_of, draw_curves
 from router_models.evaluation.newcomers import MEASURES, gain_over
 from router_models.evaluation.promises import WORTH_FLOORS, worths_report
 from router_models.evaluation.scored import Scored
@@ -99,6 +100,20 @@ def test_the_curves_are_drawn_to_files(tmp_path: Path) -> None:
     written = draw_curves(report(), tmp_path / "curves")
     assert [path.name for path in written] == ["router_quality.png", "router_nine_models.png", "router_reliability.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+def test_a_method_has_one_colour_in_all_panels_and_methods_differ() -> None:
+    colours = colours_of(["artifact", "subject mean", "oracle", "artifact", "oracle"])
+    assert list(colours) == ["artifact", "subject mean", "oracle"]
+    assert len(set(colours.values())) == 3
+    panels = report()["routellm"]
+    panels["gsm8k_test"] = {**panels["mmlu_test"], "curves": {"oracle": [[0.0, 0.5], [1.0, 0.8]]}}
+    figure = _quality(Figure, panels)
+    lines = {(axes.get_title(), line.get_label()): line.get_color() for axes in figure.axes for line in axes.lines}
+    assert lines["mmlu_test", "oracle"] == lines["gsm8k_test", "oracle"] != lines["mmlu_test", "artifact"]
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["artifact", "oracle", "random"]
+    assert all(axes.get_legend() is None for axes in figure.axes)
 
 
 def test_promises_by_worth_are_kept_on_the_other_half() -> None:

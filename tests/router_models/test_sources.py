@@ -24,6 +24,7 @@ from router_models.training.public_parsers import (
     same_number,
     stated_answer,
 )
+from router_models.training.record import benchmark_questions
 from router_models.training.sources import fetch, git_id, main, overlaps, stem_key
 
 LONG = "A baker sells twelve loaves on each of seven days and gives away every tenth one"
@@ -117,7 +118,13 @@ FILES: dict[str, dict[str, bytes]] = {
     "llmrouter14": {
         "data/default_data/default_routing_train_data.jsonl": lines(
             [
-                {"task_name": "mbpp", "query": "Add it.", "model_name": "codegemma-7b", "performance": 0.5},
+                {
+                    "task_name": "mbpp",
+                    "query": "Add it.",
+                    "model_name": "codegemma-7b",
+                    "performance": 0.5,
+                    "ground_truth": 3,
+                },
                 {"task_name": "mbpp", "query": "Add it.", "model_name": "gemma-2-9b-it", "performance": 1},
             ]
         )
@@ -174,6 +181,22 @@ def test_answers_are_graded_as_each_source_means_them(tables: Path) -> None:
     assert scores(tables, "drift_leetcode_easy") == {("7", "gpt-4-0314"): 1.0}
     assert all(pd.isna(each) for each in scores(tables, "drift_opinionqa").values())
     assert scores(tables, "llmrouter14")[("train-00000", "codegemma-7b")] == 0.5
+
+
+def test_right_answers_come_along_where_the_source_has_them_so_that_a_model_can_be_recorded(tables: Path) -> None:
+    gold = pd.read_parquet(tables / "prompts.parquet").set_index(["dataset", "prompt_id"])["gold"]
+    assert (gold["mmlu_pro", "q00070"], gold["drift_prime", "7"], gold["llmrouter14", "train-00000"]) == (
+        "B",
+        "yes",
+        "3",
+    )
+    assert gold["mmlu_test"].eq("").all()
+    asked = {each["dataset"]: each["check"] for each in benchmark_questions(tables)}
+    assert asked == {
+        "drift_prime": {"yes_or_no": "yes"},
+        "drift_composite": {"yes_or_no": "no"},
+        "math_level5": {"number": 0.5},
+    }
 
 
 def test_prompts_that_repeat_thirteen_words_of_the_evaluation_are_listed(tables: Path) -> None:

@@ -119,6 +119,18 @@ def test_every_policy_is_explained_by_the_artifact_that_the_gateway_uses_for_it(
     assert f"policy europe [{configured.version}, difficulty" in told.stdout
 
 
+def test_policies_are_explained_from_the_file_while_there_is_no_database(
+    configured: Configured, tmp_path: Path
+) -> None:
+    document = {**configured.environment, "PENSTOCK_DATA_DIR": str(tmp_path / "new")}
+    done = penstock("router", "explain", "What is 2+2?", "--json", environment=document)
+    assert done.returncode == 0, done.stderr
+    found = {each["policy"]: each for each in json.loads(done.stdout)["policies"]}
+    assert {each["artifact"] for each in found.values()} == {Router.load().version}
+    assert [each["model"] for each in found["europe"]["rejected"]] == ["large"]
+    assert not (tmp_path / "new").exists(), "nothing is made by looking"
+
+
 def test_a_policy_that_leaves_models_out_is_explained_by_the_promise_that_its_requests_get(
     configured: Configured,
 ) -> None:
