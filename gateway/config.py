@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from gateway.config_exports import ScheduledExport
 from gateway.config_outlets import Alerts, Events, Mail
@@ -109,6 +109,14 @@ class Known(Section):
         {}, description="Published scores 0 to 1, by a domain of the router's artifact."
     )
     recorded: str | None = Field(None, description="Its name among the models that the artifact was trained on.")
+    labels: Path | None = Field(
+        None, description="JSON lines that say how good its answers were; a path from the configuration's folder."
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _from_the_folder(cls, labels: Path | None, info: ValidationInfo) -> Path | None:
+        return labels and Path((info.context or {}).get("folder", "")) / labels
 
 
 class Model(Section):
@@ -200,15 +208,15 @@ def read_config(path: Path) -> Config:
         document = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    return check_config(document if document is not None else {}, str(path))
+    return check_config(document if document is not None else {}, str(path), path.parent)
 
 
-def check_config(document: object, where: str) -> Config:
-    """Check a parsed document. Raises ConfigError with one line for each thing that is wrong."""
+def check_config(document: object, where: str, folder: Path | None = None) -> Config:
+    """Check a parsed document, whose paths start in `folder`. Raises ConfigError with one line for each thing that is wrong."""
     if not isinstance(document, dict):
         raise ConfigError(f"{where}: expected keys such as `models:` at the top, got {type(document).__name__}.")
     try:
-        return Config.model_validate(document)
+        return Config.model_validate(document, context={"folder": folder or Path()})
     except ValidationError as error:
         lines = [_explain(dict(problem), document) for problem in error.errors()]
         raise ConfigError("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines))) from None

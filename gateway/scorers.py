@@ -12,7 +12,8 @@ import io
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
@@ -23,7 +24,14 @@ from zlib import crc32
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.errors import InvalidValue
-from gateway.routing.artifacts.queries import BUNDLED, Assignment, artifact_bytes, assignment_rows, latest_drift
+from gateway.routing.artifacts.queries import (
+    BUNDLED,
+    Assignment,
+    artifact_bytes,
+    artifact_rows,
+    assignment_rows,
+    latest_drift,
+)
 from gateway.routing.ask import Scorer
 from router_models.artifact import load
 from router_models.errors import ArtifactError
@@ -96,6 +104,18 @@ def check_artifact(content: bytes, name: str) -> CheckedArtifact:
     except ArithmeticError as error:
         raise InvalidValue(f"artifact {name!r} cannot score: {error}. Train it again.", param="artifact") from None
     return CheckedArtifact(router.version, hashlib.sha256(content).hexdigest(), content, router.card)
+
+
+def kept_routers(database: Database) -> Iterator[Router]:
+    """Every artifact in the database that this release can use, newest first. Raises Unavailable."""
+    with snapshot(database) as connection:
+        versions = [each.version for each in artifact_rows(connection)]
+    for version in versions:
+        with snapshot(database) as connection:
+            found = artifact_bytes(connection, version)
+        if found is not None:
+            with suppress(ArtifactError, InvalidValue):
+                yield open_artifact(found[0], version)
 
 
 @lru_cache(maxsize=1)

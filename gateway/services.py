@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.abilities import Abilities
 from gateway.aside import Aside
 from gateway.billing.away import Away
 from gateway.billing.budgets import CounterRebuild
@@ -18,11 +19,11 @@ from gateway.keys.authenticate import KeyRing
 from gateway.limits.outputs import Outputs
 from gateway.metering.catch_up import wait_until_delivered
 from gateway.metering.spool import Spool
-from gateway.promising import Abilities, promise_maker_of
+from gateway.promising import promise_maker_of
 from gateway.providers.registry import Providers, build_providers
 from gateway.routing.knowledge import Knowledge, make_knowledge
 from gateway.routing.remember import Packer
-from gateway.scorers import Scorers
+from gateway.scorers import Scorers, kept_routers
 from gateway.settings import Settings
 from gateway.store.base import Store
 from gateway.store.corrections import Corrections
@@ -82,7 +83,7 @@ async def open_services(settings: Settings, catalog: Catalog, engine_url: str | 
     prices = PriceBook(catalog, database)
     await prices.open()
     scorers = Scorers(bundled, database, catalog.policies, metrics.set)
-    abilities = Abilities(catalog, bundled)
+    abilities = Abilities(catalog, bundled, partial(kept_routers, database))
     make = promise_maker_of(scorers.router)
     routing = make_knowledge(catalog, database, lambda: prices.current().costs, make, abilities.of)
     await routing.open(bundled.version)

@@ -44,12 +44,16 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Ability:
-    """What is known of one model: `vector` (R,) with covariance `spread` (R, R); `missed`: logits the representation misses."""
+    """What is known of one model: `vector` (R,) with covariance `spread` (R, R); `missed`: logits the representation misses.
+
+    `basis` says in words what it is known by.
+    """
 
     model: str
     vector: Doubles
     spread: Doubles
     missed: float
+    basis: str = ""
 
     def quality(self, score: Score) -> Interval:
         """Probability that this model answers the scored prompt well; wider the less is known of the model."""
@@ -67,7 +71,7 @@ def learn_ability(artifact: Artifact, model: str, scores: Sequence[Score], label
     if given.size and not (np.all(np.isfinite(given)) and given.min() >= 0.0 and given.max() <= 1.0):
         raise TrainingDataError(f"labels of {model!r} must lie between 0 and 1, got {given.min()!r} to {given.max()!r}")
     shown = np.array([score.representation for score in scores], dtype=np.float64)
-    return _posterior(artifact, model, shown, given, np.ones(given.size))
+    return _posterior(artifact, model, shown, given, np.ones(given.size), f"{given.size} labels of its own")
 
 
 def ability_from_benchmarks(artifact: Artifact, model: str, scores: Mapping[str, float]) -> Ability:
@@ -82,15 +86,18 @@ def ability_from_benchmarks(artifact: Artifact, model: str, scores: Mapping[str,
         raise TrainingDataError(f"benchmark scores must lie between 0 and 1, got {wrong!r}")
     places = [artifact.domains.index(name) for name in scores]
     shown = artifact.weights.domain_shown[places]
-    return _posterior(artifact, model, shown, np.array(list(scores.values())), np.full(len(places), BENCHMARK_WORTH))
+    basis = f"public scores in {len(places)} domain{'s' if len(places) > 1 else ''}"
+    return _posterior(
+        artifact, model, shown, np.array(list(scores.values())), np.full(len(places), BENCHMARK_WORTH), basis
+    )
 
 
-def _posterior(artifact: Artifact, model: str, shown: Doubles, labels: Doubles, worth: Doubles) -> Ability:
+def _posterior(artifact: Artifact, model: str, shown: Doubles, labels: Doubles, worth: Doubles, basis: str) -> Ability:
     weights = artifact.weights
     vector, spread = map_ability(
         shown.reshape(-1, weights.prior.size), labels, worth, weights.prior, weights.prior_spread
     )
-    return Ability(model, vector, spread, float(weights.shown[2]))
+    return Ability(model, vector, spread, float(weights.shown[2]), basis)
 
 
 def map_ability(

@@ -65,13 +65,13 @@ class LabelledAnswer:
             raise TrainingDataError(f"output_tokens must be a count, got {self.output_tokens!r}")
 
 
-def read_labels(path: Path) -> list[LabelledAnswer]:
-    """All answers of a JSON lines file. Raises TrainingDataError that names the line."""
+def read_labels(path: Path, tier: Tier | None = None) -> list[LabelledAnswer]:
+    """All answers of a JSON lines file; `tier` is that of lines without one. Raises TrainingDataError that names the line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingDataError(f"the labels {str(path)!r} cannot be read: {error}") from error
-    return list(_answers(path, lines))
+    return list(_answers(path, lines, tier))
 
 
 def gather(router: Router, answers: Iterable[LabelledAnswer]) -> LabelledPrompts:
@@ -120,17 +120,17 @@ def _scored(router: Router, firsts: list[LabelledAnswer]) -> tuple[Doubles, Doub
     return quality, tokens, sizes
 
 
-def _answers(path: Path, lines: list[str]) -> Iterator[LabelledAnswer]:
+def _answers(path: Path, lines: list[str], tier: Tier | None) -> Iterator[LabelledAnswer]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            yield _answer(json.loads(line))
+            yield _answer(json.loads(line), tier)
         except (ValueError, TrainingDataError) as error:
             raise TrainingDataError(f"line {number} of {str(path)!r}: {error}") from error
 
 
-def _answer(body: Any) -> LabelledAnswer:
+def _answer(body: Any, tier: Tier | None) -> LabelledAnswer:
     if not isinstance(body, dict):
         raise TrainingDataError(f"each line is one JSON object, got {body!r:.80}")
     messages = body.get("messages")
@@ -145,7 +145,7 @@ def _answer(body: Any) -> LabelledAnswer:
             raise TrainingDataError(f"{name!r} must be a number, got {value!r}")
     return LabelledAnswer(
         prompt=prompt,
-        tier=cast(Tier, body.get("tier")),
+        tier=cast(Tier, body.get("tier", tier)),
         score=float(cast(float, score)),
         model=str(body.get("model") or ""),
         output_tokens=None if tokens is None else float(tokens),

@@ -168,7 +168,8 @@ class Router:
         if model not in self._artifact.models:
             return None
         vector = self._weights.abilities[self._artifact.models.index(model)]
-        return Ability(model, vector, np.zeros_like(self._weights.prior_spread), self._shown[2])
+        spread = np.zeros_like(self._weights.prior_spread)
+        return Ability(model, vector, spread, self._shown[2], f"what was recorded of {model}")
 
     def place(self, features: Features) -> Placed:
         """Where the prompt lies among the landmarks, and what the heads make of it."""

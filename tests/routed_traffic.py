@@ -26,12 +26,16 @@ AT_A_TIME = 2000
 RATES = PriceList(dict.fromkeys(METERS, 1_000_000), "test")
 
 
-def variant(folder: Path, name: str, shift: float = 0.0, **others: Any) -> bytes:
-    """The bundled artifact under another name, its probabilities moved by `shift` logits, with other weights if named."""
+def variant(folder: Path, name: str, shift: float = 0.0, models: Sequence[str] | None = None, **others: Any) -> bytes:
+    """The bundled artifact under another name, its probabilities moved by `shift` logits, with other weights if named.
+
+    `models` are what its recorded models are called.
+    """
     bundled = load()
     weights = dataclasses.replace(bundled.weights, offset=bundled.weights.offset + shift, **others)
     path = folder / f"{name}.npz"
-    save(path, weights, list(bundled.domains), list(bundled.models), name, {"name": name}, bundled.embedder)
+    called = list(models or bundled.models)
+    save(path, weights, list(bundled.domains), called, name, {"name": name}, bundled.embedder)
     return path.read_bytes()
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
+from gateway.abilities import Abilities
 from gateway.billing.prices.book import PriceBook
 from gateway.catalog import Catalog
 from gateway.chat.what_if import Asks, Situation
@@ -18,7 +20,7 @@ from gateway.config_policies import Policy
 from gateway.db.connect import Database
 from gateway.db.transaction import snapshot
 from gateway.errors import InvalidValue, NotFound
-from gateway.promising import Abilities, promise_maker_of
+from gateway.promising import promise_maker_of
 from gateway.rescoring import Shelf, recorded, rescored
 from gateway.routing.past.columns import Past
 from gateway.routing.past.queries import count_requests, read_past
@@ -28,6 +30,7 @@ from gateway.routing.policies.queries import read_overrides
 from gateway.routing.promises import Promises
 from gateway.routing.replay import reasons, replay
 from gateway.routing.replay_report import example, example_places, report
+from gateway.scorers import kept_routers
 
 MOST = 500_000
 """Requests that are replayed without being asked for a sample: about a gigabyte of memory."""
@@ -140,7 +143,7 @@ def _situation(
     artifacts: set[str],
 ) -> Situation:
     """Prices of now, and promises and abilities as each of the artifacts sees prompts."""
-    abilities = Abilities(catalog, shelf.bundled)
+    abilities = Abilities(catalog, shelf.bundled, partial(kept_routers, database))
     for version in artifacts - {shelf.bundled.version}:
         if (router := shelf.of(version)) is not None:
             abilities.learn(router)

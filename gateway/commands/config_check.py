@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.commands.options import json_option, print_json
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, StartupError
 from gateway.settings import read_secret, read_settings
 
 if TYPE_CHECKING:
@@ -57,20 +59,39 @@ def _examine(file: Path) -> tuple[Catalog | None, list[str]]:
     try:
         catalog = build_catalog(read_config(file), str(file), secret)
         build_providers(catalog, engine_url=None)  # reads the scripts of scripted models
-        if wrong := _unknown_to_the_router(file, catalog):
+        if wrong := _wrong_qualities(file, catalog):
             return None, [*wrong, *(_unset(file, name) for name in missing)]
     except ConfigError as error:
         return None, [*str(error).splitlines(), *(_unset(file, name) for name in missing)]
     return (None, [_unset(file, name) for name in missing]) if missing else (catalog, [])
 
 
-def _unknown_to_the_router(file: Path, catalog: Catalog) -> list[str]:
-    """Names and domains in `quality` of models that the router's bundled artifact does not know. Raises ConfigError."""
+def _wrong_qualities(file: Path, catalog: Catalog) -> list[str]:
+    """What is wrong with `quality` of models, and the names that no artifact of the router knows. Raises ConfigError."""
     if not any(model.quality is not None for model in catalog.models):
         return []
-    from gateway.promising import ability_problems
+    from gateway.abilities import ability_problems
 
-    return [f"{file}: {problem}" for problem in ability_problems(catalog)]
+    return [f"{file}: {problem}" for problem in ability_problems(catalog, partial(_kept, catalog))]
+
+
+def _kept(catalog: Catalog) -> Iterator[Any]:
+    """The artifacts in the database, if there is one that answers: a file can be checked where the gateway does not run."""
+    from gateway.commands.database import database_at
+    from gateway.db.migrate import check_schema
+    from gateway.errors import Unavailable
+    from gateway.scorers import kept_routers
+
+    url = read_settings().database(catalog.database)
+    file = url.removeprefix("sqlite:///")
+    if file != url and not Path(file).exists():
+        return
+    try:
+        with database_at(url) as database:
+            check_schema(database)
+            yield from kept_routers(database)
+    except (Unavailable, StartupError) as error:
+        click.echo(f"penstock: warning: artifacts in the database were not looked at: {error}", err=True)
 
 
 def _unset(file: Path, name: str) -> str:

@@ -11,6 +11,7 @@ import click
 
 from gateway.commands import router_artifacts, router_training
 from gateway.commands.router_explain import explain
+from gateway.commands.router_labels import labels
 from gateway.commands.router_replay import replay
 from gateway.errors import StartupError
 
@@ -97,4 +98,5 @@ def _out(document: dict[str, Any]) -> None:
 
 
 router.add_command(explain)
+router.add_command(labels)
 router.add_command(replay)

@@ -24,6 +24,12 @@ FORMS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 def log_options(command: Decorated) -> Decorated:
     """`--from-log`, which requests of it, and where the database is."""
+    text = "Labels of logged requests: feedback, shadow answers, judgements."
+    return click.option("--from-log", is_flag=True, help=text)(period_options(command))
+
+
+def period_options(command: Decorated) -> Decorated:
+    """Which requests of the log, and where the database is."""
     command = data_dir_option(config_option(command))
     command = click.option(
         "--until", type=click.DateTime(FORMS), help="End of the log, not included, UTC. [default: now]"
@@ -31,9 +37,7 @@ def log_options(command: Decorated) -> Decorated:
     command = click.option(
         "--since", type=click.DateTime(FORMS), help="First moment of the log, UTC. [default: 90 days ago]"
     )(command)
-    command = click.option("--policy", metavar="NAME", help="Requests of one policy only. [default: of all]")(command)
-    text = "Labels of logged requests: feedback, shadow answers, judgements."
-    return click.option("--from-log", is_flag=True, help=text)(command)
+    return click.option("--policy", metavar="NAME", help="Requests of one policy only. [default: of all]")(command)
 
 
 def logged_answers(

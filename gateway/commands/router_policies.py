@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +65,16 @@ def _prepared(
     catalog: Catalog, database: Database, artifact: str | Path | None
 ) -> tuple[Mapping[str, Router], Knowledge, Prices]:
     """The router of every policy, what is known beside the request, and the prices of now by model."""
+    from gateway.abilities import Abilities
     from gateway.billing.prices.book import PriceBook
-    from gateway.promising import Abilities, promise_maker, promise_maker_of
+    from gateway.promising import promise_maker, promise_maker_of
     from gateway.rescoring import Shelf
     from gateway.routing.knowledge import confidences, make_knowledge
-    from gateway.scorers import Scorers
+    from gateway.scorers import Scorers, kept_routers
 
     shelf = Shelf(database)
     given = None if artifact is None else shelf.open(artifact)
-    abilities = Abilities(catalog, shelf.bundled)
+    abilities = Abilities(catalog, shelf.bundled, partial(kept_routers, database))
     scorers = Scorers(shelf.bundled, database, catalog.policies)
     scorers.before_use(abilities.learn)
     if given is None:
@@ -151,9 +153,11 @@ def show(judged: Mapping[str, Judged]) -> None:
         click.echo(f"policy {row['policy']}{by}: {row['decision']}{shown}")
         for candidate in (*row["candidates"], *row.get("not_asked", ())):
             cost = format_usd(candidate["expected_cost_pico"])
+            basis = f" by {candidate['judged_by']}" if "judged_by" in candidate else ""
             click.echo(
                 f"  {candidate['model']:<20} {candidate['tier']:<9} quality {candidate['quality']:.3f} "
-                f"({candidate['quality_low']:.3f} to {candidate['quality_high']:.3f}), about {cost} USD: {candidate['why']}"
+                f"({candidate['quality_low']:.3f} to {candidate['quality_high']:.3f}){basis}, "
+                f"about {cost} USD: {candidate['why']}"
             )
         for rejected in row["rejected"]:
             click.echo(f"  {rejected['model']:<20} {rejected['tier']:<9} not asked: {rejected['reason']}")

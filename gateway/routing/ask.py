@@ -106,6 +106,11 @@ class Scorer(Protocol):
 class Ability(Protocol):
     """What is known of one model beside its tier; see router_models.abilities.Ability."""
 
+    @property
+    def basis(self) -> str:
+        """What it is known by, in words."""
+        ...
+
     def quality(self, score: Any) -> Interval:
         """Probability that this model answers the scored prompt well."""
         ...
@@ -247,6 +252,8 @@ class Candidate:
     """Why it was put behind others, if it was."""
     retried: bool = False
     """It was too slow when it was last measured, and this request may find out whether it still is."""
+    basis: str | None = None
+    """What its quality is known by where that is not its tier's."""
 
 
 @dataclass(frozen=True, slots=True)

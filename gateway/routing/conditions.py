@@ -95,13 +95,17 @@ def _obstacle(model: Model, worst_cost: int, ask: Ask) -> str | None:
 def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score: Score | None) -> Candidate:
     state = ask.states[model.index] if ask.states else UNKNOWN
     interval: Interval | None = None
+    basis: str | None = None
     tokens: float = DEFAULT_OUTPUT_TOKENS
     if score is not None:
         # The trained model knows three tiers; deep is at least as good as premium.
         tier = "premium" if model.tier == "deep" else model.tier
         tokens = score.expected_output_tokens[tier]
         ability = ask.abilities.get(model.index)
-        interval = ability.quality(score) if ability is not None else score.quality[tier]
+        if ability is None:
+            interval = score.quality[tier]
+        else:
+            interval, basis = ability.quality(score), ability.basis
     written = min(round(tokens), ask.output_tokens or model.max_output)
     cached = min(ask.cached.get(model.index, 0), ask.input_tokens) if ask.cached else 0
     first_token = state.first(ask.input_tokens, cached)
@@ -126,6 +130,7 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
         burden,
         behind,
         retried,
+        basis,
     )
 
 

@@ -44,6 +44,8 @@ def _candidate(candidate: Candidate, first: Candidate | None, decision: Decision
     }
     if interval is not None:
         shown["quality_low"], shown["quality_high"] = round(interval.low, 4), round(interval.high, 4)
+    if candidate.basis is not None:
+        shown["judged_by"] = candidate.basis
     if candidate.seconds is not None:
         shown["expected_seconds"] = round(candidate.seconds, 3)
     if candidate.first_token is not None:

@@ -38,7 +38,7 @@ LAYERS = (
     Layer("sentence", ("chat", "jobs"), True, "says what happens, in order; rooms below must not know that order"),
     Layer(
         "assembly",
-        ("services", "scorers", "promising", "rescoring", "artifacts", "recalibration"),
+        ("services", "scorers", "abilities", "promising", "rescoring", "artifacts", "recalibration"),
         True,
         "puts the parts together once",
     ),
@@ -100,6 +100,7 @@ RULES = (
         # Training and calibration are commands and a job of their own: nothing of them is loaded where requests are served.
         unless=(
             "gateway/services.py",
+            "gateway/abilities.py",
             "gateway/promising.py",
             "gateway/rescoring.py",
             "gateway/scorers.py",  # opens the artifacts that are in SQL, for services and for whoever adds one

@@ -107,7 +107,14 @@ def _catalog(document: dict[str, Any]) -> Catalog:
     only = {name: document[name] for name in ("models", "policies") if name in document}
     if unknown := sorted(set(document) - set(only)):
         raise ConfigError(f"config: only `models` and `policies` can be others in a replay, not {', '.join(unknown)}.")
-    return build_catalog(check_config(only, "config"), "config", lambda name: STAND_IN)
+    config = check_config(only, "config")
+    if named := [
+        entry.name for entry in config.models if entry.quality is not None and entry.quality.labels is not None
+    ]:
+        raise ConfigError(
+            f"config: `labels` of {named[0]!r} names a file, which only `penstock router replay --config` may read."
+        )
+    return build_catalog(config, "config", lambda name: STAND_IN)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+from router_models.artifact import load
 from tests.gateway.commands.processes import complaint, penstock
+from tests.routed_traffic import variant
 
 GOOD = """
 models:
@@ -104,6 +106,39 @@ models:
     assert done.returncode == 2
     assert "model 'a': quality.recorded: 'gpt-nobody' was not recorded" in said
     assert "model 'b': quality.benchmarks: ['math'] are no domains" in said
+
+
+def test_labels_of_a_model_are_read_from_the_folder_of_the_file_and_what_is_wrong_with_them_is_said(
+    tmp_path: Path,
+) -> None:
+    text = """
+models:
+  - {name: a, tier: economy, provider: scripted, price: {input: 1, output: 1}, quality: {labels: few.jsonl}}
+  - {name: b, tier: premium, provider: scripted, price: {input: 1, output: 1}, quality: {labels: none.jsonl}}
+"""
+    file, few = written(tmp_path, text), tmp_path / "few.jsonl"
+    lines = [json.dumps({"prompt": f"What is {n} + {n}?", "score": 1}) for n in range(20)]
+    few.write_text("\n".join(lines[:19]), encoding="utf-8")
+    said = complaint(penstock("config", "check", file))
+    assert f"model 'a': quality.labels: {str(few)!r} labels 19 different prompts for 'a'; 20 are the least" in said
+    assert f"model 'b': quality.labels: the labels {str(tmp_path / 'none.jsonl')!r} cannot be read" in said
+    for name in ("few.jsonl", "none.jsonl"):
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    assert penstock("config", "check", file).returncode == 0
+
+
+def test_a_name_that_an_artifact_in_the_database_knows_is_right(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        "models: [{name: m, tier: economy, provider: scripted, price: {input: 1, output: 1}, quality: {recorded: own-3}}]",
+    )
+    environment = {"PENSTOCK_DATA_DIR": str(tmp_path / "data")}
+    assert penstock("migrate", environment=environment).returncode == 0
+    own = tmp_path / "own.npz"
+    own.write_bytes(variant(tmp_path, "own", models=[f"own-{place}" for place in range(len(load().models))]))
+    assert "'own-3' was not recorded" in complaint(penstock("config", "check", file, environment=environment))
+    assert penstock("router", "artifacts", "add", str(own), environment=environment).returncode == 0
+    assert penstock("config", "check", file, environment=environment).returncode == 0
 
 
 def test_policies_are_shown_unknown_regions_warned_of_and_who_pays_for_shadows_is_no_declared_key(

@@ -10,8 +10,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from gateway.errors import ConfigError
-from gateway.promising import abilities_of, promise_maker, promise_maker_of
+from gateway.promising import promise_maker, promise_maker_of
 from gateway.routing.decide import decide_route
 from gateway.routing.promises import NotLoaded, Promises, TierPrices, tier_prices
 from gateway.types import METERS, PriceList, PriceSheet
@@ -185,24 +184,3 @@ def test_promises_of_an_artifact_that_is_loaded_no_more_are_not_kept_at_old_pric
     costs[0] = (PriceSheet.flat(PriceList(dict.fromkeys(METERS, 10**6), "other")),) * 5
     promises.renew()
     assert promises.worth(router.version, 0.95, 0.8, None) is None
-
-
-def test_a_model_can_be_judged_by_benchmarks_or_by_its_recorded_name() -> None:
-    router = Router.load()
-    domain, recorded = router.artifact.domains[0], router.artifact.models[0]
-    built = catalog(
-        model("plain"),
-        model("benchmarked", quality={"benchmarks": {domain: 0.99}}),
-        model("known", quality={"recorded": recorded}),
-    )
-    abilities = abilities_of(built, router)
-    assert set(abilities) == {1, 2}
-    interval = abilities[1].quality(router.score_prompt("Which is the capital of France?"))
-    assert 0 < interval.low < interval.p < interval.high < 1
-    for wrong, message in (
-        ({"benchmarks": {"no such": 0.5}}, "no such"),
-        ({"recorded": "gpt-0"}, "'gpt-0' was not recorded. Did you mean 'gpt-"),
-        ({}, "give either"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            abilities_of(catalog(model("m", quality=wrong)), router)

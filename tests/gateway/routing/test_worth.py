@@ -187,12 +187,16 @@ def test_places_are_hard_conditions_whatever_is_asked_for() -> None:
 
 def test_a_model_with_an_ability_of_its_own_is_judged_by_it() -> None:
     class Fixed:
+        basis = "a whim"
+
         def quality(self, score: object) -> Interval:
             return Interval(0.95, 0.8, 0.99)
 
     decision = decide_route(ask(THREE, worth=inf, abilities={0: Fixed()}), HARD)
     assert names(decision)[0] == "small"
     assert decision.candidates[0].quality == 0.95
+    judged = {each["model"]: each.get("judged_by") for each in explain_decision(decision)["candidates"]}
+    assert judged == {"small": "a whim", "large": None, "medium": None}
 
 
 def test_an_explanation_has_numbers_and_the_reason_for_every_candidate() -> None:
