@@ -68,6 +68,8 @@ class Model:
     regions: frozenset[str] = frozenset()
     """Where it may run; empty when that is not known."""
     quality: shape.Known | None = None
+    reasoning: bool = False
+    """Whether it reasons before it answers."""
     engine_options: tuple[str, ...] = ()
     """For the bundled engine: arguments of its command line."""
     replicas: tuple[str, ...] = ()
@@ -218,6 +220,7 @@ def _model(entry: shape.Model, index: int, where: str, secret: Callable[[str], s
         local=entry.local if entry.local is not None else provider == BUNDLED,
         regions=frozenset(entry.regions),
         quality=entry.quality,
+        reasoning=entry.reasoning,
         engine_options=command_arguments(entry.engine_options, label),
         replicas=replicas if len(replicas) > 1 else (),
     )

@@ -146,6 +146,9 @@ class Model(Section):
     capabilities: tuple[Literal["tools", "json_schema", "vision", "audio"], ...] | None = Field(
         None, description="What it can do; unrestricted when absent."
     )
+    reasoning: bool = Field(
+        False, description="Whether it reasons before it answers; its expected price and time then count that as well."
+    )
     context: int | None = Field(None, gt=0, description="Tokens of prompt and answer together; unlimited when absent.")
     max_output: int = Field(4096, gt=0, description="Output tokens assumed for the hold when a request names none.")
     regions: tuple[Region, ...] = Field((), description="Where it may run; policies can ask for regions.")

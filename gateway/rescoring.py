@@ -73,7 +73,7 @@ def recorded(past: Past) -> Scores:
     known: Doubles | None = None
     if width:
         known = np.array([each if each is not None else [np.nan] * width for each in shown], dtype=np.float64)
-    return Scores(past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, known)
+    return Scores(past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, past.reasoning, known)
 
 
 def rescored(
@@ -116,8 +116,9 @@ def _features(past: Past, places: Any) -> tuple[kept.Kept, Any]:
 
 def _with(scores: Scores, places: Any, new: KeptScores, past: Past, version: str) -> Scores:
     """Some scores replaced by new ones."""
-    quality, low, high, tokens = (getattr(scores, name).copy() for name in ("quality", "low", "high", "tokens"))
-    quality[places], low[places], high[places], tokens[places] = new.quality, new.low, new.high, new.tokens
+    columns = {name: getattr(scores, name).copy() for name in ("quality", "low", "high", "tokens", "reasoning")}
+    for name, column in columns.items():
+        column[places] = getattr(new, name)
     artifact, unfamiliar = list(scores.artifact), list(scores.unfamiliar)
     shown = scores.shown if scores.shown is not None else np.full((len(past), new.shown.shape[1]), np.nan)
     shown = shown.copy()
@@ -127,4 +128,4 @@ def _with(scores: Scores, places: Any, new: KeptScores, past: Past, version: str
         artifact[place] = version
         lasting = [reason for reason in LASTING if reason in past.unfamiliar[place]]
         unfamiliar[place] = ",".join([*lasting, *(reason for reason, flag in flags if flag[row])])
-    return Scores(artifact, quality, low, high, tokens, unfamiliar, shown)
+    return Scores(artifact=artifact, unfamiliar=unfamiliar, shown=shown, **columns)

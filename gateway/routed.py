@@ -14,7 +14,7 @@ class RoutingRecord:
     output tokens. `worth` is pico-USD per unit of quality, infinite for the best, None where nothing was weighed.
     `needs` holds what is not the default of: needs, tier, tiers, models, service_tier, choices, least (input tokens); of what
     holds whatever the policy: min_quality, max_cost, local_only, regions; and sizes, where a cost cap looked at them.
-    `shown` is the score's representation, where models are judged by themselves.
+    `shown` is the score's representation, where models are judged by themselves; `reasoning` expected reasoning tokens.
     The order of the fields is that of the spool: new ones come last, with a default.
     """
 
@@ -37,3 +37,4 @@ class RoutingRecord:
     needs: dict[str, Any] = field(default_factory=dict)
     prompt: str | None = None
     shown: tuple[float, ...] | None = None
+    reasoning: int = 0

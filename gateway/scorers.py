@@ -85,7 +85,8 @@ def open_artifact(content: bytes, name: str) -> Router:
     for probe in PROBES:
         score = router.score_prompt(probe)
         chances = [score.quality[tier].p for tier in TIERS]
-        numbers = (*chances, *score.expected_output_tokens.values(), score.familiarity, score.rank)
+        lengths = (*score.expected_output_tokens.values(), score.expected_reasoning_tokens)
+        numbers = (*chances, *lengths, score.familiarity, score.rank)
         if not all(map(isfinite, numbers)) or chances != sorted(chances) or not 0 <= chances[0] <= chances[-1] <= 1:
             raise InvalidValue(
                 f"artifact {name!r} gives the prompt {probe[:40]!r} the qualities {chances!r}, which are no "

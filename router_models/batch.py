@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models.artifact import HEADS
-from router_models.curves import half_widths, logits_of, qualities, tokens_of
+from router_models.curves import half_widths, logits_of, qualities, reasoning_tokens_of, tokens_of
 from router_models.features import CORE, Floats
 from router_models.kept import Kept, unseen_shares
 from router_models.place import point_of, standardised
@@ -28,14 +28,15 @@ Flags = NDArray[np.bool_]
 class KeptScores:
     """Scores of N prompts; columns of `quality`, `low`, `high`, `tokens` (N, T) follow the tiers. See Score for their meaning.
 
-    `shown` (N, R) is Score.representation. `unseen_words` and `unlike_training` (N,) are the reasons to call a prompt
-    unfamiliar that depend on the artifact.
+    `reasoning` (N,) is expected reasoning tokens, `shown` (N, R) is Score.representation. `unseen_words` and `unlike_training`
+    (N,) are the reasons to call a prompt unfamiliar that depend on the artifact.
     """
 
     quality: Doubles
     low: Doubles
     high: Doubles
     tokens: Doubles
+    reasoning: Doubles
     rank: Doubles
     ease: Doubles
     familiarity: Doubles
@@ -66,7 +67,10 @@ def score_kept(router: Router, kept: Kept, odd: Flags) -> KeptScores:
     tokens = tokens_of(weights, heads, familiarity)
     middle, spread, _ = weights.shown
     shown = np.stack((np.ones_like(ease), ease, (np.log(tokens[:, 0]) - middle) / spread), axis=1)
-    return KeptScores(quality, low, high, tokens, -heads[:, 1], ease, familiarity, shown, unseen_words, unlike)
+    reasoning = reasoning_tokens_of(weights, heads)
+    return KeptScores(
+        quality, low, high, tokens, reasoning, -heads[:, 1], ease, familiarity, shown, unseen_words, unlike
+    )
 
 
 def _heads(router: Router, kept: Kept, rows: slice) -> tuple[Doubles, Doubles]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models.abilities import FLOOR
-from router_models.artifact import LENGTH, OWN_LEVEL, Weights
+from router_models.artifact import LENGTH, OWN_LEVEL, REASONING, Weights
 from router_models.place import ramps
 from router_models.tiers import TIERS
 
@@ -58,4 +58,11 @@ def tokens_of(weights: Weights, heads: Doubles, familiarity: Doubles) -> Doubles
     """Expected output tokens (N, T)."""
     logs = log_tokens_of(heads, familiarity, weights.token_offset)
     result: Doubles = np.clip(np.exp(np.minimum(logs, 12.0)) * weights.token_factor, *TOKEN_BOUNDS)
+    return result
+
+
+def reasoning_tokens_of(weights: Weights, heads: Doubles) -> Doubles:
+    """Expected reasoning tokens (N,)."""
+    logs = heads[:, 2 + REASONING]
+    result: Doubles = np.clip(np.exp(np.minimum(logs, 12.0)) * weights.thinking[2], *TOKEN_BOUNDS)
     return result

@@ -132,6 +132,7 @@ class Asks:
                 scores.high[rows],
                 scores.tokens[rows],
                 strange[rows],
+                scores.reasoning[rows],
             )
             yield Group(ask, rows, many)
 

@@ -87,6 +87,10 @@ def _show_score(score: Score) -> None:
         click.echo(
             f"  {tier:<9} good answer {each.p:.3f} ({each.low:.3f} to {each.high:.3f}), about {tokens:.0f} tokens"
         )
+    click.echo(
+        f"  reasoning at length: about {score.expected_reasoning_tokens:.0f} tokens more, expected to change the probability "
+        f"of a good answer by {score.thinking_gain:+.3f} ({'worth it' if score.thinking_helps else 'not worth it'})"
+    )
     drawn = "so the difficulty lies nearer to the average than its ease does" if score.familiarity < 0.5 else ""
     click.echo(f"  familiarity {score.familiarity:.2f}{', ' if drawn else ''}{drawn}")
     if score.unfamiliar:

@@ -154,10 +154,13 @@ def show(judged: Mapping[str, Judged]) -> None:
         for candidate in (*row["candidates"], *row.get("not_asked", ())):
             cost = format_usd(candidate["expected_cost_pico"])
             basis = f" by {candidate['judged_by']}" if "judged_by" in candidate else ""
+            thinks = (
+                f" with {tokens} reasoning tokens" if (tokens := candidate.get("expected_reasoning_tokens")) else ""
+            )
             click.echo(
                 f"  {candidate['model']:<20} {candidate['tier']:<9} quality {candidate['quality']:.3f} "
                 f"({candidate['quality_low']:.3f} to {candidate['quality_high']:.3f}){basis}, "
-                f"about {cost} USD: {candidate['why']}"
+                f"about {cost} USD{thinks}: {candidate['why']}"
             )
         for rejected in row["rejected"]:
             click.echo(f"  {rejected['model']:<20} {rejected['tier']:<9} not asked: {rejected['reason']}")

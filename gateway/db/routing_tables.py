@@ -37,6 +37,8 @@ routing_records = Table(
     *(Column(f"low_{tier}", Float, nullable=False) for tier in SCORED),
     *(Column(f"high_{tier}", Float, nullable=False) for tier in SCORED),
     *(Column(f"tokens_{tier}", BigInteger, nullable=False) for tier in SCORED),
+    # How long a model that reasons was expected to; 0 before it was remembered.
+    Column("reasoning_tokens", BigInteger, nullable=False, server_default="0"),
     # The likely count that prices were compared with.
     Column("input_tokens", BigInteger, nullable=False),
     # The most the request allows per choice; 0 when it names no limit.

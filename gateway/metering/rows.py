@@ -34,7 +34,7 @@ ROUTING = (
     "request_id", "started_at", "tenant", "policy", "mode", "objective", "min_quality", "artifact", "fingerprint", "features",
     "rank", "difficulty", "familiarity", "unfamiliar", "input_tokens", "output_limit", "needs", "model", "tier", "worth",
     "prompt", "shown", *(f"{name}_{tier}" for tier in SCORED for name in ("quality", "low", "high")),
-    *(f"tokens_{tier}" for tier in SCORED),
+    *(f"tokens_{tier}" for tier in SCORED), "reasoning_tokens",
 )  # fmt: skip
 SETTLED_HOLD = (
     "request_id", "tenant", "key_id", "key_name", "requested_model", "project", "end_user", "amount_pico", "state",
@@ -90,7 +90,7 @@ def routing_row(event: UsageEvent) -> tuple[Any, ...] | None:
         record.min_quality, event.artifact, record.fingerprint, record.features, record.rank, event.difficulty,
         record.familiarity, ",".join(record.unfamiliar), record.input_tokens, record.output_limit, record.needs,
         record.model, record.tier, record.worth, _plain(record.prompt), record.shown,
-        *(number for tier in record.quality for number in tier), *record.tokens,
+        *(number for tier in record.quality for number in tier), *record.tokens, record.reasoning,
     )  # fmt: skip
 
 

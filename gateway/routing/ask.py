@@ -58,6 +58,16 @@ class Score(Protocol):
         ...
 
     @property
+    def expected_reasoning_tokens(self) -> float:
+        """How long a model that reasons before it answers will do so."""
+        ...
+
+    @property
+    def thinking_gain(self) -> float:
+        """How much more probable that makes a good answer, -1..1."""
+        ...
+
+    @property
     def artifact(self) -> str:
         """Version of the trained artifact."""
         ...
@@ -252,6 +262,8 @@ class Candidate:
     """Why it was put behind others, if it was."""
     retried: bool = False
     """It was too slow when it was last measured, and this request may find out whether it still is."""
+    reasoning_tokens: int = 0
+    """How many it is expected to think before its answer, for each of the choices."""
     basis: str | None = None
     """What its quality is known by where that is not its tier's."""
 

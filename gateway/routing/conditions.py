@@ -97,6 +97,7 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
     interval: Interval | None = None
     basis: str | None = None
     tokens: float = DEFAULT_OUTPUT_TOKENS
+    limit, thought = ask.output_tokens or model.max_output, 0
     if score is not None:
         # The trained model knows three tiers; deep is at least as good as premium.
         tier = "premium" if model.tier == "deep" else model.tier
@@ -106,15 +107,18 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
             interval = score.quality[tier]
         else:
             interval, basis = ability.quality(score), ability.basis
-    written = min(round(tokens), ask.output_tokens or model.max_output)
+        if model.reasoning:
+            # Thoughts come first, and the limit holds for both: what they use up the answer does not get.
+            thought = min(round(score.expected_reasoning_tokens), limit)
+    written = min(round(tokens), limit - thought)
     cached = min(ask.cached.get(model.index, 0), ask.input_tokens) if ask.cached else 0
     first_token = state.first(ask.input_tokens, cached)
-    seconds = state.seconds(written, ask.input_tokens, cached)
+    seconds = state.seconds(written + thought, ask.input_tokens, cached)
     # What has no price may cost all that is held for it.
     expected = worst_cost
     if sheet is not UNPRICED_SHEET:
         price = sheet.at(ask.input_tokens, ask.service_tier)
-        expected = _price(price, ask.input_tokens, cached, written * ask.choices, seconds)
+        expected = _price(price, ask.input_tokens, cached, written * ask.choices, thought * ask.choices, seconds)
     burden, behind, retried = 0, None, False
     if state.failing or ask.premium_spent or ask.sla is not None:
         burden, behind, retried = _burden(model, state, first_token, seconds, ask)
@@ -130,19 +134,22 @@ def _candidate(model: Model, sheet: PriceSheet, worst_cost: int, ask: Ask, score
         burden,
         behind,
         retried,
+        thought,
         basis,
     )
 
 
-def _price(price: PriceList, input_tokens: int, cached: int, output_tokens: int, seconds: float | None) -> int:
+def _price(price: PriceList, input_tokens: int, cached: int, written: int, thought: int, seconds: float | None) -> int:
     rates = price.rates
-    amount = amount_for(input_tokens - cached, rates["input"]) + amount_for(output_tokens, rates["output"])
+    amount = amount_for(input_tokens - cached, rates["input"]) + amount_for(written, rates["output"])
+    if thought:
+        amount += amount_for(thought, rates["reasoning"])
     if cached:
         amount += amount_for(cached, rates["cache_read"])
     if rates["gpu_seconds"]:
         time = seconds
         if time is None:
-            time = (output_tokens + (input_tokens - cached) / READS_PER_WRITE) / TOKENS_PER_SECOND
+            time = (written + thought + (input_tokens - cached) / READS_PER_WRITE) / TOKENS_PER_SECOND
         amount += amount_for(round(time * 1_000_000), rates["gpu_seconds"])
     return amount
 

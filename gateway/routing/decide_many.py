@@ -29,7 +29,10 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """The numbers of N requests; columns of `quality`, `low`, `high` and `tokens` (N, 3) follow the tiers."""
+    """The numbers of N requests; columns of `quality`, `low`, `high` and `tokens` (N, 3) follow the tiers.
+
+    `reasoning` (N,) is expected reasoning tokens.
+    """
 
     input_tokens: Integers
     least: Integers
@@ -39,6 +42,7 @@ class Many:
     high: Doubles
     tokens: Doubles
     unfamiliar: Flags
+    reasoning: Doubles
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +75,17 @@ def decide_many(ask: Ask, many: Many) -> Decided | None:
             continue
         tier = min(RANK[model.tier], len(SCORED) - 1)
         limit = np.where(many.output_limit > 0, many.output_limit, model.max_output)
-        written = np.minimum(np.rint(many.tokens[:, tier]).astype(np.int64), limit)
-        cost = _costs(sheet, ask.service_tier, many.input_tokens, written * ask.choices)
+        thought = np.zeros(count, dtype=np.int64)
+        if model.reasoning:
+            thought = np.minimum(np.rint(many.reasoning).astype(np.int64), limit)
+        written = np.minimum(np.rint(many.tokens[:, tier]).astype(np.int64), limit - thought)
+        cost = _costs(sheet, ask.service_tier, many.input_tokens, written * ask.choices, thought * ask.choices)
         if cost is None:
             return None
         possible[:, place] = True if model.context is None else many.least <= model.context
         state = ask.states[model.index] if ask.states else UNKNOWN
         if state.seconds(1) is not None:
-            columns["seconds"][:, place] = (state.first_token or 0.0) + (state.per_token or 0.0) * written
+            columns["seconds"][:, place] = (state.first_token or 0.0) + (state.per_token or 0.0) * (written + thought)
         columns["cost"][:, place] = cost
         for name in ("quality", "low", "high"):
             columns[name][:, place] = getattr(many, name)[:, tier]
@@ -109,14 +116,17 @@ def _timed(sheet: PriceSheet) -> bool:
     return any(price.rates["gpu_seconds"] for steps in sheet.steps.values() for _, price in steps)
 
 
-def _costs(sheet: PriceSheet, service_tier: str | None, given: Integers, written: Integers) -> Integers | None:
+def _costs(
+    sheet: PriceSheet, service_tier: str | None, given: Integers, written: Integers, thought: Integers
+) -> Integers | None:
     """Pico-USD per request; None when they do not fit."""
     steps = sheet.steps.get(service_tier or "default") or sheet.steps["default"]
     total = np.zeros(given.size, dtype=np.int64)
     for place, (least, price) in enumerate(steps):
         rows = (given >= least) if place else np.ones(given.size, dtype=bool)
-        amount = np.zeros(given.size, dtype=np.int64)
-        for quantity, rate in ((given, price.rates["input"]), (written, price.rates["output"])):
+        amount, rates = np.zeros(given.size, dtype=np.int64), price.rates
+        parts = ((given, rates["input"]), (written, rates["output"]), (thought, rates["reasoning"]))
+        for quantity, rate in parts:
             if rate * int(quantity.max(initial=0)) > LARGEST:
                 return None
             amount += (quantity * rate + UNITS_PER_PRICE // 2) // UNITS_PER_PRICE

@@ -23,6 +23,8 @@ def explain_decision(decision: Decision) -> dict[str, Any]:
     spare = [each for each in decision.spare if each.model.name not in rejected]
     if spare:
         explanation["not_asked"] = [_candidate(each, first, decision) for each in spare]
+    if decision.score is not None and any(each.reasoning_tokens for each in (*decision.candidates, *spare)):
+        explanation["thinking_gain"] = round(decision.score.thinking_gain, 4)
     if decision.too_dear is not None:
         explanation["over_budget"] = decision.too_dear
     if decision.floor is not None:
@@ -50,6 +52,8 @@ def _candidate(candidate: Candidate, first: Candidate | None, decision: Decision
         shown["expected_seconds"] = round(candidate.seconds, 3)
     if candidate.first_token is not None:
         shown["expected_first_token_seconds"] = round(candidate.first_token, 3)
+    if candidate.reasoning_tokens:
+        shown["expected_reasoning_tokens"] = candidate.reasoning_tokens
     if candidate.cached:
         shown["cached_tokens"] = candidate.cached
     first_words = "tried again: it was too slow" if candidate.retried else "asked first"

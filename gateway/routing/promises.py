@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 CHECK_SECONDS = 2.0
 """How long a change of prices may take to arrive in the tables."""
 MOST_TABLES = 200
+THOUGHTS = {"economy": 1.35, "standard": 1.3, "premium": 0.93}
+"""Reasoning tokens per token of the answer, as the bundled artifact expects them of its everyday prompts on average. Both grow
+alike (their logarithms correlate by .8 to .97), so a sample of answers' lengths can price a model that reasons."""
 TYPICAL_INPUT, TYPICAL_OUTPUT = 500, 300
 """Tokens of the request by which the cheapest deployment of a tier is found."""
 PER_TOKEN = 1_000_000
@@ -133,19 +136,24 @@ class Promises:
 
 
 def tier_prices(models: Iterable[Model], costs: Sequence[PriceSheet | None], tiers: frozenset[str]) -> TierPrices:
-    """What the cheapest deployment of each of the trained model's tiers asks; a deep model counts as premium."""
+    """What the cheapest deployment of each of the trained model's tiers asks; a deep model counts as premium.
+
+    The price of a token of the answer includes what a model that reasons has thought for it.
+    """
     cheapest: dict[str, tuple[float, float, float]] = {}
     for model in models:
         sheet = costs[model.index]
         if sheet is None or model.tier not in tiers:
             continue
         rates = sheet.plain.rates
+        tier = "premium" if model.tier == "deep" else model.tier
         # Engine time is priced per second.
         written = rates["gpu_seconds"] / TOKENS_PER_SECOND
         into = rates["input"] / PER_TOKEN + written / READS_PER_WRITE
         out = rates["output"] / PER_TOKEN + written
+        if model.reasoning:
+            out += THOUGHTS[tier] * (rates["reasoning"] / PER_TOKEN + written)
         typical = TYPICAL_INPUT * into + TYPICAL_OUTPUT * out
-        tier = "premium" if model.tier == "deep" else model.tier
         if tier not in cheapest or typical < cheapest[tier][0]:
             cheapest[tier] = (typical, into, out)
     return tuple((tier, into, out) for tier, (_, into, out) in cheapest.items())

@@ -79,6 +79,7 @@ def remember(
         demands_of(ask, terms, sizes),
         packer.text(messages) if how == "prompts" else None,
         score.representation if ask.abilities else None,
+        round(score.expected_reasoning_tokens),
     )
 
 

@@ -37,9 +37,12 @@ class Estimate(NamedTuple):
 class Again:
     """A score of the past, as `decide_route` takes it. Not a dataclass: a hundred thousand are made."""
 
-    __slots__ = ("artifact", "expected_output_tokens", "out_of_distribution", "quality", "representation", "unfamiliar")
+    __slots__ = (
+        "artifact", "expected_output_tokens", "expected_reasoning_tokens", "out_of_distribution", "quality",
+        "representation", "unfamiliar",
+    )  # fmt: skip
 
-    difficulty = rank = familiarity = 0.0
+    difficulty = rank = familiarity = thinking_gain = 0.0
     """Not looked at by decisions."""
     features: Any = None
 
@@ -50,9 +53,11 @@ class Again:
         artifact: str,
         unfamiliar: str,
         representation: tuple[float, ...],
+        reasoning: float,
     ) -> None:
         self.quality = quality
         self.expected_output_tokens = tokens
+        self.expected_reasoning_tokens = reasoning
         self.artifact = artifact
         self.unfamiliar = tuple(unfamiliar.split(",")) if unfamiliar else ()
         self.out_of_distribution = bool(unfamiliar)
@@ -88,7 +93,8 @@ def scores_of(scores: Scores) -> Callable[[int], Again]:
         }
         shown = tuple(scores.shown[place].tolist()) if scores.shown is not None else ()
         lengths = dict(zip(_TIERS, tokens, strict=True))
-        return Again(quality, lengths, scores.artifact[place], scores.unfamiliar[place], shown)
+        reasoning = float(scores.reasoning[place])
+        return Again(quality, lengths, scores.artifact[place], scores.unfamiliar[place], shown, reasoning)
 
     return score
 

@@ -32,11 +32,12 @@ def catalogs(draw: st.DrawFn) -> Catalog:
             model(
                 f"m{index}",
                 draw(st.sampled_from(TIERS)),
-                price={"input": draw(prices), "output": draw(prices)},
+                price={"input": draw(prices), "output": draw(prices), "reasoning": draw(st.none() | prices)},
                 capabilities=draw(st.none() | st.lists(st.sampled_from(["tools", "vision"]), unique=True)),
                 context=draw(st.none() | st.integers(min_value=1, max_value=1000)),
                 regions=draw(st.lists(st.sampled_from(["eu", "us"]), unique=True)),
                 local=draw(st.booleans()),
+                reasoning=draw(st.booleans()),
             )
             for index in range(count)
         )
@@ -49,7 +50,13 @@ def scores(draw: st.DrawFn) -> FixedScore:
     quality = dict(zip(tiers, sorted(draw(probabilities) for _ in tiers), strict=True))
     tokens = {tier: draw(st.floats(min_value=1, max_value=2000)) for tier in tiers}
     unfamiliar = draw(st.sampled_from([(), (), ("unlike_training",)]))
-    return FixedScore({tier: P(value) for tier, value in quality.items()}, tokens, unfamiliar=unfamiliar)
+    thoughts = draw(st.floats(min_value=0, max_value=2000))
+    return FixedScore(
+        {tier: P(value) for tier, value in quality.items()},
+        tokens,
+        unfamiliar=unfamiliar,
+        expected_reasoning_tokens=thoughts,
+    )
 
 
 seconds = st.none() | st.floats(min_value=0, max_value=100)

@@ -49,6 +49,7 @@ def assert_same(kept: Kept, odd: np.ndarray) -> None:
         assert many.low[row] == pytest.approx([one.quality[tier].low for tier in TIERS], abs=1e-4)
         assert many.high[row] == pytest.approx([one.quality[tier].high for tier in TIERS], abs=1e-4)
         assert many.tokens[row] == pytest.approx([one.expected_output_tokens[tier] for tier in TIERS], rel=1e-3)
+        assert many.reasoning[row] == pytest.approx(one.expected_reasoning_tokens, rel=1e-3)
         assert many.shown[row] == pytest.approx(one.representation, abs=1e-3)
         assert many.rank[row] == pytest.approx(one.rank, abs=1e-3)
         assert many.familiarity[row] == pytest.approx(one.familiarity, abs=1e-3)

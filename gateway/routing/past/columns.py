@@ -18,7 +18,7 @@ class Past:
 
     `needs` and `shown` are JSON. `chosen` was asked first, `answered` answered, if any did. `cost` and `charge` are booked
     pico-USD, `written` output tokens, `seconds` how long the whole request took. `quality`, `low`, `high` and `tokens` (N, 3)
-    follow the tiers.
+    follow the tiers; `reasoning` (N,) is expected reasoning tokens, 0 for requests before these were remembered.
     """
 
     ids: list[str]
@@ -47,6 +47,7 @@ class Past:
     low: Doubles
     high: Doubles
     tokens: Doubles
+    reasoning: Doubles
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,12 +71,13 @@ class Scores:
     high: Doubles
     tokens: Doubles
     unfamiliar: list[str]
+    reasoning: Doubles
     shown: Doubles | None = None
 
     @classmethod
     def recorded(cls, past: Past) -> Scores:
         """Those that the requests were routed by."""
-        return cls(past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar)
+        return cls(past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, past.reasoning)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _REMEMBERED = (
     "input_tokens", "output_limit", "model",
 )  # fmt: skip
 _WORDS = ("ids", *_REMEMBERED[1:-1], "chosen", "needs", "features", "shown", "requested", "answered")
-_BOOKED = ("cost", "charge", "written", "attempts", "seconds")
+_BOOKED = ("cost", "charge", "written", "attempts", "reasoning", "seconds")
 """How the columns are called in Past."""
 _DAY = 86_400.0
 
@@ -64,6 +64,7 @@ def read_past(
         usage.charge_pico,
         usage.output + usage.reasoning + usage.audio_output,
         usage.attempt_count,
+        records.reasoning_tokens,
     ]
     scores = [records[f"{name}_{tier}"] for name in ("quality", "low", "high", "tokens") for tier in SCORED]
     same = and_(records.request_id == usage.request_id, records.started_at == usage.started_at)
@@ -77,7 +78,7 @@ def read_past(
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in query.selected_columns]
     named: dict[str, Any] = dict(zip(_WORDS, columns, strict=False))
     for name, column in zip(_BOOKED, columns[len(_WORDS) :], strict=False):
-        named[name] = np.array(column, dtype=np.float64 if name == "seconds" else np.int64)
+        named[name] = np.array(column, dtype=np.float64 if name in ("reasoning", "seconds") else np.int64)
     table = np.array(columns[-len(scores) :], dtype=np.float64).reshape(4, len(SCORED), -1).transpose(0, 2, 1)
     return Past(**named, quality=table[0], low=table[1], high=table[2], tokens=table[3])
 

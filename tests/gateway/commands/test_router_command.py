@@ -60,6 +60,9 @@ def test_an_explanation_names_what_moved_the_score_and_in_which_unit() -> None:
     told = penstock("router", "explain", prompt)
     assert "logits of ease" in told.stdout
     assert "a question of 44 bytes" in told.stdout
+    tokens, gain = (document["score"][name] for name in ("expected_reasoning_tokens", "thinking_gain"))
+    assert f"reasoning at length: about {tokens:.0f} tokens more" in told.stdout
+    assert f"good answer by {gain:+.3f} (" in told.stdout
     assert "easier" in told.stdout
     assert "harder" in told.stdout
 
@@ -87,6 +90,7 @@ def configured(tmp_path: Path) -> Configured:
     ]
     for each in models[:2]:
         each["regions"] = ["eu"]
+    models[2]["reasoning"] = True
     policies = {
         "default": {"min_quality": 0.8},
         "europe": {"min_quality": 0.8, "regions": ["eu"], "unfamiliar": "choose"},
@@ -115,7 +119,13 @@ def test_every_policy_is_explained_by_the_artifact_that_the_gateway_uses_for_it(
         assert {document["score"]["artifact"], *(each["artifact"] for each in document["policies"])} == {
             configured.version
         }
+    default = next(each for each in document["policies"] if each["policy"] == "default")
+    thinks = {each["model"]: each.get("expected_reasoning_tokens") for each in default["candidates"]}
+    assert thinks["large"] == round(document["score"]["expected_reasoning_tokens"])
+    assert thinks["small"] is None
+    assert default["thinking_gain"] == document["score"]["thinking_gain"]
     told = penstock("router", "explain", "What is 2+2?", environment=configured.environment)
+    assert f"with {thinks['large']} reasoning tokens: " in told.stdout
     assert f"policy europe [{configured.version}, difficulty" in told.stdout
 
 

@@ -42,6 +42,7 @@ RECORD = RoutingRecord(
     worth=2.5e9,
     needs={"tiers": ["economy"], "max_cost": 5},
     shown=(1.0, -0.25, 0.5),
+    reasoning=321,
     prompt="tab\tand \\ backslash, line\nend, 東京",
 )
 
@@ -102,6 +103,7 @@ def test_every_field_of_a_record_is_in_its_row(database: Database, tmp_path: Pat
     }
     same = ("policy", "mode", "objective", "min_quality", "fingerprint", "features", "rank", "familiarity", "needs")
     assert first["shown"] == [1.0, -0.25, 0.5]
+    assert first["reasoning_tokens"] == 321
     assert rows[2]["shown"] is None
     same += ("input_tokens", "output_limit", "model", "tier", "worth", "prompt")
     assert {name: first[name] for name in same} == {name: getattr(RECORD, name) for name in same}

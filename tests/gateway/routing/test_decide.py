@@ -40,6 +40,8 @@ class FixedScore:
     unfamiliar: tuple[str, ...] = ()
     representation: tuple[float, ...] = ()
     features: None = None
+    expected_reasoning_tokens: float = 0.0
+    thinking_gain: float = 0.0
 
     @property
     def out_of_distribution(self) -> bool:

@@ -87,6 +87,7 @@ def test_scores_are_kept_to_the_last_bit_and_features_score_alike() -> None:
     assert made.features is not None
     assert [p for p, _, _ in made.quality] == [each.p for each in score.quality.values()]
     assert made.tokens == tuple(round(each) for each in score.expected_output_tokens.values())
+    assert made.reasoning == round(score.expected_reasoning_tokens) > 0
     again = ROUTER.score_features(unpack(made.features, str(made.fingerprint)))
     assert again.quality["premium"].p == pytest.approx(score.quality["premium"].p, abs=0.01)
 

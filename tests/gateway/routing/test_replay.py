@@ -60,6 +60,7 @@ def past_of(count: int, chosen: list[str] | None = None, **changes: Any) -> Past
         low=np.tile([0.4, 0.65, 0.775], (count, 1)),
         high=np.tile([0.6, 0.85, 0.975], (count, 1)),
         tokens=np.tile([100.0, 100.0, 100.0], (count, 1)),
+        reasoning=np.zeros(count),
     )
     return replace(made, **changes)
 
@@ -167,6 +168,7 @@ numbers = st.tuples(
     st.lists(st.floats(min_value=0.005, max_value=0.995), min_size=3, max_size=3).map(sorted),
     st.lists(st.floats(min_value=1, max_value=2000) | st.just(100.5), min_size=3, max_size=3),
     st.sampled_from(["", "", "no_text", "unseen_words,unlike_training"]),
+    st.floats(min_value=0, max_value=2000) | st.just(0.0),
 )
 
 
@@ -184,7 +186,7 @@ def plain_asks(draw: st.DrawFn) -> Ask:
 @settings(max_examples=300, deadline=None)
 def test_any_traffic_is_decided_as_the_gateway_decides_it(ask: Ask, rows: list[Any], data: st.DataObject) -> None:
     count = len(rows)
-    tokens, limits, quality, lengths, unfamiliar = (list(column) for column in zip(*rows, strict=True))
+    tokens, limits, quality, lengths, unfamiliar, thoughts = (list(column) for column in zip(*rows, strict=True))
     names = [each.name for each in ask.models]
     table = np.array(quality)
     past = past_of(
@@ -197,6 +199,7 @@ def test_any_traffic_is_decided_as_the_gateway_decides_it(ask: Ask, rows: list[A
         high=(1 + table) / 2,
         tokens=np.array(lengths),
         unfamiliar=unfamiliar,
+        reasoning=np.array(thoughts),
     )
     scores = Scores.recorded(past)
 
@@ -212,7 +215,7 @@ def test_any_traffic_is_decided_as_the_gateway_decides_it(ask: Ask, rows: list[A
     least = np.array(tokens) // 4
     strange = np.array([bool(each) for each in unfamiliar])
     columns = (past.quality, past.low, past.high, past.tokens)
-    many = Many(np.array(tokens), least, np.array(limits), *columns, strange)
+    many = Many(np.array(tokens), least, np.array(limits), *columns, strange, past.reasoning)
     together = replay(past, scores, ask_of, [Group(ask, np.arange(count), many)])
     alone = replay(past, scores, ask_of)
     for side in ("before", "after"):
@@ -232,7 +235,7 @@ def test_plain_traffic_is_decided_together_and_the_rest_is_left_alone() -> None:
     ask = plain(0, scores_of(Scores.recorded(past_of(1)))(0))
     table = np.array([[0.5, 0.75, 0.875], [0.8, 0.81, 0.82]])
     many = Many(np.array([100, 100]), np.array([25, 25]), np.array([0, 0]), table, table, table, np.full((2, 3), 100.0),
-                np.array([False, False]))  # fmt: skip
+                np.array([False, False]), np.zeros(2))  # fmt: skip
     decided = decide_many(ask, many)
     assert decided is not None
     assert decided.first.tolist() == [1, 0]
