@@ -9,7 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Text, and_, bindparam, cast, delete, null, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 from gateway.db.insert import among, insert_or_update
 from gateway.db.label_tables import quality_labels, shadow_answers, waiting_feedback
@@ -220,14 +234,20 @@ def labelled_traffic(
 def answer_lengths(
     connection: Connection, policy: str | None, since: datetime, until: datetime
 ) -> dict[tuple[str, str], int]:
-    """Output tokens of labelled answers by request and model: of those that callers got, and of shadow answers."""
+    """Output tokens of labelled answers by request and model: of those that callers got, and of shadow answers.
+
+    Without reasoning, which an artifact expects apart from the answer.
+    """
     at, answered, shadow = quality_labels.c, usage_events.c, shadow_answers.c
     period = (at.started_at >= since, at.started_at < until, *(() if policy is None else (at.policy == policy,)))
-    written = answered.output + answered.reasoning + answered.audio_output
+    written = answered.output + answered.audio_output
     same = and_(answered.request_id == at.request_id, answered.started_at == at.started_at, answered.model == at.model)
     got = select(at.request_id, at.model, written).join(usage_events, same).where(*period)
     same = and_(shadow.request_id == at.request_id, shadow.model == at.model)
-    sampled = select(at.request_id, at.model, shadow.output_tokens).join(shadow_answers, same).where(*period)
+    own = usage_events.alias()
+    thought = func.coalesce(own.c.reasoning, 0)
+    sampled = select(at.request_id, at.model, shadow.output_tokens - thought).join(shadow_answers, same)
+    sampled = sampled.outerjoin(own, own.c.request_id == shadow.shadow_request_id).where(*period)
     return {(row[0], row[1]): row[2] for query in (sampled, got) for row in connection.execute(query)}
 
 
