@@ -10,6 +10,14 @@ import pytest
 from tests.administering import Member
 from tests.running import ADMIN_KEY
 
+LABELLED = {
+    "name": "m",
+    "tier": "economy",
+    "provider": "scripted",
+    "price": {"input": 1, "output": 1},
+    "quality": {"labels": "/etc/passwd"},
+}
+
 
 @pytest.mark.parametrize(
     ("method", "path", "body", "words"),
@@ -45,6 +53,7 @@ from tests.running import ADMIN_KEY
         ("POST", "keys", {"name": "x", "routing": {"min_qualty": 1}}, "did you mean 'min_quality'?"),
         ("POST", "keys", {"name": "x", "routing": {"regions": ["mars"]}}, "no model runs in mars and nowhere else"),
         ("POST", "router/replay", {"min_qualty": 0.5}, "unknown key 'min_qualty'; did you mean 'min_quality'?"),
+        ("POST", "router/replay", {"config": {"models": [LABELLED]}}, "which only `penstock router replay --config` may read"),
         ("PUT", "policies/default", {"min_quality": True}, "must be a number"),
         ("PUT", "policies/default", {"regions": "eu"}, "regions: must be a list, got 'eu'."),
         ("PUT", "policies/default", None, "The body is empty; it must be a JSON object"),
