@@ -70,7 +70,7 @@ bench-cache: ## Measure the answer caches
 	@echo "This version has no answer cache to measure; docs/roadmap.md says when it comes." >&2; exit 1
 
 .PHONY: train-router
-train-router: $(TEST_READY) ## Train the bundled router again, to the same bytes, in about three minutes (DATA=folder)
+train-router: $(TEST_READY) ## Train the bundled router again, to the same bytes or within the tolerance it states, in about three minutes (DATA=folder)
 	OMP_NUM_THREADS=1 $(BIN)/python -m router_models.training --data $(DATA) $(ARGS)
 
 .PHONY: backends

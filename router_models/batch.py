@@ -12,11 +12,11 @@ from router_models.curves import half_widths, logits_of, qualities, reasoning_to
 from router_models.features import CORE, Floats
 from router_models.kept import Kept, unseen_shares
 from router_models.place import point_of, standardised
-from router_models.router import WORDS_TO_JUDGE, Router
+from router_models.router import UNSEEN_TO_JUDGE, WORDS_TO_RESEMBLE, Router
 
 CHUNK = 8192
 """Prompts per product; with 512 landmarks their resemblances are 16 MiB."""
-LASTING = ("no_text", "images")
+LASTING = ("no_text", "images", "other_script")
 """Reasons to call a prompt unfamiliar that do not depend on the artifact."""
 _LEAST = np.exp(-30.0)
 
@@ -58,8 +58,9 @@ def score_kept(router: Router, kept: Kept, odd: Flags) -> KeptScores:
     logit = logit + weights.familiarity[3] * unseen + weights.familiarity[4]
     known = 1.0 / (1.0 + np.exp(-np.clip(logit, -50.0, 50.0)))
     unseen_limit, familiarity_limit = weights.limits
-    unseen_words = (kept.named >= WORDS_TO_JUDGE) & (unseen > unseen_limit)
-    unlike = known < familiarity_limit
+    unseen_words = (unseen > unseen_limit) & (np.rint(unseen * kept.named) >= UNSEEN_TO_JUDGE)
+    few = (kept.named > 0) & (kept.named < WORDS_TO_RESEMBLE)
+    unlike = (known < familiarity_limit) & ~few
     familiarity = np.where(odd | unseen_words | unlike, 0.0, known * kept.likeness)
     ease = heads[:, 0]
     logits, half = logits_of(weights, heads, familiarity), half_widths(weights, familiarity)

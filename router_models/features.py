@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router_models import request as reading
 from router_models.embedder import Embedder
 from router_models.request import RequestText
+from router_models.script import share_in_other_scripts
 from router_models.wordpiece import read_words
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 # Part of FINGERPRINT: raise it whenever the meaning of any feature changes.
-FEATURES_VERSION = 4
+FEATURES_VERSION = 5
 
 # Classes of bytes. Bytes from 128 up belong to letters of other scripts; what no group names is counted nowhere.
 _GROUPS = (
@@ -136,7 +138,7 @@ class Features:
 
     `shape` follows NAMES; `meaning` (D,) is the embedder's vector, length 1 or 0. `words` are the distinct words, then the
     distinct marks, `whole` the numbers of the words of letters that are tokens by themselves, `named` how many words of
-    letters there are. `likeness` is RequestText.likeness.
+    letters there are. `likeness` is RequestText.likeness, `other_script` the share of letters that are not Latin, 0..1.
     """
 
     shape: Floats
@@ -145,6 +147,7 @@ class Features:
     whole: Ints
     named: int
     likeness: float = 1.0
+    other_script: float = 0.0
 
 
 def extract(request: RequestText, embedder: Embedder) -> Features:
@@ -182,7 +185,8 @@ def extract(request: RequestText, embedder: Embedder) -> Features:
     )
     shape = np.array(values, dtype=np.float32)
     meaning = embedder.meaning(request.text, tokens)
-    return Features(shape, meaning, distinct, whole, whole.size + odd, request.likeness)
+    other_script = share_in_other_scripts(request.text)
+    return Features(shape, meaning, distinct, whole, whole.size + odd, request.likeness, other_script)
 
 
 def _counted(request: RequestText) -> tuple[float, ...]:
@@ -234,20 +238,45 @@ def _counted(request: RequestText) -> tuple[float, ...]:
 
 
 _PROBES = (
-    "",
-    "What is 2+2?",
-    "Prove that $\\sqrt{2}$ is irrational.\nA. yes\nB) no\n\nÜber naïve 東京 12,345.6 words of New York?",
-    "def f(x):\n    return {'a': [x ** 2 for x in range(10)]}  # \u0000\x07\ud800",
+    RequestText.from_prompt(""),
+    RequestText.from_prompt("What is 2+2?"),
+    RequestText.from_prompt(
+        "Prove that $\\sqrt{2}$ is irrational.\nA. yes\nB) no\n\nÜber naïve 東京 12,345.6 words of New York?"
+    ),
+    RequestText.from_prompt("def f(x):\n    return {'a': [x ** 2 for x in range(10)]}  # \u0000\x07\ud800"),
+    # Words that are cut into pieces, and other scripts.
+    RequestText.from_prompt(
+        "Electroencephalography or Vergangenheitsbewältigung, antidisestablishment? α, βγ, Привет, ひらがな 🙂"
+    ),
+    # Long and nowhere the same, so that it shows which parts of a long text are read; then a conversation that is cut.
+    RequestText.from_prompt(" ".join(f"Cytoplasm {n} or photon {n * n}?" for n in range(900))),
+    RequestText.from_messages([{"role": "user", "content": f"And {n} in French? " * n} for n in range(12)]),
 )
+# What of the reading of a request no probe might show.
+_READING = ("READ_CHARACTERS", "HEAD_CHARACTERS", "TAIL_CHARACTERS", "SAMPLES", "ENOUGH_CHARACTERS")
+# Decimals that are compared: the last bits of a number may differ between C libraries and processors.
+_SHAPE_DECIMALS, _MEANING_DECIMALS = 3, 2
 
 
 def fingerprint(embedder: Embedder) -> str:
-    """Checksum of what the code above computes on fixed probes with this embedder; a change of any feature changes it."""
-    digest = hashlib.sha256(f"{FEATURES_VERSION} {embedder.version} {' '.join(NAMES)}".encode())
+    """Checksum of what the code above computes on fixed probes with this embedder; a change of any feature changes it.
+
+    Beside the results it covers the words of the marks and what of a long request is read.
+    """
+    read = {name: getattr(reading, name) for name in _READING}
+    told = (FEATURES_VERSION, embedder.version, NAMES, sorted(_MARKED.items()), sorted(read.items()))
+    digest = hashlib.sha256(repr(told).encode())
     for probe in _PROBES:
-        found = extract(RequestText.from_prompt(probe), embedder)
-        # Rounded: the last bits may differ between C libraries and processors.
-        digest.update((np.round(found.shape.astype(np.float64), 3) + 0.0).astype("<f8").tobytes())
+        found = extract(probe, embedder)
+        digest.update(rounded(found.shape, _SHAPE_DECIMALS).astype("<f8").tobytes())
+        digest.update(rounded(found.meaning, _MEANING_DECIMALS).astype("<f8").tobytes())
         digest.update(found.whole.astype("<i8").tobytes())
         digest.update(" ".join(found.words).encode("utf-8", "replace"))
+        digest.update(f"{found.named} {found.likeness} {found.other_script:.3f}".encode())
     return digest.hexdigest()[:16]
+
+
+def rounded(values: Floats, decimals: int) -> NDArray[np.float64]:
+    """Values to so many decimals, none of them -0."""
+    result: NDArray[np.float64] = np.asarray(np.round(values.astype(np.float64), decimals) + 0.0, dtype=np.float64)
+    return result

@@ -25,11 +25,14 @@ from router_models.explain import Contribution, Explanation, explanation
 from router_models.features import Features, Floats, extract
 from router_models.place import Landmarks, Placed, ramps, signals_of
 from router_models.request import RequestText
+from router_models.script import MOST_OTHER_SCRIPT
 from router_models.tiers import TIERS, Tier
 
-Unfamiliar = Literal["no_text", "images", "unseen_words", "unlike_training"]
-# Below this many words the share of unseen ones says nothing.
-WORDS_TO_JUDGE = 4
+Unfamiliar = Literal["no_text", "images", "other_script", "unseen_words", "unlike_training"]
+# One unseen word can be a name or a slip; a second one in so few words is another language, or none.
+UNSEEN_TO_JUDGE = 2
+# A text of fewer words than this is judged by them alone: its shape is extreme whatever it says, and so it resembles nothing.
+WORDS_TO_RESEMBLE = 4
 # A thinking gain of less is within what differs between two runs of one model.
 WORTH_THINKING = 0.05
 
@@ -201,9 +204,11 @@ class Router:
             reasons.append("no_text")
         if images:
             reasons.append("images")
-        if features.named >= WORDS_TO_JUDGE and unseen > unseen_limit:
+        if features.other_script > MOST_OTHER_SCRIPT:
+            reasons.append("other_script")
+        if unseen > unseen_limit and round(unseen * features.named) >= UNSEEN_TO_JUDGE:
             reasons.append("unseen_words")
-        if familiarity < familiarity_limit:
+        if familiarity < familiarity_limit and not 0 < features.named < WORDS_TO_RESEMBLE:
             reasons.append("unlike_training")
         return tuple(reasons)
 

@@ -1,5 +1,7 @@
 """python -m router_models.training --data DIR [--out FILE] [--seed N]: train the router's artifact and print its card as JSON.
 
+Also says whether what stood at FILE was the same, or how far its scores were from the new ones.
+
 Exits with 1 and one line on standard error when the tables cannot be used; nothing is written then.
 """
 
@@ -25,9 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         from router_models.training.data import read_source, together, with_recorded
+        from router_models.training.reproduced import before, compared
         from router_models.training.train import train
 
-        before = chosen.out.read_bytes() if chosen.out.is_file() else None
+        was = before(chosen.out)
         tables = together(with_recorded(read_source(chosen.data)))
         trained = train(tables, chosen.out, chosen.seed)
     except ImportError as error:
@@ -36,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     except RouterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    same = chosen.out.read_bytes() == before
-    print(json.dumps({"artifact": trained.version, "same_as_before": same, **trained.card}, indent=1, sort_keys=True))
+    report = {"artifact": trained.version, **compared(was, chosen.out), **trained.card}
+    print(json.dumps(report, indent=1, sort_keys=True))
     return 0
 
 

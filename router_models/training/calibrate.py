@@ -29,8 +29,10 @@ SMALLEST_SLOPE = 0.05
 WIDEST = 2.0
 # A rate of a few models varies at least this much, however sure the prediction is.
 SMALLEST_VARIANCE = 0.1
-# Prompts of known domains less familiar than this share of them are called unfamiliar.
+# Share of the prompts of a data set, at most, that may be called unlike the training data, which hold it.
 UNFAMILIAR_QUANTILE = 0.02
+# A smaller data set does not have so small a share.
+WANTED_IN_SET = 50
 
 Doubles = NDArray[np.float64]
 # Per tier: of every model and domain the rows of the prompts it answered, and its scores.
@@ -91,14 +93,15 @@ def calibrate(
     rates: Doubles,
     recorded: Doubles,
     domains: Names,
+    sets: Names,
     answers: Answers,
     own_levels: OwnLevels,
 ) -> Calibrated:
     """Curves fitted in equal parts to prompts with only their stem, and with their whole domain, left out.
 
     Traffic is never exactly the domains of the tables; how far a prompt is from them (its familiarity) draws its ease towards
-    the mean. `unseen` (N,) are shares of unseen words; `ease` (N,) and `rates` (N, T) are NaN where nothing is
-    known; the report compares with `recorded` (N, T) alone.
+    the mean. `sets` (N,) names data sets, `unseen` (N,) are shares of unseen words; `ease` (N,) and `rates` (N, T) are NaN
+    where nothing is known; the report compares with `recorded` (N, T) alone.
     """
     both = np.flatnonzero(~np.isnan(ease) & ~np.isnan(by_stem.value[:, 0]) & ~np.isnan(by_domain.value[:, 0]))
     signals = [np.concatenate((each.signals, unseen[:, None]), axis=1) for each in (by_stem, by_domain)]
@@ -135,8 +138,19 @@ def calibrate(
         "unseen_domains": agreement(far.ease[both], ease[both]),
         "believed_of_unfamiliar": round(float(curves.shrink[0]), 3),
     }
-    limit = float(np.quantile(near.familiarity[both], UNFAMILIAR_QUANTILE))
+    limit = familiarity_limit(near.familiarity[both], sets[both])
     return Calibrated(weights, limit, curves, half, target, near, report)
+
+
+def familiarity_limit(familiarity: Doubles, sets: Names) -> float:
+    """The familiarity (of N prompts of known domains) below which a prompt is called unlike the training data.
+
+    Set so that of no large data set more than UNFAMILIAR_QUANTILE are called so: a small set with prompts of its own kind,
+    such as everyday ones among benchmarks, would else bear most of the mistakes.
+    """
+    _, place, count = np.unique(sets, return_inverse=True, return_counts=True)
+    parts = [familiarity[place == number] for number in np.flatnonzero(count >= WANTED_IN_SET)] or [familiarity]
+    return min(float(np.quantile(part, UNFAMILIAR_QUANTILE)) for part in parts)
 
 
 def agreement(predicted: Doubles, ease: Doubles) -> dict[str, float]:

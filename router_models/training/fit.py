@@ -86,7 +86,8 @@ def choose_landmarks(points: Floats, domains: Names, seed: int, count: int = LAN
     chosen = drawn.tolist()
     nearest = resemblance(points, points[drawn]).max(axis=1)
     while len(chosen) < count:
-        chosen.append(int(nearest.argmin()))
+        # Of prompts that are equally far the first is taken, on every processor: their last decimals are noise.
+        chosen.append(int(nearest.round(6).argmin()))
         nearest = np.maximum(nearest, resemblance(points, points[chosen[-1:]])[:, 0])
     return np.sort(np.array(chosen))
 

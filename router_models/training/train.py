@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from router_models import embedder
 from router_models.artifact import HEADS, LENGTH, Artifact, Weights, save
@@ -82,11 +83,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Ground:
-    """The N training prompts as they are fitted: points, core features, domains, stems, rows of landmarks, unseen words."""
+    """The N training prompts as they are fitted: points, core features, domains, data sets, stems, rows of landmarks."""
 
     points: Floats
     core: Floats
     domains: Names
+    sets: Names
     stems: Names
     landmarks: Rows
 
@@ -96,6 +98,12 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
 
     `table` is the embedder (default: the bundled one). Raises TrainingDataError.
     """
+    # Sums of several threads are added in another order, and so have other last bits.
+    with threadpool_limits(limits=1):
+        return _train(tables, out, seed, table)
+
+
+def _train(tables: Tables, out: Path, seed: int, table: Embedder | None) -> Trained:
     table = embedder.load() if table is None else table
     prompts = tables.prompts[tables.prompts["trainable"]]
     recorded = tables.outcomes[tables.outcomes["row"].isin(prompts.index)]
@@ -103,10 +111,10 @@ def train(tables: Tables, out: Path, seed: int = 0, table: Embedder | None = Non
     targets = read_targets(prompts, recorded, tables.ratings)
     corpus = read_corpus(prompts["prompt"], table)
     scaling = fit_scaling(corpus)
-    domains, stems = (prompts[column].to_numpy(dtype=str) for column in ("domain", "stem_key"))
+    domains, sets, stems = (prompts[column].to_numpy(dtype=str) for column in ("domain", "dataset", "stem_key"))
     placed = points(corpus, scaling)
     landmarks = choose_landmarks(placed, domains, seed)
-    ground = Ground(placed, standard_core(corpus, scaling), domains, stems, landmarks)
+    ground = Ground(placed, standard_core(corpus, scaling), domains, sets, stems, landmarks)
     by_stem = _predict(ground, targets.heads, stem_folds(stems, seed))
     by_domain = _predict(ground, targets.heads, domain_folds(domains))
     seen = seen_table(corpus, len(table.vocabulary))
@@ -173,7 +181,7 @@ def _calibrate(
         return stem, domain
 
     fitted, recorded = (np.stack([each[tier] for tier in TIERS], axis=1) for each in (targets.rate, targets.recorded))
-    return calibrate(*unseen, shares, targets.ease, fitted, recorded, ground.domains, answers, own_levels)
+    return calibrate(*unseen, shares, targets.ease, fitted, recorded, ground.domains, ground.sets, answers, own_levels)
 
 
 def _fit_heads(ground: Ground, targets: Targets, own_levels: Doubles) -> list[Head]:

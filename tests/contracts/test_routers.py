@@ -58,6 +58,8 @@ LANGUAGES = {
     "Ukrainian": "Яка столиця Франції?",
     "Vietnamese": "Thủ đô của Pháp là gì?",
 }
+# Four of the six words of the Portuguese question are in the training prompts as well.
+SEEN_AS_ENGLISH = {"English", "Portuguese"}
 TEXTS = {
     "empty": "",
     "white space": " \t\r\n\u00a0\u2003",
@@ -164,6 +166,13 @@ def check(score: Score, scorer: Router) -> None:
 @pytest.mark.parametrize("name", TEXTS)
 def test_any_text_is_scored(scorer: Router, name: str) -> None:
     check(scorer.score_prompt(TEXTS[name]), scorer)
+
+
+@pytest.mark.parametrize("name", sorted(LANGUAGES.keys() - SEEN_AS_ENGLISH))
+def test_a_short_question_in_another_language_is_called_unfamiliar(scorer: Router, name: str) -> None:
+    score = scorer.score_prompt(LANGUAGES[name])
+    assert {"other_script", "unseen_words"} & set(score.unfamiliar)
+    assert score.familiarity == 0.0
 
 
 @pytest.mark.parametrize("name", MESSAGES)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_models.batch import score_kept
+from router_models.batch import LASTING, score_kept
 from router_models.kept import Kept, fingerprint, pack, unpack_many
 from router_models.request import RequestText
 from router_models.router import Router, Score
@@ -21,6 +21,9 @@ REQUESTS = [
         "Calculate the molar mass of calcium carbonate. Which of the following is it?\nA. 100\nB. 90"
     ),
     RequestText.from_prompt("qwx zyv plorf mnth grk vlad ptk"),
+    RequestText.from_prompt("Hoe gaat het?"),
+    RequestText.from_prompt("Какая столица Франции?"),
+    RequestText.from_prompt("E = mc²"),
     RequestText("Describe this picture of a harbour at night.", 44, images=1),
     RequestText("and in French?", 14, turns=3, tools=True),
     RequestText.from_prompt("Write a function that sorts a list of words by their last letter. " * 200),
@@ -30,7 +33,7 @@ REQUESTS = [
 def kept_of(requests: list[RequestText]) -> tuple[list[Score], Kept, np.ndarray]:
     scores = [ROUTER.score(request) for request in requests]
     kept = unpack_many([pack(score.features) for score in scores], fingerprint())
-    odd = np.array([not request.text.strip() or bool(request.images) for request in requests])
+    odd = np.array([bool(set(LASTING) & set(score.unfamiliar)) for score in scores])
     return scores, kept, odd
 
 
@@ -72,6 +75,7 @@ def test_any_text_is_scored_alike(texts: list[str]) -> None:
 def test_a_kept_prompt_scores_nearly_as_it_did() -> None:
     scores, kept, odd = kept_of(REQUESTS)
     many = score_kept(ROUTER, kept, odd)
+    assert many.familiarity == pytest.approx([score.familiarity for score in scores], abs=0.02)
     for row, score in enumerate(scores):
         assert many.quality[row] == pytest.approx([score.quality[tier].p for tier in TIERS], abs=0.02)
         assert many.tokens[row] == pytest.approx([score.expected_output_tokens[tier] for tier in TIERS], rel=0.15)

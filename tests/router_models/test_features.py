@@ -15,7 +15,7 @@ from router_models.features import MARKS, NAMES, extract, fingerprint
 from router_models.request import RequestText
 
 TABLE = load()
-RECORDED = "27cbb04316e2e85d"
+RECORDED = "160a0639cb8d918d"
 
 
 def of(text: str) -> dict[str, float]:

@@ -123,6 +123,7 @@ def test_thirty_languages_get_valid_scores_of_their_own() -> None:
     scores = [ROUTER.score_prompt(prompt) for prompt in LANGUAGES]
     for score in scores:
         assert_valid(score)
+    assert [prompt for prompt, score in zip(LANGUAGES, scores, strict=True) if not score.unfamiliar] == LANGUAGES[:1]
     assert len(LANGUAGES) == 30
     assert len({score.difficulty for score in scores}) > 25
 
