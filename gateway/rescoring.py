@@ -73,7 +73,10 @@ def recorded(past: Past) -> Scores:
     known: Doubles | None = None
     if width:
         known = np.array([each if each is not None else [np.nan] * width for each in shown], dtype=np.float64)
-    return Scores(past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, past.reasoning, known)
+    return Scores(
+        past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, past.reasoning, past.familiarity,
+        known,
+    )  # fmt: skip
 
 
 def rescored(
@@ -119,13 +122,13 @@ def _with(scores: Scores, places: Any, new: KeptScores, past: Past, version: str
     columns = {name: getattr(scores, name).copy() for name in ("quality", "low", "high", "tokens", "reasoning")}
     for name, column in columns.items():
         column[places] = getattr(new, name)
-    artifact, unfamiliar = list(scores.artifact), list(scores.unfamiliar)
+    artifact, unfamiliar, familiarity = list(scores.artifact), list(scores.unfamiliar), list(scores.familiarity)
     shown = scores.shown if scores.shown is not None else np.full((len(past), new.shown.shape[1]), np.nan)
     shown = shown.copy()
     shown[places] = new.shown
     flags = (("unseen_words", new.unseen_words.tolist()), ("unlike_training", new.unlike_training.tolist()))
     for row, place in enumerate(places.tolist()):
-        artifact[place] = version
+        artifact[place], familiarity[place] = version, float(new.familiarity[row])
         lasting = [reason for reason in LASTING if reason in past.unfamiliar[place]]
         unfamiliar[place] = ",".join([*lasting, *(reason for reason, flag in flags if flag[row])])
-    return Scores(artifact=artifact, unfamiliar=unfamiliar, shown=shown, **columns)
+    return Scores(artifact=artifact, unfamiliar=unfamiliar, familiarity=familiarity, shown=shown, **columns)

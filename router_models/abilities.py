@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from router_models.errors import TrainingDataError
 
 if TYPE_CHECKING:
-    from router_models.artifact import Artifact
+    from router_models.artifact import Artifact, Weights
     from router_models.router import Score
 
 # Never certain: keeps logits finite and prices of failure above zero.
@@ -46,6 +46,8 @@ class Interval:
 class Ability:
     """What is known of one model: `vector` (R,) with covariance `spread` (R, R); `missed`: logits the representation misses.
 
+    `widths`: half widths of the tiers' intervals on unfamiliar and on familiar prompts, in logits, mean over the tiers. By how
+    much the first is larger, in squares, the model's interval widens too; for single models no such widths were learnt.
     `basis` says in words what it is known by.
     """
 
@@ -53,13 +55,16 @@ class Ability:
     vector: Doubles
     spread: Doubles
     missed: float
+    widths: tuple[float, float]
     basis: str = ""
 
     def quality(self, score: Score) -> Interval:
-        """Probability that this model answers the scored prompt well; wider the less is known of the model."""
+        """Probability that this model answers the scored prompt well; wider the less is known of it or of such prompts."""
         shown = np.array(score.representation)
         logit = float(self.vector @ shown)
-        half = NINETY * sqrt(max(float(shown @ self.spread @ shown), 0.0) + self.missed**2)
+        wide, narrow = self.widths
+        more = (wide + score.familiarity * (narrow - wide)) ** 2 - narrow**2
+        half = sqrt(NINETY**2 * (max(float(shown @ self.spread @ shown), 0.0) + self.missed**2) + max(more, 0.0))
         return Interval(probability(logit), probability(logit - half), probability(logit + half))
 
 
@@ -97,7 +102,13 @@ def _posterior(artifact: Artifact, model: str, shown: Doubles, labels: Doubles, 
     vector, spread = map_ability(
         shown.reshape(-1, weights.prior.size), labels, worth, weights.prior, weights.prior_spread
     )
-    return Ability(model, vector, spread, float(weights.shown[2]), basis)
+    return Ability(model, vector, spread, float(weights.shown[2]), mean_widths(weights), basis)
+
+
+def mean_widths(weights: Weights) -> tuple[float, float]:
+    """Half widths of the tiers' intervals at familiarity 0 and 1, in logits, mean over the tiers."""
+    wide, narrow = weights.half_width.mean(axis=1).tolist()
+    return wide, narrow
 
 
 def map_ability(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from router_models.abilities import Ability, Interval, probability
+from router_models.abilities import Ability, Interval, mean_widths, probability
 from router_models.artifact import LENGTH, OWN_LEVEL, REASONING, THINKING, Artifact, load
 from router_models.curves import OWN_POWER, TOKEN_BOUNDS
 from router_models.embedder import Embedder
@@ -171,8 +171,9 @@ class Router:
         if model not in self._artifact.models:
             return None
         vector = self._weights.abilities[self._artifact.models.index(model)]
-        spread = np.zeros_like(self._weights.prior_spread)
-        return Ability(model, vector, spread, self._shown[2], f"what was recorded of {model}")
+        none = np.zeros_like(self._weights.prior_spread)
+        basis = f"what was recorded of {model}"
+        return Ability(model, vector, none, self._shown[2], mean_widths(self._weights), basis)
 
     def place(self, features: Features) -> Placed:
         """Where the prompt lies among the landmarks, and what the heads make of it."""

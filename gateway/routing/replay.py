@@ -38,11 +38,11 @@ class Again:
     """A score of the past, as `decide_route` takes it. Not a dataclass: a hundred thousand are made."""
 
     __slots__ = (
-        "artifact", "expected_output_tokens", "expected_reasoning_tokens", "out_of_distribution", "quality",
+        "artifact", "expected_output_tokens", "expected_reasoning_tokens", "familiarity", "out_of_distribution", "quality",
         "representation", "unfamiliar",
     )  # fmt: skip
 
-    difficulty = rank = familiarity = thinking_gain = 0.0
+    difficulty = rank = thinking_gain = 0.0
     """Not looked at by decisions."""
     features: Any = None
 
@@ -52,6 +52,7 @@ class Again:
         tokens: dict[str, float],
         artifact: str,
         unfamiliar: str,
+        familiarity: float,
         representation: tuple[float, ...],
         reasoning: float,
     ) -> None:
@@ -61,6 +62,7 @@ class Again:
         self.artifact = artifact
         self.unfamiliar = tuple(unfamiliar.split(",")) if unfamiliar else ()
         self.out_of_distribution = bool(unfamiliar)
+        self.familiarity = familiarity
         self.representation = representation
 
 
@@ -93,8 +95,10 @@ def scores_of(scores: Scores) -> Callable[[int], Again]:
         }
         shown = tuple(scores.shown[place].tolist()) if scores.shown is not None else ()
         lengths = dict(zip(_TIERS, tokens, strict=True))
-        reasoning = float(scores.reasoning[place])
-        return Again(quality, lengths, scores.artifact[place], scores.unfamiliar[place], shown, reasoning)
+        return Again(
+            quality, lengths, scores.artifact[place], scores.unfamiliar[place], scores.familiarity[place], shown,
+            float(scores.reasoning[place]),
+        )  # fmt: skip
 
     return score
 

@@ -58,6 +58,7 @@ def test_what_the_artifact_itself_scored_stays_to_the_last_bit(database: Databas
     assert len(kept) == 5
     assert left_out == {}
     assert np.array_equal(scores.quality, recorded(made).quality)
+    assert scores.familiarity == made.familiarity
 
 
 def test_another_artifact_scores_by_features_and_counts_what_has_none(database: Database, tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def test_another_artifact_scores_by_features_and_counts_what_has_none(database: 
         score = router.score_prompt(prompt)
         assert scores.quality[place] == pytest.approx([score.quality[tier].p for tier in TIERS], abs=0.02)
         assert scores.unfamiliar[place] == ",".join(score.unfamiliar)
+        assert scores.familiarity[place] == pytest.approx(score.familiarity, abs=0.02)
         assert scores.shown is not None
         assert scores.shown[place] == pytest.approx(score.representation, abs=0.1)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import log
+
 import numpy as np
 import pytest
 
@@ -37,6 +40,35 @@ def test_forty_labels_move_a_newcomer_to_its_own_rate_and_narrow_its_intervals()
     for each in (nothing, weak, able):
         found = each.quality(hard)
         assert 0.0 < found.low <= found.p <= found.high < 1.0
+
+
+def test_a_single_model_is_less_certain_of_what_is_unfamiliar() -> None:
+    known = ROUTER.ability(ARTIFACT.models[0])
+    assert known is not None
+    newcomer = learn_ability(ARTIFACT, "newcomer", [], [])
+    score = ROUTER.score_prompt(EASY[0])
+    for ability in (known, newcomer):
+        found = [ability.quality(replace(score, familiarity=familiarity)) for familiarity in (0.0, 0.3, 0.6, 1.0)]
+        widths = [logit(each.high) - logit(each.low) for each in found]
+        assert len({each.p for each in found}) == 1
+        assert widths == sorted(widths, reverse=True)
+        # By as much as the tiers' intervals do, in squares; where all is familiar nothing is added.
+        wide, narrow = ARTIFACT.weights.half_width.mean(axis=1)
+        assert (widths[0] / 2) ** 2 - (widths[-1] / 2) ** 2 == pytest.approx(wide**2 - narrow**2)
+        assert wide > 1.2 * narrow
+    assert logit(found[-1].high) - logit(found[-1].p) > 1.645 * newcomer.missed
+
+
+def test_gibberish_gets_a_wider_interval_than_a_familiar_question_of_about_the_same_probability() -> None:
+    known = ROUTER.ability(ARTIFACT.models[0])
+    assert known is not None
+    gibberish = known.quality(ROUTER.score_prompt("zxqv wqrt plok mnbv flurbin gastrok vembly quintor"))
+    plain = known.quality(ROUTER.score_prompt("What is the capital of France?"))
+    assert logit(gibberish.high) - logit(gibberish.low) > 1.1 * (logit(plain.high) - logit(plain.low))
+
+
+def logit(chance: float) -> float:
+    return log(chance / (1.0 - chance))
 
 
 def test_public_scores_give_a_first_guess_with_wider_intervals_than_labels() -> None:

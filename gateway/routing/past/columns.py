@@ -63,7 +63,10 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What an artifact makes of past requests; columns follow the tiers. `shown` (N, R) is what single models are judged by."""
+    """What an artifact makes of past requests; columns follow the tiers.
+
+    `shown` (N, R) is what single models are judged by, and `familiarity` (N,) how surely.
+    """
 
     artifact: list[str]
     quality: Doubles
@@ -72,12 +75,16 @@ class Scores:
     tokens: Doubles
     unfamiliar: list[str]
     reasoning: Doubles
+    familiarity: list[float]
     shown: Doubles | None = None
 
     @classmethod
     def recorded(cls, past: Past) -> Scores:
         """Those that the requests were routed by."""
-        return cls(past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, past.reasoning)
+        return cls(
+            past.artifact, past.quality, past.low, past.high, past.tokens, past.unfamiliar, past.reasoning,
+            past.familiarity,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
