@@ -218,8 +218,7 @@ class Ask:
     spread: int
     """Any number; spreads requests over a load-balanced group."""
     worth: float | None = None
-    """Pico-USD that one unit of quality is worth in a request of a thousand tokens: what keeps `min_quality` on average over
-    traffic. None: `min_quality` is kept for each prompt by itself."""
+    """Pico-USD per unit of quality in a request of 1,000 tokens: keeps `min_quality` on average. None: each prompt keeps it."""
     saving: float = 1.0
     """The share of `worth` or `min_quality` that counts, as little is left of a budget; see purse."""
     unfamiliar: Literal["best", "choose"] = "best"

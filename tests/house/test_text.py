@@ -80,6 +80,7 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
     assert not found, f"a folder is a noun, a file a smaller noun; name these after what they hold: {found}"
 
 
-def test_no_folder_of_tests_is_a_package() -> None:
-    found = sorted(str(path) for path in python_files("tests") if path.name == "__init__.py")
+def test_no_folder_inside_tests_is_a_package() -> None:
+    inits = [path for path in python_files("tests") if path.name == "__init__.py"]
+    found = sorted(str(path) for path in inits if path.parent.name != "tests")
     assert not found, f"tests/gateway as a package would be imported as `gateway` and hide the real one; remove {found}"
