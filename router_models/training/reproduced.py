@@ -33,7 +33,8 @@ class Distance:
         return all(getattr(self, part.name) <= getattr(most, part.name) for part in fields(Distance))
 
 
-TOLERANCE = Distance(quality=0.005, rank=0.02, tokens=0.02)
+# With the instructions of a Haswell processor instead of a Skylake the bundled artifact moved by .004, .0002 and .00001.
+TOLERANCE = Distance(quality=0.01, rank=0.02, tokens=0.02)
 
 
 @dataclass(frozen=True, slots=True)
