@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from benchmarks.results_file import machine_facts, write
 from local_engine.config import EngineConfig, KvDtype, Quantization
 from local_engine.engine import Engine
+from local_engine.kernels.cpu.packed_linear import PackedLinear
 from local_engine.layers.linear import Linear
 from local_engine.loading import load_runner
 from local_engine.model_files import Hub, resolve_model
@@ -160,12 +161,14 @@ def matrices(decoder: Decoder) -> Iterator[nn.Module]:
     yield from (
         each
         for each in decoder.modules()
-        if isinstance(each, Linear | Int8Linear | Int4Linear) or hasattr(each, "scale")
+        if isinstance(each, Linear | Int8Linear | Int4Linear | PackedLinear) or hasattr(each, "scale")
     )
 
 
 def bytes_of(module: nn.Module) -> int:
     """Bytes of its weights and scales."""
+    if isinstance(module, PackedLinear):
+        return module.nbytes
     return sum(each.nbytes for each in module.state_dict().values())
 
 
