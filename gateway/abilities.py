@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 
 from gateway.catalog import Catalog, Model
 from gateway.errors import ConfigError, Unavailable
@@ -41,11 +42,12 @@ class Abilities:
         self._models = tuple(model for model in catalog.models if model.quality is not None)
         self._labels = {model.index: given for model in self._models if (given := _labels(model)) is not None}
         found: dict[int, Ability] = {}
+        read_once = cache(lambda: tuple(kept()))
         for model in self._models:
             try:
                 found[model.index] = _ability(model, bundled, self._labels)
             except UnknownToArtifact as error:
-                _refuse_unknown(model, kept, error)
+                _refuse_unknown(model, read_once, error)
                 logger.warning("with the bundled artifact its tier counts: %s", error)
         self._known: dict[str, Mapping[int, Ability]] = {bundled.version: found}
 
@@ -74,13 +76,14 @@ def ability_problems(catalog: Catalog, kept: Kept) -> list[str]:
     except ArtifactError as error:
         raise ConfigError(f"the bundled artifact cannot be used: {error}") from error
     problems = []
+    read_once = cache(lambda: tuple(kept()))
     for model in catalog.models:
         try:
             if model.quality is not None:
                 labels = _labels(model)
                 _ability(model, bundled, {model.index: labels} if labels is not None else {})
         except UnknownToArtifact as error:
-            if not _known_to(model, kept):
+            if not _known_to(model, read_once):
                 problems.append(f"{error}")
         except ConfigError as error:
             problems.append(f"{error}")

@@ -115,7 +115,7 @@ def kept_routers(database: Database) -> Iterator[Router]:
         with snapshot(database) as connection:
             found = artifact_bytes(connection, version)
         if found is not None:
-            with suppress(ArtifactError, InvalidValue):
+            with suppress(ArtifactError, InvalidValue, ArithmeticError):
                 yield open_artifact(found[0], version)
 
 

@@ -68,7 +68,8 @@ class LabelledAnswer:
 def read_labels(path: Path, tier: Tier | None = None) -> list[LabelledAnswer]:
     """All answers of a JSON lines file; `tier` is that of lines without one. Raises TrainingDataError that names the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON leaves characters unescaped that it takes for ends of lines.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingDataError(f"the labels {str(path)!r} cannot be read: {error}") from error
     return list(_answers(path, lines, tier))

@@ -35,7 +35,9 @@ from gateway.scorers import kept_routers
 MOST = 500_000
 """Requests that are replayed without being asked for a sample: about a gigabyte of memory."""
 WITHOUT_RECORD = "shadow requests, and requests under `remember: nothing`"
-NOT_REPLAYED = "budgets, failing or slow deployments, prompt caches and the share of premium answers at the time"
+NOT_REPLAYED = (
+    "budgets, failing or slow deployments, prompt caches, the shares of premium answers and of unfamiliar prompts"
+)
 
 
 @dataclass(frozen=True, slots=True)

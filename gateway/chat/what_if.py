@@ -160,6 +160,7 @@ class Asks:
             "choices": demands.get("choices", 1),
             "min_quality": terms.min_quality or 0.0,
             "objective": policy.objective,
+            "unfamiliar_spent": policy.max_unfamiliar_share <= 0.0,
             "max_cost": terms.max_cost,
             "fallbacks": policy.fallbacks,
             "unfamiliar": policy.unfamiliar,

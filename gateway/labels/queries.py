@@ -248,7 +248,9 @@ def answer_lengths(
     thought = func.coalesce(own.c.reasoning, 0)
     sampled = select(at.request_id, at.model, shadow.output_tokens - thought).join(shadow_answers, same)
     sampled = sampled.outerjoin(own, own.c.request_id == shadow.shadow_request_id).where(*period)
-    return {(row[0], row[1]): row[2] for query in (sampled, got) for row in connection.execute(query)}
+    rows = (row for query in (sampled, got) for row in connection.execute(query))
+    # Below zero where failed attempts thought as well: then nobody knows.
+    return {(row[0], row[1]): row[2] for row in rows if (row[2] or 0) >= 0}
 
 
 def _metered(connection: Connection, request_ids: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gateway.routing.ask import UNKNOWN, Ask, State
 from gateway.routing.conditions import admit
 from gateway.routing.past.columns import Doubles, Integers
 from gateway.routing.remember import SCORED
-from gateway.routing.worth import OUTPUT_WEIGHT, RANK, TYPICAL_SIZE
+from gateway.routing.worth import RANK, sizes
 from gateway.types import UNPRICED_SHEET, PriceSheet
 
 LARGEST = 2**62
@@ -162,11 +162,9 @@ def _first(ask: Ask, many: Many, possible: Flags, quality: Doubles, cost: Double
 
 def _sizes(many: Many) -> Doubles:
     """`worth.size` of each request (N,), to the last bit."""
-    written = many.tokens[:, RANK["premium"]]
+    written = np.rint(many.tokens[:, RANK["premium"]])
     written = np.where(many.output_limit > 0, np.minimum(written, many.output_limit), written)
-    root = np.sqrt((many.input_tokens + OUTPUT_WEIGHT * written) / TYPICAL_SIZE)
-    sizes: Doubles = root * np.sqrt(root)
-    return sizes
+    return sizes(many.input_tokens, written)
 
 
 def _by_value(worth: Doubles, quality: Doubles, cost: Doubles, rank: Any) -> list[Any]:

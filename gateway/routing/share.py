@@ -23,7 +23,7 @@ UNFAMILIAR_FREE = 20
 class Shares:
     """Requests by key, and those that went up, fading; the keys that were used least recently are forgotten first.
 
-    The first `free` requests may go up without being counted against the share, which is looked at from then on.
+    The first `free` requests may go up whatever the share, which is looked at from then on; they are counted as well.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST_KEYS, free: int = 0) -> None:

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf, sqrt
 
+import numpy as np
+
 from gateway.routing.ask import Candidate
+from gateway.routing.past.columns import Doubles, Integers
 from gateway.types import TIERS
 
 RANK = {tier: rank for rank, tier in enumerate(TIERS)}
@@ -24,6 +27,13 @@ def size(input_tokens: int, output_tokens: float) -> float:
     """How much a unit of quality counts in a request of so many input and expected premium output tokens; see choice.sizes."""
     root = sqrt((input_tokens + OUTPUT_WEIGHT * output_tokens) / TYPICAL_SIZE)
     return root * sqrt(root)
+
+
+def sizes(input_tokens: Doubles | Integers, output_tokens: Doubles) -> Doubles:
+    """The same of many requests (N,), to the last bit."""
+    root = np.sqrt((input_tokens + OUTPUT_WEIGHT * output_tokens) / TYPICAL_SIZE)
+    counted: Doubles = root * np.sqrt(root)
+    return counted
 
 
 def by_worth(candidates: list[Candidate], worth: float, spread: int, *, upper_first: bool = False) -> list[Candidate]:

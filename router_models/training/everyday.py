@@ -79,4 +79,4 @@ def add_outcomes(model: str, answers: Iterable[Mapping[str, Any]], folder: Path 
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "everyday.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (folder / "everyday.jsonl").read_text("utf-8").split("\n") if line]

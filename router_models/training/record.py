@@ -140,7 +140,7 @@ def record(chosen: argparse.Namespace) -> None:
 
 def read_answers(path: Path, model: str) -> list[Question]:
     """The answers in a file. Raises TrainingDataError when they are of another model."""
-    answers: list[Question] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    answers: list[Question] = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     others = sorted({str(each.get("model")) for each in answers} - {model})
     if others:
         raise TrainingDataError(f"{str(path)!r} holds answers of {', '.join(others)}, not of {model!r}")

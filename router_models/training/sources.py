@@ -79,7 +79,7 @@ def _exclusions(prompts: pd.DataFrame, excluded: Mapping[str, list[str]]) -> pd.
 
 
 def _excluded_prompts(content: bytes) -> list[str]:
-    return [str(json.loads(line)["eval_prompt"]) for line in content.decode().splitlines() if line.strip()]
+    return [str(json.loads(line)["eval_prompt"]) for line in content.decode().split("\n") if line.strip()]
 
 
 def _read(base: str, repository: Repository, path: str, identity: str) -> bytes:

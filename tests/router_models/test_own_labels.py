@@ -34,6 +34,15 @@ def test_a_prompt_counts_once_with_the_mean_of_its_labels_and_those_of_other_mod
     assert set(labels.labels) == {0.5}
 
 
+def test_ends_of_lines_inside_a_prompt_are_part_of_it(tmp_path: Path) -> None:
+    lines = [{**each, "prompt": f"{each['prompt']}\u2028and\u0085so\u2029on"} for each in sums(25)]
+    path = tmp_path / "labels.jsonl"
+    path.write_text(
+        "".join(json.dumps(line, ensure_ascii=False) + "\r\n" for line in lines), encoding="utf-8", newline=""
+    )
+    assert len(read_own_labels(path, "mine", "standard").prompts) == 25
+
+
 def test_messages_are_read_as_the_router_reads_them(tmp_path: Path) -> None:
     lines = [{"messages": [{"role": "user", "content": each["prompt"]}], "score": each["score"]} for each in sums(30)]
     labels = read_own_labels(file_of(tmp_path, lines), "mine", "economy")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.routing.curve import points
+from router_models.floor import TierPrice, promise_table
+from router_models.router import Router
 
 QUALITY = np.array([[0.2, 0.5, 0.9], [0.8, 0.85, 0.9]])
 TOKENS = np.full((2, 3), 1000.0)
@@ -23,6 +25,23 @@ def test_more_worth_buys_more_quality_at_more_cost() -> None:
     assert found[-1]["cost_usd_per_1000"] == pytest.approx(10.0)
     assert (found[-1]["predicted_kept"], found[-1]["saved"], found[-1]["worth_pico_usd"]) == (1.0, 0.0, None)
     assert found[0]["saved"] == 0.99
+
+
+def test_a_point_is_what_the_promise_of_its_worth_says() -> None:
+    router = Router.load()
+    sample = router.artifact.sample
+    prices = {"economy": (1e5, 4e5), "standard": (5e5, 1.5e6), "premium": (2.5e6, 1e7)}
+    table = promise_table(sample, {tier: TierPrice(*price) for tier, price in prices.items()})
+    promised = [table.promise_for(floor) for floor in (0.6, 0.8, 0.95)]
+    found = points(
+        sample.quality, sample.output_tokens, sample.input_tokens, prices, [each.worth for each in promised if each]
+    )
+    for point, promise in zip(found, promised, strict=True):
+        assert promise is not None
+        assert point["share"] == pytest.approx(promise.share, abs=1e-4)
+        assert point["saved"] == pytest.approx(promise.saved, abs=0.01), (
+            "beside the best prediction, not premium for all"
+        )
 
 
 def test_tiers_without_a_model_answer_nothing() -> None:
