@@ -96,8 +96,10 @@ def _strange(ask: Ask, score: Score | None) -> str | None:
 
 def _worth_here(worth: float, ask: Ask, score: Score | None) -> float:
     """What a unit of quality is worth in this request: by its size, and less where a budget is nearly used up."""
-    if ask.saving <= 0.0 or score is None:
-        return 0.0 if ask.saving <= 0.0 else worth  # infinite worth times nothing is not a number
+    if ask.saving <= 0.0:
+        return 0.0  # infinite worth times nothing is not a number
+    if score is None:
+        return worth * ask.saving
     written = round(score.expected_output_tokens["premium"])
     if ask.output_tokens:
         written = min(written, ask.output_tokens)

@@ -82,12 +82,7 @@ def worths_report(scored: Scored, router: Router, seed: int, deployments: int = 
     """
     complete = np.all([~np.isnan(scored.rate[tier]) for tier in TIERS], axis=0)
     part = scored.take(complete)
-    every = CalibrationSample(
-        quality=np.stack([part.probability[tier] for tier in TIERS], axis=1),
-        output_tokens=np.stack([part.tokens[tier] for tier in TIERS], axis=1),
-        input_tokens=part.characters / CHARACTERS_PER_TOKEN,
-        labels=np.stack([part.rate[tier] for tier in TIERS], axis=1),
-    )
+    every = sample_of(part)
     count = len(every)
     if count < 4 * LEARNT // 5:
         return {"prompts": count, "note": "too few prompts with outcomes of all tiers"}
@@ -120,6 +115,16 @@ def worths_report(scored: Scored, router: Router, seed: int, deployments: int = 
             for promise in own.promises
         },
     }
+
+
+def sample_of(part: Scored) -> CalibrationSample:
+    """What promises are tested on, of prompts that were answered by all tiers."""
+    return CalibrationSample(
+        quality=np.stack([part.probability[tier] for tier in TIERS], axis=1),
+        output_tokens=np.stack([part.tokens[tier] for tier in TIERS], axis=1),
+        input_tokens=part.characters / CHARACTERS_PER_TOKEN,
+        labels=np.stack([part.rate[tier] for tier in TIERS], axis=1),
+    )
 
 
 def _rows(sample: CalibrationSample, rows: NDArray[np.int64]) -> CalibrationSample:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from router_models.choice import choose
-from router_models.evaluation.promises import CHARACTERS_PER_TOKEN, PRICES
+from router_models.evaluation.promises import PRICES, sample_of
 from router_models.evaluation.scored import Doubles, Scored
 from router_models.floor import CalibrationSample, expected_costs
 from router_models.tiers import TIERS
@@ -23,12 +23,7 @@ def sizes_report(scored: Scored) -> dict[str, Any]:
     """
     known = np.all([~np.isnan(scored.rate[tier]) & ~np.isnan(scored.used[tier]) for tier in TIERS], axis=0)
     part = scored.take(known)
-    sample = CalibrationSample(
-        quality=np.stack([part.probability[tier] for tier in TIERS], axis=1),
-        output_tokens=np.stack([part.tokens[tier] for tier in TIERS], axis=1),
-        input_tokens=part.characters / CHARACTERS_PER_TOKEN,
-        labels=np.stack([part.rate[tier] for tier in TIERS], axis=1),
-    )
+    sample = sample_of(part)
     if len(sample) < WORTHS:
         return {"prompts": len(sample), "note": "too few prompts with outcomes and lengths of all tiers"}
     spent = sample.input_tokens[:, None] * [PRICES[tier].input for tier in TIERS]
