@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 
 from tests.mailbox import running_mailbox
-from tests.receiver import SECRET, running_receiver
+from tests.receiver import SECRET, Receiver, running_receiver
 from tests.running import ADMIN_KEY, KEY, gateway, model, upstream
 
 
@@ -19,6 +20,11 @@ def until(true: Callable[[], bool], what: str, log: Callable[[], str]) -> None:
     while not true():
         assert time.monotonic() < deadline, f"{what} did not happen:\n{log()}"
         time.sleep(0.1)
+
+
+def of_kind(receiver: Receiver, kind: str) -> list[dict[str, Any]]:
+    """What the receiver took of one kind; the scheduled job may be quicker with an alert than the test is."""
+    return [event for event in receiver.taken if event["type"] == f"penstock.{kind}"]
 
 
 def test_a_request_is_told_to_other_systems_and_alerts_its_tenant(tmp_path: Path) -> None:
@@ -48,18 +54,18 @@ def test_a_request_is_told_to_other_systems_and_alerts_its_tenant(tmp_path: Path
                 client.chat.completions.create(
                     model="small", messages=[{"role": "user", "content": "Capital?"}], max_tokens=400
                 )
-            until(lambda: len(receiver.taken) == 1, "the usage event", lambda: running.log)
-            (told,) = receiver.taken
+            until(lambda: len(of_kind(receiver, "request.metered")) == 1, "the usage event", lambda: running.log)
+            (told,) = of_kind(receiver, "request.metered")
             metered = running.event(told["id"])
             assert told["data"]["charge_pico"] == metered["charge_pico"] == 1_800_000_000
             assert told["data"]["buckets"] == metered["buckets"]
             assert told["data"]["buckets"]["reasoning"] == 100
-            ran = running.json("jobs", "run", "budget-alerts")
-            assert ran["result"] == "1 budget alerts given, 0 ended"
-            until(lambda: len(receiver.taken) == 2 and bool(mailbox.mails), "the alert", lambda: running.log)
-            alert = receiver.taken[1]["data"]
-            assert (alert["spent_usd"], alert["limit_usd"], alert["percent"]) == ("0.0018", "0.0036", 50)
-            assert running.admin("alerts")["alerts"][0]["id"] == receiver.taken[1]["id"]
+            running.json("jobs", "run", "budget-alerts")  # finds nothing to do where the schedule was quicker
+            until(lambda: bool(of_kind(receiver, "alert.budget") and mailbox.mails), "the alert", lambda: running.log)
+            (alert,) = of_kind(receiver, "alert.budget")
+            told = alert["data"]
+            assert (told["spent_usd"], told["limit_usd"], told["percent"]) == ("0.0018", "0.0036", 50)
+            assert running.admin("alerts")["alerts"][0]["id"] == alert["id"]
             until(lambda: running.admin("events")["messages"] == [], "the empty outbox", lambda: running.log)
             jobs = {job["name"]: job for job in running.admin("jobs")["jobs"]}
             assert jobs["send"]["error"] is None

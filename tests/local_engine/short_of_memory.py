@@ -18,7 +18,7 @@ from local_engine.kernels.cpu.library import open_library
 from local_engine.native_step import NativeStep, Piece
 from tests.local_engine.native_models import new_pool, random_decoder, shape
 
-_LONG = 1 << 18  # tokens of a context whose keys and values take a thread 48 MiB
+_LONG_BY_TILES = {True: 1 << 18, False: 1 << 21}  # tokens of a context for which a thread takes 48 or 12 MiB
 
 
 def used_address_space() -> int:
@@ -46,8 +46,9 @@ def main(where: str) -> int:
     except NoKernel:
         return 77
     torch.set_num_threads(1)
-    config = shape(layers=1, max_positions=_LONG)
-    decoder = random_decoder(config, "int8", positions=_LONG)
+    long = _LONG_BY_TILES[library.tiles]
+    config = shape(layers=1, max_positions=long)
+    decoder = random_decoder(config, "int8", positions=long)
     native = NativeStep(decoder, new_pool(config), library)
 
     def short(threads: int) -> torch.Tensor:
@@ -58,9 +59,14 @@ def main(where: str) -> int:
     if where == "thread":
         failed = fails_for_memory(lambda: short(2), 1 << 20)
     else:
-        short(2)
-        blocks = [0] * (_LONG // 16)  # one block, again and again: what is computed does not matter
-        failed = fails_for_memory(lambda: native.run([Piece([1], _LONG - 1, blocks)], [0]), 8 << 20)
+        blocks = [0] * (long // 16)  # one block, again and again: what is computed does not matter
+
+        def step(context: int) -> None:
+            native.run([Piece([1], context - 1, blocks)], [0])
+
+        torch.set_num_threads(2)
+        step(long // 2 + 1)  # the list of places has room for a context of `long` now, the threads do not
+        failed = fails_for_memory(lambda: step(long), 1 << 20)
     return 0 if failed and torch.equal(short(2), expected) else 1
 
 
