@@ -18,6 +18,7 @@ Meter = Literal[
     "output", "reasoning", "audio_output", "gpu_seconds",
 ]  # fmt: skip
 METERS: tuple[Meter, ...] = get_args(Meter)
+TEXT_METERS: tuple[Meter, ...] = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
 
 PARENTS: dict[Meter, tuple[Meter, ...]] = {
     "cache_read": ("input",),
@@ -96,14 +97,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class PriceList:
-    """What one model costs: a rate (pico-USD per million units) for every meter, and where it came from."""
+    """What one model costs: a rate (pico-USD per million units) for every meter, and where it came from.
+
+    `dearest_input` and `dearest_output` are the most that a token of text can cost, under whichever meter it is counted.
+    """
 
     rates: dict[Meter, int]
     source: str
+    dearest_input: int = field(init=False, compare=False, repr=False)
+    dearest_output: int = field(init=False, compare=False, repr=False)
 
-    def rate(self, meter: Meter) -> int:
-        """The rate of one meter; a meter that is not priced is a programming error, never free."""
-        return self.rates[meter]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dearest_input", max(self.rates[meter] for meter in TEXT_METERS))
+        object.__setattr__(self, "dearest_output", max(self.rates["output"], self.rates["reasoning"]))
 
 
 @dataclass(frozen=True, slots=True)

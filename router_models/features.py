@@ -92,6 +92,7 @@ MARKS: dict[str, frozenset[str]] = {
     "statements": frozenset({"ii", "iii"}),
 }
 _MARKED = {word: place for place, words in enumerate(MARKS.values()) for word in words}
+_MARK_WORDS = frozenset(_MARKED)
 
 # The first two are CORE: they keep their sign in nearly every domain, so they act also far from the training data.
 NAMES = (
@@ -170,9 +171,9 @@ def extract(request: RequestText, embedder: Embedder) -> Features:
     rarity = embedder.rarity.take(whole)
     # A word that the vocabulary lacks is rarer than any that it has.
     mean = (float(np.add.reduce(rarity)) + odd * embedder.rarest) / named
-    square = (float(rarity @ rarity) + odd * embedder.rarest**2) / named
+    square = (float(rarity.dot(rarity)) + odd * embedder.rarest**2) / named
     marks = [0.0] * len(MARKS)
-    for word in _MARKED.keys() & words.keys():
+    for word in _MARK_WORDS.intersection(words):
         marks[_MARKED[word]] = 1.0
     distinct = [*words, *found.marks]
     values = (
@@ -193,13 +194,16 @@ def _counted(request: RequestText) -> tuple[float, ...]:
     """The features that are counted on bytes, in the order of NAMES."""
     text = request.text.encode("utf-8", "replace")
     bytes_of = np.bincount(np.frombuffer(text, dtype=np.uint8), minlength=256)
-    lower, upper, digits, lines, stops, maths, latex, code, questions, quotes, high = (bytes_of @ _IN_GROUP).tolist()
+    lower, upper, digits, lines, stops, maths, latex, code, questions, quotes, high = bytes_of.dot(_IN_GROUP).tolist()
     size = max(len(text), 1)
     words = (b" " + text).translate(_WORDS)
     count = words.count(b" n") + words.count(b" a")
     most = max(count, 1)
     names = text.translate(_NAMES)
-    cut = min((place for mark in _FIRST_OPTIONS if (place := text.find(mark)) >= 0), default=len(text))
+    cut = len(text)
+    for mark in _FIRST_OPTIONS:
+        place = text.find(mark, 0, cut)
+        cut = place if place >= 0 else cut
     question = text[:cut].rstrip()
     options = text[cut:].translate(_OPTIONS).count(b"\nA.") if cut < len(text) else 0
     log = math.log1p

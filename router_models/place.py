@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp, log, sqrt
-from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from router_models.features import CORE, Features, Floats
 # A shape feature counts at most this many standard deviations, which bounds what odd text can do to the score.
 SHAPE_LIMIT = 3.0
 _MOST = np.float32(SHAPE_LIMIT)
+_LEAST = exp(-30.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +78,29 @@ class Landmarks:
         point: Floats = np.empty(self.matrix.shape[0], dtype=np.float32)
         np.multiply(standard, self.shape_pull, out=point[:shapes])
         moved = features.meaning - weights.middle
-        pull = self.meaning_pull / np.float32(max(sqrt(float(moved @ moved)), 1e-6))
+        # dot gives what @ gives, in half the time for arrays this small.
+        pull = self.meaning_pull / np.float32(max(sqrt(moved.dot(moved)), 1e-6))
         np.multiply(moved, pull, out=point[shapes:-1])
         point[-1] = 0.0
-        square = point @ point
+        square = point.dot(point)
         point[-1] = 1.0
-        near: Floats = point @ self.matrix
+        near: Floats = point.dot(self.matrix)
         near -= square
         np.exp(near, out=near)
         core = standard[:CORE]
-        values: list[float] = core.tolist()
+        one, two = core.tolist()
         heads = [
-            head + constant + sum(map(mul, line, values))
-            for head, line, constant in zip((near @ weights.kernel).tolist(), self.core, self.bias, strict=True)
+            head + constant + (by_one * one + by_two * two)
+            for head, (by_one, by_two), constant in zip(
+                near.dot(weights.kernel).tolist(), self.core, self.bias, strict=True
+            )
         ]
         return Placed(near, core, heads)
 
 
 def signals_of(near: Floats, unseen: float) -> tuple[float, float, float, float]:
     """Signals of familiarity: logs of the best, the root mean square and the mean resemblance; the share of unseen words."""
-    best, square, mean = float(np.maximum.reduce(near)), float(near @ near), float(np.add.reduce(near))
+    best, square, mean = float(np.maximum.reduce(near)), float(near.dot(near)), float(np.add.reduce(near))
     return _log(best), 0.5 * _log(square / near.size), _log(mean / near.size), unseen
 
 
@@ -111,4 +114,4 @@ def ramps(ease: NDArray[np.float64], knots: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _log(value: float) -> float:
-    return log(max(value, exp(-30.0)))
+    return log(value if value > _LEAST else _LEAST)

@@ -188,7 +188,7 @@ class Router:
         """Share of the text's distinct words that never occurred in training, 0..1; 0 for a text without words."""
         if not features.named:
             return 0.0
-        return 1.0 - int(np.count_nonzero(self._seen[features.whole])) / features.named
+        return 1.0 - int(np.count_nonzero(self._seen.take(features.whole))) / features.named
 
     def _familiarity(self, near: Floats, unseen: float) -> float:
         best, square, mean, unseen = signals_of(near, unseen)

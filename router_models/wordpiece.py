@@ -88,6 +88,8 @@ class WordPiece:
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
         self._number = {token: number for number, token in enumerate(vocabulary)}
+        # The pieces that go on with a word, without the mark that says so.
+        self._inner = {token[2:]: number for token, number in self._number.items() if token.startswith("##")}
         self._longest = max(map(len, vocabulary), default=1)
         self._unknown = [self._number.get(UNKNOWN, 0)]
         self._pieces: dict[str, list[int]] = {}
@@ -117,14 +119,14 @@ class WordPiece:
 
     def _longest_first(self, word: str) -> list[int]:
         found: list[int] = []
-        start = 0
-        while start < len(word):
-            for end in range(min(len(word), start + self._longest), start, -1):
-                number = self._number.get(word[start:end] if start == 0 else f"##{word[start:end]}")
+        start, size, table = 0, len(word), self._number
+        while start < size:
+            for end in range(min(size, start + self._longest), start, -1):
+                number = table.get(word[start:end])
                 if number is not None:
                     break
             else:
                 return self._unknown
             found.append(number)
-            start = end
+            start, table = end, self._inner
         return found

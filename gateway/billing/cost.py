@@ -9,7 +9,7 @@ from gateway.types import PriceList, Rated, RatedLine, Usage
 def rate_usage(usage: Usage, price: PriceList) -> Rated:
     """Price every bucket of a usage; the total is the sum of the lines."""
     lines = tuple(
-        RatedLine(meter, quantity, price.rate(meter), amount_for(quantity, price.rate(meter)))
+        RatedLine(meter, quantity, price.rates[meter], amount_for(quantity, price.rates[meter]))
         for meter, quantity in usage.quantities()
     )
     return Rated(lines, sum(line.amount for line in lines), price.source)
@@ -17,4 +17,4 @@ def rate_usage(usage: Usage, price: PriceList) -> Rated:
 
 def price_usage(usage: Usage, price: PriceList) -> int:
     """What `rate_usage` would total, without the lines."""
-    return sum(amount_for(quantity, price.rate(meter)) for meter, quantity in usage.quantities())
+    return sum(amount_for(quantity, price.rates[meter]) for meter, quantity in usage.quantities())

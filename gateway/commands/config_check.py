@@ -109,8 +109,8 @@ def _describe(catalog: Catalog) -> dict[str, Any]:
             "provider": model.provider,
             "upstream_model": model.upstream_model,
             "base_url": model.base_url,
-            "input_usd_per_million": format_usd(model.price.rate("input")) if model.price else "book",
-            "output_usd_per_million": format_usd(model.price.rate("output")) if model.price else "book",
+            "input_usd_per_million": format_usd(model.price.rates["input"]) if model.price else "book",
+            "output_usd_per_million": format_usd(model.price.rates["output"]) if model.price else "book",
         }
         for model in catalog.models
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.catalog import Model
 from gateway.money import amount_for
-from gateway.types import Meter, PriceList
+from gateway.types import PriceList
 
 TOKENS_PER_REQUEST = 64
 TOKENS_PER_PART = 8
@@ -25,7 +25,6 @@ MAX_AMOUNT = 2**63 - 1
 """What a 64-bit column holds, 9.2 million USD; no request costs that much."""
 
 _PROMPT_KEYS = ("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text")
-_TEXT_METERS: tuple[Meter, ...] = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +102,14 @@ def worst_case(
         text = min(text, model.context)
         output = min(output, model.context)
     output *= asked.choices
-    rates = price.rates
-    audio_out = rates["audio_output"] if asked.audio else 0
-    amount = (
-        amount_for(text, max(rates[meter] for meter in _TEXT_METERS))
-        + amount_for(prompt.images, rates["image_input"])
-        + amount_for(prompt.audio, rates["audio_input"])
-        + amount_for(output, max(rates["output"], rates["reasoning"], audio_out))
-        + amount_for(int(model.deadlines.total * 1e6), rates["gpu_seconds"])
-    )
+    rates, written = price.rates, price.dearest_output
+    if asked.audio:
+        written = max(written, rates["audio_output"])
+    amount = amount_for(text, price.dearest_input) + amount_for(output, written)
+    if prompt.images or prompt.audio:
+        amount += amount_for(prompt.images, rates["image_input"]) + amount_for(prompt.audio, rates["audio_input"])
+    if rates["gpu_seconds"]:
+        amount += amount_for(int(model.deadlines.total * 1e6), rates["gpu_seconds"])
     return Estimate(text + prompt.images + prompt.audio, output, min(amount, MAX_AMOUNT))
 
 
