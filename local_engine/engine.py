@@ -124,9 +124,6 @@ class Engine:
             self.ahead.reserve(self.scheduler, STEPS if self.speculator is None else self.speculator.steps_ahead)
         step = self.scheduler.schedule(now)
         outputs = [self._expire(request, now) for request in step.expired]
-        for chunk in step.chunks:
-            if chunk.request.scheduled is None:
-                chunk.request.scheduled = now
         if step.chunks:
             outputs += self._compute(step)
             self.energy.bill(step.chunks)

@@ -66,6 +66,7 @@ class Scheduler:
         self.preemptions = 0
         self.prefix_queries = 0  # tokens looked up when requests started
         self.prefix_hits = 0  # tokens of those that need not be computed
+        self._roomy: list[Request] = []  # who got room for drafts in the last step
 
     def add(self, request: Request) -> None:
         """Let the request wait for its turn. Raises NeverFits when all blocks together are too few for it."""
@@ -90,9 +91,10 @@ class Scheduler:
         """Share out one step's budget. Without chunks exactly when nothing is left to do."""
         step = Step(expired=self._expire(now))
         budget = self._decode(step, self.step_tokens)
-        budget = self._prefill(step, budget)
+        if len(step.chunks) < len(self.running):
+            budget = self._prefill(step, budget)
         if not step.preempted:
-            budget = self._admit(step, budget)
+            budget = self._admit(step, budget, now)
             self._add_drafts(step, budget)
         return step
 
@@ -136,21 +138,30 @@ class Scheduler:
     def _decode(self, step: Step, budget: int) -> int:
         """One token for everybody whose answer runs. Returns the budget left.
 
-        Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back.
+        Who lacks a block takes those of the last in line, which has no chunk yet: so no chunk is ever taken back, and the
+        line can be walked while it gets shorter. A table is asked for only where a block begins, which it may lack, and
+        where one ends, which can be shared from now on: with many answers each thing looked at costs a step's time.
         """
-        decoding = [request for request in self.running if len(request.tokens) - request.computed == 1]
-        # Compared here, as most have the blocks they need, and asking for each of them takes longer.
-        size = self.blocks.block_size
-        for request in decoding:
-            if request.table is not None and len(request.table.blocks) * size >= len(request.tokens) + size:
-                self.blocks.shrink(request.table, len(request.tokens))
-        for request in decoding:
-            if request.table is None:
-                continue  # preempted
-            if len(request.table.blocks) * size < len(request.tokens) and not self._make_room(request, step):
+        self._take_room_back()
+        size, chunks = self.blocks.block_size, step.chunks
+        for request in self.running:
+            computed = request.computed
+            if len(request.tokens) - computed != 1:
                 continue
-            budget -= self._give(step, request, 1)
-        return budget
+            place = computed % size
+            if place == 0 and not self._make_room(request, step):
+                continue
+            chunks.append(Chunk(request, computed, 1))
+            if place == size - 1:
+                self._share(request, computed + 1)
+        return budget - len(chunks)
+
+    def _take_room_back(self) -> None:
+        """Blocks that only drafts needed which were not accepted."""
+        for request in self._roomy:
+            if request.table is not None:
+                self.blocks.shrink(request.table, len(request.tokens))
+        self._roomy.clear()
 
     def _add_drafts(self, step: Step, budget: int) -> None:
         """Drafts come last and take what is left: they cost nobody a token or a block."""
@@ -162,6 +173,7 @@ class Scheduler:
             while drafts > 0 and not self._has_room(request, drafts):
                 drafts -= 1
             if drafts > 0:
+                self._roomy.append(request)
                 budget -= drafts
                 step.chunks[at] = Chunk(request, chunk.start, chunk.length + drafts, drafts)
 
@@ -179,10 +191,13 @@ class Scheduler:
 
     def _give(self, step: Step, request: Request, length: int) -> int:
         """A chunk of `length` tokens; what it will have computed can be shared from now on. Returns `length`."""
-        assert request.table is not None
         step.chunks.append(Chunk(request, request.computed, length))
-        self.blocks.fill(request.table, request.tokens, request.computed + length)
+        self._share(request, request.computed + length)
         return length
+
+    def _share(self, request: Request, computed: int) -> None:
+        assert request.table is not None
+        self.blocks.fill(request.table, request.tokens, computed)
 
     def _make_room(self, request: Request, step: Step) -> bool:
         """Blocks for one more token, taken from the last in line if need be; False when that is the request itself."""
@@ -207,7 +222,7 @@ class Scheduler:
         bisect.insort(self.waiting, request, key=place_in_line)
         step.preempted.append(request)
 
-    def _admit(self, step: Step, budget: int) -> int:
+    def _admit(self, step: Step, budget: int, now: float) -> int:
         """Start waiting requests in their order, as long as slots, budget and blocks last. Returns the budget left.
 
         A block for each running request stays free, so that a newcomer is not preempted by the next step.
@@ -220,6 +235,8 @@ class Scheduler:
             del self.waiting[0]
             request.table = table
             request.computed = table.registered * self.blocks.block_size
+            if request.scheduled is None:
+                request.scheduled = now
             self.prefix_queries += 0 if request.preemptions else len(request.tokens)
             self._count_shared(request, request.computed)
             bisect.insort(self.running, request, key=place_in_line)

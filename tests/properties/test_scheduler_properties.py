@@ -57,7 +57,7 @@ ARRIVALS = st.builds(
 
 
 def check_step(scheduler: Scheduler, step: Step) -> None:
-    """Budget, one chunk per request, blocks under every chunk, and no step without work while there is some."""
+    """Budget, one chunk per request, just the blocks it needs, and no step without work while there is some."""
     assert sum(chunk.length for chunk in step.chunks) <= scheduler.step_tokens, "the budget is exceeded"
     assert all(chunk.length > chunk.drafts >= 0 for chunk in step.chunks)
     assert len({chunk.request.id for chunk in step.chunks}) == len(step.chunks), "a request has two chunks"
@@ -65,6 +65,8 @@ def check_step(scheduler: Scheduler, step: Step) -> None:
     for chunk in step.chunks:
         table = chunk.request.table
         assert table is not None
+        wanted = len(chunk.request.tokens) + chunk.drafts
+        assert len(table.blocks) == scheduler.blocks.needed(wanted), "room for earlier drafts was not given back"
         written = {table.blocks[at // SIZE] for at in range(chunk.start, chunk.start + chunk.length)}
         others = [other.request for other in step.chunks if other.request is not chunk.request]
         for other in others:
