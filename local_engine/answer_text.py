@@ -52,6 +52,8 @@ class StopMatcher:
 class AnswerText:
     """Decoder and stop matcher in a row."""
 
+    __slots__ = ("_decoder", "_matched", "_matcher", "stopped")
+
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], *, markup: bool = False) -> None:
         self._decoder = stream_decoder(tokenizer, markup=markup)
         self._matcher = StopMatcher(stops)

@@ -68,26 +68,31 @@ class TextDecoder:
 class ByteDecoder:
     """The same for byte-level vocabularies: a text is there the bytes of its tokens, and nobody has to be asked."""
 
+    __slots__ = ("_decoder", "_held", "_shown", "_whole")
+
     def __init__(self, tokenizer: Tokenizer, *, markup: bool = False) -> None:
-        self._bytes = tokenizer.shown_bytes(markup)
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._shown = tokenizer.shown(markup)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
+        self._whole = True
+        """Whether all characters so far are complete: nothing is held here or in the decoder."""
 
     def push(self, token: int) -> str:
         """See StreamDecoder."""
-        text = self._decode(self._bytes[token])
-        return self._hold(text) if self._held or text.endswith(_REPLACEMENT) else text
+        shown = self._shown[token] if token < len(self._shown) else b""
+        return shown if self._whole and isinstance(shown, str) else self._join(shown)
 
     def flush(self) -> str:
         """See StreamDecoder."""
         held, self._held = self._held, ""
-        return held + self._decode(b"", final=True)
+        return held + self._decoder.decode(b"", final=True)
 
-    def _hold(self, text: str) -> str:
+    def _join(self, shown: str | bytes) -> str:
         """Broken bytes wait for what comes behind them: at the end of an answer they are not shown."""
-        text = self._held + text
+        text = self._held + self._decoder.decode(shown.encode() if isinstance(shown, str) else shown)
         whole = text.rstrip(_REPLACEMENT)
         if len(text) - len(whole) >= _MAX_HELD:
             whole = text
         self._held = text[len(whole) :]
+        self._whole = not self._held and not self._decoder.getstate()[0]
         return whole

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Tokenizer:
         shown = [token.content for index, token in added.items() if index not in self._hidden]
         self.is_bytewise = isinstance(fast.decoder, ByteLevel) and all(map(str.isascii, shown))
         self._markup = {index: name for name, index in ids.items() if index is not None}
-        self._shown = _ShownBytes(self, self._hidden), _ShownBytes(self, self._hidden - self._markup.keys())
+        self._shown: dict[bool, Sequence[str | bytes]] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -118,14 +118,23 @@ class Tokenizer:
         if name is None or index in self._added:
             return (name or "").encode()
         if self._byte_level:
-            known = all(character in _BYTES for character in name)
-            return bytes(_BYTES[character] for character in name) if known else name.encode()
+            return bytes(map(_BYTES.__getitem__, name)) if _BYTES.keys() >= set(name) else name.encode()
         if len(name) == 6 and name.startswith("<0x"):
             return bytes([int(name[3:5], 16)])
         return name.replace("\u2581", " ").encode()
 
-    def shown_bytes(self, markup: bool) -> Mapping[int, bytes]:
-        """What `decode` makes of each token, where `is_bytewise` says that a text is the sum of that."""
+    def shown(self, markup: bool) -> Sequence[str | bytes]:
+        """What `decode` makes of each token, by id, where `is_bytewise` says that a text is the sum of that.
+
+        Bytes where others may have to come to make characters of them. Made for all at the first call: asking for each when
+        it first appears takes an engine with many answers a tenth of what it does between its steps.
+        """
+        if markup not in self._shown:
+            hidden = self._hidden - self._markup.keys() if markup else self._hidden
+            end = 1 + max(self.vocabulary.values(), default=-1)
+            self._shown[markup] = [
+                "" if index in hidden else _text_if_whole(self.token_bytes(index)) for index in range(end)
+            ]
         return self._shown[markup]
 
     def to_json(self) -> str:
@@ -161,17 +170,13 @@ class Tokenizer:
         return str(self._fast.decode(list(ids), skip_special_tokens=True))
 
 
-class _ShownBytes(dict[int, bytes]):
-    """Bytes by token, looked up when first asked for: a vocabulary is large, and answers use little of it."""
-
-    def __init__(self, tokenizer: Tokenizer, hidden: Set[int]) -> None:
-        super().__init__()
-        self._tokenizer = tokenizer
-        self._hidden = hidden
-
-    def __missing__(self, index: int) -> bytes:
-        spelled = self[index] = b"" if index in self._hidden else self._tokenizer.token_bytes(index)
+def _text_if_whole(spelled: bytes) -> str | bytes:
+    """U+FFFD at the end looks like broken bytes, and is left to who joins them."""
+    try:
+        text = spelled.decode()
+    except UnicodeDecodeError:
         return spelled
+    return spelled if text.endswith("\ufffd") else text
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:

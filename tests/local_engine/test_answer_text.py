@@ -87,6 +87,24 @@ def test_the_bytes_of_tokens_are_read_where_they_make_the_text(tokenizer: Tokeni
     assert isinstance(stream_decoder(tokenizer), ByteDecoder)
 
 
+def test_what_is_kept_of_each_token_is_its_bytes_or_the_text_they_make(tokenizer: Tokenizer) -> None:
+    kept = tokenizer.shown(markup=False)
+    assert len(kept) == tokenizer.vocab_size
+    hidden = [index for index, each in enumerate(kept) if not each and tokenizer.token_bytes(index)]
+    assert hidden == [index for index in range(len(kept)) if not tokenizer.decode([index])]
+    for index in set(range(len(kept))) - set(hidden):
+        each, spelled = kept[index], tokenizer.token_bytes(index)
+        assert each == spelled if isinstance(each, bytes) else each.encode() == spelled
+        assert isinstance(each, bytes) == ("\ufffd" in tokenizer.decode([index]))
+
+
+@each_decoder
+def test_an_id_behind_the_vocabulary_has_no_text(tokenizer: Tokenizer, make: Make) -> None:
+    half = tokenizer.encode("🎉")
+    ids = [*tokenizer.encode("a"), 10**6, *half[:2], 10**6, *half[2:]]
+    assert streamed(make(tokenizer), ids) == "a🎉"
+
+
 def test_a_tokenizer_that_changes_spaces_is_asked_for_the_text() -> None:
     fast = FastTokenizer(models.BPE({"\u2581a": 0, "b": 1}, []))
     fast.decoder = decoders.Metaspace()
