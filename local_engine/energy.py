@@ -47,11 +47,11 @@ def share_out(microjoules: int, parts: Sequence[Chunk], pass_tokens: int) -> lis
     equal share of `pass_tokens`, and one for each of its tokens: alone it pays for everything, in a full batch it shares
     the reading, and a long prompt beside short answers pays for its own length.
     """
-    weights = [pass_tokens + len(parts) * part.length for part in parts]
-    total = sum(weights)
+    count = len(parts)
+    total = count * (pass_tokens + sum([part.length for part in parts]))
     shares, before, reached = [], 0, 0
-    for weight in weights:
-        reached += weight
+    for part in parts:
+        reached += pass_tokens + count * part.length
         until = microjoules * reached // total
         shares.append(until - before)
         before = until

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from local_engine.answer_text import AnswerText
@@ -23,7 +23,7 @@ from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
-from local_engine.speculative.verify import Run, verify
+from local_engine.speculative.verify import Run, without_drafts
 from local_engine.step_faults import BrokenLogits, check_logits, step_failure
 from local_engine.structured.guide import Guide, follow, form_failure
 from local_engine.tokenizer import Tokenizer
@@ -151,7 +151,9 @@ class Engine:
         assert known or not self.blocks.used, "blocks outlive their request"
 
     def _compute(self, step: Step) -> list[Output]:
-        speculator, chunks, outputs = self.speculator, step.chunks, list[Output]()
+        speculator, chunks = self.speculator, step.chunks
+        outputs: list[Output] = []
+        runs: Iterable[Run]
         try:
             if self.ahead is not None and self.ahead.reserved:
                 steps = 0
@@ -164,9 +166,11 @@ class Engine:
                     return outputs
                 chunks = without_room(chunks)
             computed = self.runner.run(chunks, () if speculator is None else speculator.taps)
-            verified = verify if speculator is None else speculator.verify
             check_logits(computed.logits)
-            runs = verified(computed.logits, computed.rows, self.sampler)
+            if speculator is None:
+                runs = without_drafts(computed.logits, computed.rows, self.sampler)
+            else:
+                runs = verified = speculator.verify(computed.logits, computed.rows, self.sampler)
         except Exception as error:
             bug = not isinstance(
                 error, BrokenLogits
@@ -177,27 +181,28 @@ class Engine:
             return outputs + [self._fail(each.request, failure) for each in chunks if each.request.table is not None]
         outputs = self._commit(chunks, runs)
         if speculator is not None:
-            speculator.observe(chunks, runs, computed)
+            speculator.observe(chunks, verified, computed)
         return outputs
 
-    def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
+    def _commit(self, chunks: list[Chunk], runs: Iterable[Run]) -> list[Output]:
         self.scheduler.commit(chunks)
         now = self._clock()
         outputs = []
         for run in runs:
-            request = run.request
+            request, chosen, drafted = run
             request.last_token = now
             if request.first_token is None:
                 request.first_token = now
-            outputs.append(self._accept_run(run))
+            shown, finish = self._accept_one(request, chosen[0].token)
+            if finish is None and not drafted and request.params.logprobs is None:
+                outputs.append(Output(request, shown, 1))  # as nearly always
+            else:
+                outputs.append(self._accept_rest(run, shown, finish))
         return outputs
 
-    def _accept_run(self, run: Run) -> Output:
-        """Take a request's new tokens up to the one that ends the answer: those behind it never were."""
+    def _accept_rest(self, run: Run, shown: str, finish: FinishReason | None) -> Output:
+        """Take what follows a run's first token, up to the one that ends the answer: those behind it never were."""
         request, chosen, drafted = run
-        shown, finish = self._accept_one(request, chosen[0].token)
-        if finish is None and not drafted and request.params.logprobs is None:
-            return Output(request, shown, 1, None)  # as nearly always
         kept = 1
         for sampled in chosen[1:] if finish is None else ():
             piece, finish = self._accept_one(request, sampled.token)
