@@ -22,6 +22,11 @@ _COUNTS = (1, 10, 50, 100, 250, 500, 1000, 2000, 4000, 8000)
 class EngineMetrics:
     """Counters, gauges and histograms with the label model_name; written by the engine's thread."""
 
+    # What was shown last: from step to step most of it stays the same, and setting it again takes longer than looking.
+    _line: tuple[int, ...] = ()
+    _held: tuple[int, ...] = ()
+    _estimated = False
+
     def __init__(self, model_name: str) -> None:
         self.registry = CollectorRegistry()
         self._model = model_name
@@ -100,20 +105,27 @@ class EngineMetrics:
     def observe_queue(self, engine: Engine) -> None:
         """Requests were added, dropped or computed."""
         scheduler, blocks, pool = engine.scheduler, engine.blocks, engine.runner.pool
-        self.running.set(len(scheduler.running))
-        self.waiting.set(len(scheduler.waiting))
-        self.cache_usage.set(blocks.used / blocks.blocks)
-        self.cache_bytes.set(blocks.used * pool.block_nbytes)
-        self.kept_bytes.set(blocks.kept * pool.block_nbytes)
-        self.cache_capacity.set(pool.nbytes)
-        self._advance(self.prefix_queries, "prefix_queries", scheduler.prefix_queries)
-        self._advance(self.prefix_hits, "prefix_hits", scheduler.prefix_hits)
-        self._advance(self.preemptions, "preemptions", scheduler.preemptions)
+        running, waiting = len(scheduler.running), len(scheduler.waiting)
+        line = running, waiting, scheduler.prefix_queries, scheduler.prefix_hits, scheduler.preemptions
+        if line != self._line:
+            self._line = line
+            self.running.set(running)
+            self.waiting.set(waiting)
+            self._advance(self.prefix_queries, "prefix_queries", scheduler.prefix_queries)
+            self._advance(self.prefix_hits, "prefix_hits", scheduler.prefix_hits)
+            self._advance(self.preemptions, "preemptions", scheduler.preemptions)
+        held = blocks.used, blocks.kept
+        if held != self._held:
+            self._held = held
+            self.cache_usage.set(blocks.used / blocks.blocks)
+            self.cache_bytes.set(blocks.used * pool.block_nbytes)
+            self.kept_bytes.set(blocks.kept * pool.block_nbytes)
+            self.cache_capacity.set(pool.nbytes)
 
     def observe_step(self, engine: Engine, outputs: Sequence[Output]) -> None:
         """A step ended with these outputs."""
         self.steps.inc()
-        self.generated_tokens.inc(sum(output.tokens for output in outputs))
+        self.generated_tokens.inc(sum([output.tokens for output in outputs]))
         self.observe_queue(engine)
         if engine.speculator is not None:
             counts = engine.speculator.counts
@@ -130,8 +142,11 @@ class EngineMetrics:
         spent = meter.spent
         gained = self._advance(self.energy, "energy", spent.billed, MICRO)
         gained += self._advance(self.idle_energy, "idle_energy", spent.idle, MICRO)
-        self.co2e.inc(meter.grams(gained))
-        self.energy_estimated.set(meter.estimated)
+        if gained:
+            self.co2e.inc(meter.grams(gained))
+        if meter.estimated != self._estimated:
+            self._estimated = meter.estimated
+            self.energy_estimated.set(meter.estimated)
 
     def observe_end(self, request: Request, finish: FinishReason) -> None:
         """A request left the engine."""

@@ -23,6 +23,10 @@ from tests.local_engine.conftest import EngineMaker
 
 CPU = torch.device("cpu")
 OPENING = [(index * 37 + 3) % 300 for index in range(70)]
+GAUGES = (
+    *("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"),
+    *(f"penstock_engine_kv_cache_{what}" for what in ("bytes", "kept_bytes", "capacity_bytes")),
+)
 
 
 def answer_of(length: int, **more: Any) -> SamplingParams:
@@ -136,6 +140,23 @@ def test_what_a_request_finds_in_the_cache_is_counted_and_not_computed_again(tin
     assert 'vllm:prefix_cache_queries_total{model_name="tiny"} 297.0' in text
     assert 'vllm:prefix_cache_hits_total{model_name="tiny"} 208.0' in text
     assert 'vllm:kv_cache_usage_perc{model_name="tiny"} 0.0' in text
+
+
+def test_gauges_follow_the_engine_up_and_down(tiny_engine: EngineMaker) -> None:
+    engine, metrics = tiny_engine(), EngineMetrics("tiny")
+    requests = [engine.new_request([*OPENING, number], answer_of(30)) for number in range(2)]
+    seen = []
+    for work in (lambda: engine.add(requests[0]), lambda: engine.add(requests[1]), lambda: engine.abort(requests[1])):
+        work()
+        for _ in range(20):  # far enough to need further blocks
+            metrics.observe_step(engine, engine.step())
+            shown = [metrics.registry.get_sample_value(name, {"model_name": "tiny"}) for name in GAUGES]
+            blocks, pool = engine.blocks, engine.runner.pool
+            expected = [len(engine.scheduler.running), len(engine.scheduler.waiting), blocks.used / blocks.blocks]
+            assert shown == [*expected, blocks.used * pool.block_nbytes, blocks.kept * pool.block_nbytes, pool.nbytes]
+            seen.append((shown[0], shown[3]))
+    assert len(set(seen)) == 5, "each of the two needed one more block on its way"
+    assert {running for running, _ in seen} == {0, 1, 2}
 
 
 def test_a_salt_keeps_the_cache_to_itself(tiny_engine: EngineMaker) -> None:
