@@ -165,38 +165,105 @@ void attend_tiles(const Queries& q, const Cached& keys, const Cached& values, in
 
 #endif
 
-/// The same without tiles.
+/// The sums of 16 registers' lanes, one beside the other.
+inline __m512 sum_each(const __m512 (&r)[LANES]) {
+    __m512 pairs[8], fours[4], eights[2];
+    for (int i = 0; i < 8; ++i)
+        pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
+    for (int i = 0; i < 4; ++i) {
+        __m512d one = _mm512_castps_pd(pairs[2 * i]), two = _mm512_castps_pd(pairs[2 * i + 1]);
+        fours[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(one, two)), _mm512_castpd_ps(_mm512_unpackhi_pd(one, two)));
+    }
+    for (int i = 0; i < 2; ++i)
+        eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                                  _mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(eights[0], eights[1], 0x88), _mm512_shuffle_f32x4(eights[0], eights[1], 0xdd));
+}
+
+/// Scores [N][padded] of the queries [N][width] with `visible` keys: each part of a query that is read serves four keys.
+template <int N>
+void score_vectors(const float* queries, int width, const Cached& keys, int visible, int head_dim, int padded, float* scores) {
+    constexpr int together = 4;
+    __m512 sums[N][LANES];
+    for (int key = 0; key < visible; key += LANES) {
+        for (int begin = 0; begin < LANES; begin += together) {
+            const uint16_t* at[together];
+            for (int i = 0; i < together; ++i) at[i] = keys.at(key + begin + i < visible ? key + begin + i : visible - 1);
+            __m512 sum[N][together];
+            for (int n = 0; n < N; ++n)
+                for (int i = 0; i < together; ++i) sum[n][i] = _mm512_setzero_ps();
+            for (int part = 0; part < head_dim; part += LANES) {
+                __m512 one[together];
+                for (int i = 0; i < together; ++i)
+                    one[i] = from_bf16(_mm256_maskz_loadu_epi16(lanes(head_dim - part), at[i] + part));
+                for (int n = 0; n < N; ++n) {
+                    __m512 query = _mm512_load_ps(queries + n * width + part);
+                    for (int i = 0; i < together; ++i) sum[n][i] = _mm512_fmadd_ps(query, one[i], sum[n][i]);
+                }
+            }
+            for (int n = 0; n < N; ++n)
+                for (int i = 0; i < together; ++i) sums[n][begin + i] = sum[n][i];
+        }
+        for (int n = 0; n < N; ++n) _mm512_storeu_ps(scores + size_t(n) * padded + key, sum_each(sums[n]));
+    }
+}
+
+/// Values mixed by weights [N][padded] to [N][width], 64 of a head's numbers at a time.
+template <int N>
+void mix_vectors(const float* weights, int padded, const Cached& values, int visible, int head_dim, int width, float* to) {
+    constexpr int parts = 4;
+    for (int begin = 0; begin < width; begin += parts * LANES) {
+        __m512 sums[N][parts];
+        for (int n = 0; n < N; ++n)
+            for (int part = 0; part < parts; ++part) sums[n][part] = _mm512_setzero_ps();
+        for (int key = 0; key < visible; ++key) {
+            const uint16_t* at = values.at(key) + begin;
+            __m512 value[parts];
+            for (int part = 0; part < parts; ++part)
+                value[part] = from_bf16(_mm256_maskz_loadu_epi16(lanes(head_dim - begin - part * LANES), at + part * LANES));
+            for (int n = 0; n < N; ++n) {
+                __m512 weight = _mm512_set1_ps(weights[size_t(n) * padded + key]);
+                for (int part = 0; part < parts; ++part) sums[n][part] = _mm512_fmadd_ps(weight, value[part], sums[n][part]);
+            }
+        }
+        for (int n = 0; n < N; ++n)
+            for (int part = 0; part < parts; ++part)
+                if (begin + part * LANES < width) _mm512_store_ps(to + n * width + begin + part * LANES, sums[n][part]);
+    }
+}
+
+/// N rows from `row` on; keys and values that are read serve all of them.
+template <int N, class Put>
+void attend_rows(const Queries& q, const Cached& keys, const Cached& values, int row, AttentionSpace& space, Put put) {
+    int visible = q.visible(row + N - 1), padded = round_up(visible, LANES), width = round_up(q.head_dim, LANES);
+    space.scores.reserve(size_t(N) * padded), space.weights.reserve(padded), space.mixed.reserve(2 * N * width);
+    float *queries = space.mixed.data() + N * width, *scores = space.scores.data(), sums[N];
+    for (int n = 0; n < N; ++n)
+        for (int part = 0; part < width; part += LANES) {
+            const uint16_t* from = q.rows + size_t(row + n) * q.stride + part;
+            _mm512_store_ps(queries + n * width + part, from_bf16(_mm256_loadu_si256((const __m256i*)from)));
+        }
+    score_vectors<N>(queries, width, keys, visible, q.head_dim, padded, scores);
+    for (int n = 0; n < N; ++n) {
+        float* own = scores + size_t(n) * padded;
+        sums[n] = soften(own, q.visible(row + n), padded, q.scale, space.weights.data());
+        for (int key = 0; key < padded; key += LANES)
+            _mm512_storeu_ps(own + key, from_bf16(_mm256_loadu_si256((const __m256i*)(space.weights.data() + key))));
+    }
+    mix_vectors<N>(scores, padded, values, visible, q.head_dim, width, space.mixed.data());
+    for (int n = 0; n < N; ++n) put(row + n, space.mixed.data() + n * width, sums[n]);
+}
+
+/// The same as attend_tiles without tiles.
 template <class Put>
 void attend_vectors(const Queries& q, const Cached& keys, const Cached& values, int first, int last, AttentionSpace& space,
                     Put put) {
-    int padded = round_up(q.visible(last - 1), 32), width = round_up(q.head_dim, LANES);
-    space.scores.reserve(padded), space.weights.reserve(padded), space.mixed.reserve(width);
-    for (int row = first; row < last; ++row) {
-        const uint16_t* query = q.rows + size_t(row) * q.stride;
-        int visible = q.visible(row);
-        for (int key = 0; key < visible; ++key) {
-            const uint16_t* at = keys.at(key);
-            __m512 sum = _mm512_setzero_ps();
-            for (int part = 0; part < q.head_dim; part += LANES) {
-                __m256i other = _mm256_maskz_loadu_epi16(lanes(q.head_dim - part), at + part);
-                sum = _mm512_fmadd_ps(from_bf16(_mm256_loadu_si256((const __m256i*)(query + part))), from_bf16(other), sum);
-            }
-            space.scores[key] = _mm512_reduce_add_ps(sum);
+    for (int row = first; row < last; row += ROWS) switch (last - row) {
+            case 1: attend_rows<1>(q, keys, values, row, space, put); break;
+            case 2: attend_rows<2>(q, keys, values, row, space, put); break;
+            case 3: attend_rows<3>(q, keys, values, row, space, put); break;
+            default: attend_rows<ROWS>(q, keys, values, row, space, put);
         }
-        float total = soften(space.scores.data(), visible, round_up(visible, LANES), q.scale, space.weights.data());
-        __m512 sums[8];  // head_dim of at most 128
-        for (auto& sum : sums) sum = _mm512_setzero_ps();
-        for (int key = 0; key < visible; ++key) {
-            const uint16_t* at = values.at(key);
-            __m512 weight = _mm512_castsi512_ps(_mm512_set1_epi32(uint32_t(space.weights[key]) << 16));
-            for (int part = 0; part < width / LANES; ++part) {
-                __m256i value = _mm256_maskz_loadu_epi16(lanes(q.head_dim - part * LANES), at + part * LANES);
-                sums[part] = _mm512_fmadd_ps(weight, from_bf16(value), sums[part]);
-            }
-        }
-        for (int part = 0; part < width / LANES; ++part) _mm512_store_ps(space.mixed.data() + part * LANES, sums[part]);
-        put(row, space.mixed.data(), total);
-    }
 }
 
 }  // namespace penstock
