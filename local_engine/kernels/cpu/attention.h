@@ -88,8 +88,7 @@ inline void transpose16(__m512i (&r)[16]) {
 inline void pack_keys(const Cached& keys, int context, int padded, int head_dim, int width, uint16_t* to) {
     for (int key = 0; key < padded; key += LANES)
         for (int part = 0; part < width; part += 32, to += 512) {
-            int left = head_dim - part;
-            __mmask32 mask = left >= 32 ? 0xffffffff : (1u << left) - 1;
+            __mmask32 mask = lanes_of_16(head_dim - part);
             __m512i rows[16];
             for (int i = 0; i < 16; ++i)
                 rows[i] = key + i < context ? _mm512_maskz_loadu_epi16(mask, keys.at(key + i) + part) : _mm512_setzero_si512();
@@ -172,7 +171,8 @@ inline __m512 sum_each(const __m512 (&r)[LANES]) {
         pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]), _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]));
     for (int i = 0; i < 4; ++i) {
         __m512d one = _mm512_castps_pd(pairs[2 * i]), two = _mm512_castps_pd(pairs[2 * i + 1]);
-        fours[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(one, two)), _mm512_castpd_ps(_mm512_unpackhi_pd(one, two)));
+        __m512d low = _mm512_unpacklo_pd(one, two), high = _mm512_unpackhi_pd(one, two);
+        fours[i] = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
     }
     for (int i = 0; i < 2; ++i)
         eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0x88),
@@ -180,9 +180,10 @@ inline __m512 sum_each(const __m512 (&r)[LANES]) {
     return _mm512_add_ps(_mm512_shuffle_f32x4(eights[0], eights[1], 0x88), _mm512_shuffle_f32x4(eights[0], eights[1], 0xdd));
 }
 
-/// Scores [N][padded] of the queries [N][width] with `visible` keys: each part of a query that is read serves four keys.
+/// Scores [N][padded] of the queries [N][stride] with `visible` keys: each part of a query that is read serves four keys.
 template <int N>
-void score_vectors(const float* queries, int width, const Cached& keys, int visible, int head_dim, int padded, float* scores) {
+void score_vectors(const uint16_t* queries, int stride, const Cached& keys, int visible, int head_dim, int padded,
+                   float* scores) {
     constexpr int together = 4;
     __m512 sums[N][LANES];
     for (int key = 0; key < visible; key += LANES) {
@@ -192,13 +193,13 @@ void score_vectors(const float* queries, int width, const Cached& keys, int visi
             __m512 sum[N][together];
             for (int n = 0; n < N; ++n)
                 for (int i = 0; i < together; ++i) sum[n][i] = _mm512_setzero_ps();
-            for (int part = 0; part < head_dim; part += LANES) {
-                __m512 one[together];
-                for (int i = 0; i < together; ++i)
-                    one[i] = from_bf16(_mm256_maskz_loadu_epi16(lanes(head_dim - part), at[i] + part));
+            for (int part = 0; part < head_dim; part += 2 * LANES) {
+                __m512i one[together];
+                __mmask32 mask = lanes_of_16(head_dim - part);
+                for (int i = 0; i < together; ++i) one[i] = _mm512_maskz_loadu_epi16(mask, at[i] + part);
                 for (int n = 0; n < N; ++n) {
-                    __m512 query = _mm512_load_ps(queries + n * width + part);
-                    for (int i = 0; i < together; ++i) sum[n][i] = _mm512_fmadd_ps(query, one[i], sum[n][i]);
+                    __m512i query = _mm512_loadu_si512(queries + n * stride + part);
+                    for (int i = 0; i < together; ++i) sum[n][i] = add_pairs(sum[n][i], one[i], query);
                 }
             }
             for (int n = 0; n < N; ++n)
@@ -208,22 +209,27 @@ void score_vectors(const float* queries, int width, const Cached& keys, int visi
     }
 }
 
-/// Values mixed by weights [N][padded] to [N][width], 64 of a head's numbers at a time.
+/// Values mixed by weights [N][padded] to [N][width], two keys and 64 of a head's numbers at a time.
 template <int N>
-void mix_vectors(const float* weights, int padded, const Cached& values, int visible, int head_dim, int width, float* to) {
+void mix_vectors(const uint16_t* weights, int padded, const Cached& values, int visible, int head_dim, int width, float* to) {
     constexpr int parts = 4;
     for (int begin = 0; begin < width; begin += parts * LANES) {
         __m512 sums[N][parts];
         for (int n = 0; n < N; ++n)
             for (int part = 0; part < parts; ++part) sums[n][part] = _mm512_setzero_ps();
-        for (int key = 0; key < visible; ++key) {
-            const uint16_t* at = values.at(key) + begin;
-            __m512 value[parts];
-            for (int part = 0; part < parts; ++part)
-                value[part] = from_bf16(_mm256_maskz_loadu_epi16(lanes(head_dim - begin - part * LANES), at + part * LANES));
+        for (int key = 0; key < visible; key += 2) {
+            // Behind the last key stands a weight of zero.
+            const uint16_t *one = values.at(key) + begin, *two = values.at(key + 1 < visible ? key + 1 : key) + begin;
+            __m512i both[parts];
+            for (int part = 0; part < parts; ++part) {
+                __mmask16 mask = lanes(head_dim - begin - part * LANES);
+                __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, one + part * LANES));
+                __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, two + part * LANES));
+                both[part] = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+            }
             for (int n = 0; n < N; ++n) {
-                __m512 weight = _mm512_set1_ps(weights[size_t(n) * padded + key]);
-                for (int part = 0; part < parts; ++part) sums[n][part] = _mm512_fmadd_ps(weight, value[part], sums[n][part]);
+                __m512i pair = four_bytes(reinterpret_cast<const int8_t*>(weights + size_t(n) * padded + key));
+                for (int part = 0; part < parts; ++part) sums[n][part] = add_pairs(sums[n][part], both[part], pair);
             }
         }
         for (int n = 0; n < N; ++n)
@@ -236,21 +242,13 @@ void mix_vectors(const float* weights, int padded, const Cached& values, int vis
 template <int N, class Put>
 void attend_rows(const Queries& q, const Cached& keys, const Cached& values, int row, AttentionSpace& space, Put put) {
     int visible = q.visible(row + N - 1), padded = round_up(visible, LANES), width = round_up(q.head_dim, LANES);
-    space.scores.reserve(size_t(N) * padded), space.weights.reserve(padded), space.mixed.reserve(2 * N * width);
-    float *queries = space.mixed.data() + N * width, *scores = space.scores.data(), sums[N];
+    space.scores.reserve(size_t(N) * padded), space.weights.reserve(size_t(N) * padded), space.mixed.reserve(N * width);
+    float *scores = space.scores.data(), sums[N];
+    uint16_t* weights = space.weights.data();
+    score_vectors<N>(q.rows + size_t(row) * q.stride, q.stride, keys, visible, q.head_dim, padded, scores);
     for (int n = 0; n < N; ++n)
-        for (int part = 0; part < width; part += LANES) {
-            const uint16_t* from = q.rows + size_t(row + n) * q.stride + part;
-            _mm512_store_ps(queries + n * width + part, from_bf16(_mm256_loadu_si256((const __m256i*)from)));
-        }
-    score_vectors<N>(queries, width, keys, visible, q.head_dim, padded, scores);
-    for (int n = 0; n < N; ++n) {
-        float* own = scores + size_t(n) * padded;
-        sums[n] = soften(own, q.visible(row + n), padded, q.scale, space.weights.data());
-        for (int key = 0; key < padded; key += LANES)
-            _mm512_storeu_ps(own + key, from_bf16(_mm256_loadu_si256((const __m256i*)(space.weights.data() + key))));
-    }
-    mix_vectors<N>(scores, padded, values, visible, q.head_dim, width, space.mixed.data());
+        sums[n] = soften(scores + size_t(n) * padded, q.visible(row + n), padded, q.scale, weights + size_t(n) * padded);
+    mix_vectors<N>(weights, padded, values, visible, q.head_dim, width, space.mixed.data());
     for (int n = 0; n < N; ++n) put(row + n, space.mixed.data() + n * width, sums[n]);
 }
 

@@ -100,21 +100,32 @@ void vector_int4(const Matrix& w, int block, const Activations& x, int row, floa
     for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], sum[n]);
 }
 
+/// A pair of columns of bfloat16 at a time: one instruction where the processor has it.
+inline __m512 add_pairs(__m512 sum, __m512i weights, __m512i activations) {
+#ifdef __AVX512BF16__
+    return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)activations);
+#else
+    auto first = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); };
+    auto second = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000))); };
+    sum = _mm512_fmadd_ps(first(weights), first(activations), sum);
+    return _mm512_fmadd_ps(second(weights), second(activations), sum);
+#endif
+}
+
 template <int N>
 void vector_bf16(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
     const uint8_t* weights = w.block(block);
+    const uint16_t* rows = x.half.data() + size_t(row) * x.stride;
     __m512 even[N], odd[N];
     for (int n = 0; n < N; ++n) even[n] = odd[n] = _mm512_setzero_ps();
-    for (int column = 0; column < w.padded; column += 2) {
-        __m512i pairs = _mm512_load_si512(weights + column * LANES * 2);
-        __m512 first = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
-        __m512 second = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)));
+    for (int column = 0; column < w.padded; column += 4) {
+        const uint8_t *one = weights + column * LANES * 2, *two = one + 2 * LANES * 2;
+        __m512i first = _mm512_load_si512(one), second = _mm512_load_si512(two);
+        fetch_ahead(one), fetch_ahead(two);
         for (int n = 0; n < N; ++n) {
-            const uint16_t* at = x.half.data() + size_t(row + n) * x.stride + column;
-            __m512 one = _mm512_castsi512_ps(_mm512_set1_epi32(uint32_t(at[0]) << 16));
-            __m512 two = _mm512_castsi512_ps(_mm512_set1_epi32(uint32_t(at[1]) << 16));
-            even[n] = _mm512_fmadd_ps(first, one, even[n]);
-            odd[n] = _mm512_fmadd_ps(second, two, odd[n]);
+            const auto* at = reinterpret_cast<const int8_t*>(rows + size_t(n) * x.stride + column);
+            even[n] = add_pairs(even[n], first, four_bytes(at));
+            odd[n] = add_pairs(odd[n], second, four_bytes(at + 4));
         }
     }
     for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], _mm512_add_ps(even[n], odd[n]));

@@ -19,6 +19,9 @@ inline int round_up(int value, int step) { return (value + step - 1) / step * st
 /// The first `count` of 16 lanes.
 inline __mmask16 lanes(int count) { return count >= LANES ? 0xffff : count <= 0 ? 0 : (__mmask16)((1u << count) - 1); }
 
+/// The first `count` of 32 lanes of 16 bits.
+inline __mmask32 lanes_of_16(int count) { return count >= 2 * LANES ? 0xffffffff : count <= 0 ? 0 : (1u << count) - 1; }
+
 /// Zeroed memory at a multiple of 64 bytes, on large pages where the system has them.
 template <class T>
 class Buffer {
