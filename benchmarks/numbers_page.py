@@ -11,6 +11,8 @@ from benchmarks import engine_table, gateway_overhead, main_job
 from benchmarks.results_file import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+WITHOUT_AMX = RESULTS / "without_amx"
+"""The engine's results from a processor that has AVX-512 and no AMX."""
 
 HEAD = """# Numbers
 
@@ -56,6 +58,18 @@ def _targets() -> str:
         "decode and prompt are medians of each round's own; llama.cpp's rate beside speculation is that of its decode behind "
         "a prompt of 32 tokens, which is easier than Spec-Bench's. "
         f"From {sources}, whose commands are above; `make bench-engine` measures all of them at once.\n"
+    ) + _targets_without_amx()
+
+
+def _targets_without_amx() -> str:
+    results = engine_table.read_results(WITHOUT_AMX)
+    if not results:
+        return ""
+    table = engine_table.as_markdown(engine_table.rows(results))
+    origins = "\n".join(f"- {_origin(result)}" for result in results.values())
+    return (
+        "\n## The same on a processor without AMX\n\nAVX-512 with VNNI and bfloat16 instructions (Zen 4). Everything above is "
+        f"from another machine, so only ratios can be compared.\n\n{table}\n\n{_engine(results['engine_cpu'])}\n\n{origins}\n"
     )
 
 

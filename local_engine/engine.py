@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from local_engine.answer_text import AnswerText
@@ -23,7 +23,7 @@ from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler, Step
 from local_engine.speculative.drafter import Drafter
 from local_engine.speculative.speculator import Speculator
-from local_engine.speculative.verify import Run, without_drafts
+from local_engine.speculative.verify import Run, verify
 from local_engine.step_faults import BrokenLogits, check_logits, step_failure
 from local_engine.structured.guide import Guide, follow, form_failure
 from local_engine.tokenizer import Tokenizer
@@ -153,7 +153,6 @@ class Engine:
     def _compute(self, step: Step) -> list[Output]:
         speculator, chunks = self.speculator, step.chunks
         outputs: list[Output] = []
-        runs: Iterable[Run]
         try:
             if self.ahead is not None and self.ahead.reserved:
                 steps = 0
@@ -167,10 +166,8 @@ class Engine:
                 chunks = without_room(chunks)
             computed = self.runner.run(chunks, () if speculator is None else speculator.taps)
             check_logits(computed.logits)
-            if speculator is None:
-                runs = without_drafts(computed.logits, computed.rows, self.sampler)
-            else:
-                runs = verified = speculator.verify(computed.logits, computed.rows, self.sampler)
+            verified = verify if speculator is None else speculator.verify
+            runs = verified(computed.logits, computed.rows, self.sampler)
         except Exception as error:
             bug = not isinstance(
                 error, BrokenLogits
@@ -181,10 +178,10 @@ class Engine:
             return outputs + [self._fail(each.request, failure) for each in chunks if each.request.table is not None]
         outputs = self._commit(chunks, runs)
         if speculator is not None:
-            speculator.observe(chunks, verified, computed)
+            speculator.observe(chunks, runs, computed)
         return outputs
 
-    def _commit(self, chunks: list[Chunk], runs: Iterable[Run]) -> list[Output]:
+    def _commit(self, chunks: list[Chunk], runs: list[Run]) -> list[Output]:
         self.scheduler.commit(chunks)
         now = self._clock()
         outputs = []

@@ -60,7 +60,7 @@ def choose_format(source: WeightSource, config: EngineConfig) -> Quantization:
 
 
 def warm_up(engine: Engine) -> None:
-    """Run one short answer, so that the first caller does not pay for torch's lazy start."""
+    """Run one short answer, so that the first caller does not pay for torch's lazy start, nor for the text of all tokens."""
     with torch.inference_mode():
         engine.generate(
             [0] * min(8, engine.max_context - 2), SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)

@@ -22,12 +22,9 @@ _COUNTS = (1, 10, 50, 100, 250, 500, 1000, 2000, 4000, 8000)
 class EngineMetrics:
     """Counters, gauges and histograms with the label model_name; written by the engine's thread."""
 
-    # What was shown last: from step to step most of it stays the same, and setting it again takes longer than looking.
-    _line: tuple[int, ...] = ()
-    _held: tuple[int, ...] = ()
-    _estimated = False
-
     def __init__(self, model_name: str) -> None:
+        self._line: tuple[int, ...] = ()  # what was shown last: setting it again takes longer than looking
+        self._held: tuple[int, ...] = ()
         self.registry = CollectorRegistry()
         self._model = model_name
         self._seen: dict[str, int] = {}
@@ -144,9 +141,7 @@ class EngineMetrics:
         gained += self._advance(self.idle_energy, "idle_energy", spent.idle, MICRO)
         if gained:
             self.co2e.inc(meter.grams(gained))
-        if meter.estimated != self._estimated:
-            self._estimated = meter.estimated
-            self.energy_estimated.set(meter.estimated)
+        self.energy_estimated.set(meter.estimated)
 
     def observe_end(self, request: Request, finish: FinishReason) -> None:
         """A request left the engine."""

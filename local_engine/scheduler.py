@@ -90,6 +90,7 @@ class Scheduler:
     def schedule(self, now: float) -> Step:
         """Share out one step's budget. Without chunks exactly when nothing is left to do."""
         step = Step(expired=self._expire(now))
+        self._take_room_back()
         budget = self._decode(step, self.step_tokens)
         if len(step.chunks) < len(self.running):
             budget = self._prefill(step, budget)
@@ -142,7 +143,6 @@ class Scheduler:
         line can be walked while it gets shorter. A table is asked for only where a block begins, which it may lack, and
         where one ends, which can be shared from now on: with many answers each thing looked at costs a step's time.
         """
-        self._take_room_back()
         size, chunks = self.blocks.block_size, step.chunks
         for request in self.running:
             computed = request.computed

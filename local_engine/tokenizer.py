@@ -62,7 +62,7 @@ class Tokenizer:
         shown = [token.content for index, token in added.items() if index not in self._hidden]
         self.is_bytewise = isinstance(fast.decoder, ByteLevel) and all(map(str.isascii, shown))
         self._markup = {index: name for name, index in ids.items() if index is not None}
-        self._shown: dict[bool, Sequence[str | bytes]] = {}
+        self._shown: tuple[Sequence[str | bytes], ...] = ()
 
     @property
     def vocab_size(self) -> int:
@@ -129,12 +129,15 @@ class Tokenizer:
         Bytes where others may have to come to make characters of them. Made for all at the first call: asking for each when
         it first appears takes an engine with many answers a tenth of what it does between its steps.
         """
-        if markup not in self._shown:
-            hidden = self._hidden - self._markup.keys() if markup else self._hidden
+        if not self._shown:
             end = 1 + max(self.vocabulary.values(), default=-1)
-            self._shown[markup] = [
-                "" if index in hidden else _text_if_whole(self.token_bytes(index)) for index in range(end)
-            ]
+            plain = [_text_if_whole(self.token_bytes(index)) for index in range(end)]
+            marked = plain.copy()
+            for index in self._hidden:
+                plain[index] = ""
+                if index not in self._markup:
+                    marked[index] = ""
+            self._shown = plain, marked
         return self._shown[markup]
 
     def to_json(self) -> str:

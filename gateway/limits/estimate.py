@@ -105,11 +105,13 @@ def worst_case(
     rates, written = price.rates, price.dearest_output
     if asked.audio:
         written = max(written, rates["audio_output"])
-    amount = amount_for(text, price.dearest_input) + amount_for(output, written)
-    if prompt.images or prompt.audio:
-        amount += amount_for(prompt.images, rates["image_input"]) + amount_for(prompt.audio, rates["audio_input"])
-    if rates["gpu_seconds"]:
-        amount += amount_for(int(model.deadlines.total * 1e6), rates["gpu_seconds"])
+    amount = (
+        amount_for(text, price.dearest_input)
+        + amount_for(prompt.images, rates["image_input"])
+        + amount_for(prompt.audio, rates["audio_input"])
+        + amount_for(output, written)
+        + amount_for(int(model.deadlines.total * 1e6), rates["gpu_seconds"])
+    )
     return Estimate(text + prompt.images + prompt.audio, output, min(amount, MAX_AMOUNT))
 
 

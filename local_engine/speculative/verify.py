@@ -11,7 +11,7 @@ behind them gives one more token for free.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,16 +59,6 @@ class _Group:
         return kept < len(self.rows) and (not kept or self.sampled[-1].token == self.drafts[kept - 1])
 
 
-def without_drafts(logits: Tensor, rows: Sequence[Row], sampler: Sampler) -> Iterator[Run]:
-    """The run of each row's request, for rows none of which has drafts.
-
-    All tokens are chosen at once, and the runs given one by one: each is then made where the one before it was, in memory
-    that the processor still holds behind a large model's step.
-    """
-    chosen = sampler.sample(logits, rows)
-    return (Run(row.request, [each], 0) for row, each in zip(rows, chosen, strict=True))
-
-
 def verify(
     logits: Tensor, rows: Sequence[Row], sampler: Sampler, drafts: Mapping[int, Draft] | None = None
 ) -> list[Run]:
@@ -77,7 +67,7 @@ def verify(
     `drafts` by request id; those that are not here, or have no probabilities, count as their drafter's only proposal.
     """
     if not any(row.drafts for row in rows):
-        return list(without_drafts(logits, rows, sampler))
+        return [Run(row.request, [each], 0) for row, each in zip(rows, sampler.sample(logits, rows), strict=True)]
     groups: list[_Group] = []
     for place, row in enumerate(rows):
         if row.drafts:

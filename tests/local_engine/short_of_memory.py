@@ -18,7 +18,7 @@ from local_engine.kernels.cpu.library import open_library
 from local_engine.native_step import NativeStep, Piece
 from tests.local_engine.native_models import new_pool, random_decoder, shape
 
-_LONG_BY_TILES = {True: 1 << 18, False: 1 << 21}  # tokens of a context for which a thread takes 48 or 12 MiB
+_LONG_BY_TILES = {True: 1 << 18, False: 1 << 19}  # tokens of a context for which a thread takes 48 or 9 MiB
 
 
 def used_address_space() -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from local_engine.kernels.cpu.build import NoKernel, processor_features
+from local_engine.kernels.cpu.build import NoKernel, build, processor_features, target_for
 from local_engine.kernels.cpu.library import Library, open_library
 from local_engine.kernels.cpu.packed_linear import pack
 from local_engine.layers.linear import Linear
@@ -41,11 +41,10 @@ PROMPT = [(index * 37 + 5) % 61 for index in range(75)]
 
 
 @pytest.fixture(params=["tiles", "vectors", "vectors without bfloat16"])
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Library:
-    if request.param == "vectors without bfloat16":  # AVX-512 before Cooper Lake and Zen 4
-        features = processor_features() - {"avx512_bf16"}
-        monkeypatch.setattr("local_engine.kernels.cpu.library.processor_features", lambda: features)
+def library(request: pytest.FixtureRequest) -> Library:
     try:
+        if request.param == "vectors without bfloat16":  # AVX-512 before Cooper Lake and Zen 4
+            return Library(build(target_for(processor_features() - {"avx512_bf16"}, tiles=False)), tiles=False)
         found = open_library(tiles=request.param == "tiles")
     except NoKernel as reason:
         pytest.skip(f"no native kernel here: {reason}")

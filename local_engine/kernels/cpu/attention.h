@@ -1,8 +1,8 @@
 // Causal attention of a request's new tokens over its blocks in the pool, grouped query heads together.
 //
 // Scores of all keys are computed first, then turned into weights, then the values are mixed: a row's result depends on its
-// own position and past only, never on which other rows are computed along. Queries, keys, values and weights are bfloat16,
-// sums are float32.
+// own position and past only, never on which other rows are computed along (while all of them are finite: values that only a
+// later row sees are multiplied by zero). Queries, keys, values and weights are bfloat16, sums are float32.
 #pragma once
 
 #include "product.h"
@@ -228,7 +228,7 @@ void mix_vectors(const uint16_t* weights, int padded, const Cached& values, int 
                 both[part] = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
             }
             for (int n = 0; n < N; ++n) {
-                __m512i pair = four_bytes(reinterpret_cast<const int8_t*>(weights + size_t(n) * padded + key));
+                __m512i pair = four_bytes(weights + size_t(n) * padded + key);
                 for (int part = 0; part < parts; ++part) sums[n][part] = add_pairs(sums[n][part], both[part], pair);
             }
         }

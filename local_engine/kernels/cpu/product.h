@@ -30,12 +30,6 @@ inline __m512 add_group(__m512 sum, __m512i exact, __m512 scales, __m512 minima,
     return _mm512_fmadd_ps(minima, _mm512_set1_ps(group_sum), _mm512_fmadd_ps(scales, values, sum));
 }
 
-inline __m512i four_bytes(const int8_t* from) {
-    int32_t bytes;
-    std::memcpy(&bytes, from, 4);
-    return _mm512_set1_epi32(bytes);
-}
-
 /// SIDES blocks at once, so that an activation that is read serves all of them.
 template <int N, int SIDES>
 void vector_int8(const Matrix& w, int block, const Activations& x, int row, float (**out)[LANES]) {
@@ -100,18 +94,6 @@ void vector_int4(const Matrix& w, int block, const Activations& x, int row, floa
     for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], sum[n]);
 }
 
-/// A pair of columns of bfloat16 at a time: one instruction where the processor has it.
-inline __m512 add_pairs(__m512 sum, __m512i weights, __m512i activations) {
-#ifdef __AVX512BF16__
-    return _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)activations);
-#else
-    auto first = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); };
-    auto second = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000))); };
-    sum = _mm512_fmadd_ps(first(weights), first(activations), sum);
-    return _mm512_fmadd_ps(second(weights), second(activations), sum);
-#endif
-}
-
 template <int N>
 void vector_bf16(const Matrix& w, int block, const Activations& x, int row, float (*out)[LANES]) {
     const uint8_t* weights = w.block(block);
@@ -123,9 +105,9 @@ void vector_bf16(const Matrix& w, int block, const Activations& x, int row, floa
         __m512i first = _mm512_load_si512(one), second = _mm512_load_si512(two);
         fetch_ahead(one), fetch_ahead(two);
         for (int n = 0; n < N; ++n) {
-            const auto* at = reinterpret_cast<const int8_t*>(rows + size_t(n) * x.stride + column);
+            const uint16_t* at = rows + size_t(n) * x.stride + column;
             even[n] = add_pairs(even[n], first, four_bytes(at));
-            odd[n] = add_pairs(odd[n], second, four_bytes(at + 4));
+            odd[n] = add_pairs(odd[n], second, four_bytes(at + 2));
         }
     }
     for (int n = 0; n < N; ++n) _mm512_store_ps(out[n], _mm512_add_ps(even[n], odd[n]));

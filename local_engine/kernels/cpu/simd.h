@@ -89,4 +89,23 @@ inline __m256i to_bf16(__m512 x) {
 
 inline __m512 from_bf16(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
 
+/// The same four bytes in every lane of 32 bits.
+inline __m512i four_bytes(const void* from) {
+    int32_t bytes;
+    std::memcpy(&bytes, from, 4);
+    return _mm512_set1_epi32(bytes);
+}
+
+/// Products of pairs of bfloat16 added to 16 sums: one instruction where the processor has it.
+inline __m512 add_pairs(__m512 sum, __m512i left, __m512i right) {
+#ifdef __AVX512BF16__
+    return _mm512_dpbf16_ps(sum, (__m512bh)left, (__m512bh)right);
+#else
+    auto first = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); };
+    auto second = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000))); };
+    sum = _mm512_fmadd_ps(first(left), first(right), sum);
+    return _mm512_fmadd_ps(second(left), second(right), sum);
+#endif
+}
+
 }  // namespace penstock
