@@ -60,12 +60,17 @@ class Request:
     features: bytes | None = None
 
 
-def written(database: Database, requests: Sequence[Request], source: Source = "exact") -> list[str]:
-    """Write requests as the deliverer does, and their labels; the ids, in order."""
-    ids = []
+def written(
+    database: Database, requests: Sequence[Request], source: Source = "exact", seed: int | None = None
+) -> list[str]:
+    """Write requests as the deliverer does, and their labels; the ids, in order.
+
+    Ids decide which prompts are held out and which artifact is asked; with a seed they are the same every time.
+    """
+    ids, drawn = [], None if seed is None else random.Random(seed)
     for start in range(0, len(requests), AT_A_TIME):
         part = requests[start : start + AT_A_TIME]
-        events = [_event(each) for each in part]
+        events = [_event(each, drawn) for each in part]
         labels = [
             label_row(
                 made.request_id,
@@ -103,12 +108,15 @@ def split(
     return [dataclasses.replace(each, at=start + number * every) for number, each in enumerate(made)]
 
 
-def _event(given: Request) -> UsageEvent:
+def _event(given: Request, drawn: random.Random | None) -> UsageEvent:
+    named = new_request_id(given.at)
+    if drawn is not None:
+        named = named[:-20] + drawn.randbytes(10).hex()
     usage = Usage(input=given.tokens)
     call = attempt(usage=usage, cost=rate_usage(usage, RATES), charge=rate_usage(usage, RATES))
     return event(
         call,
-        request_id=new_request_id(given.at),
+        request_id=named,
         started_at=given.at,
         finished_at=given.at + given.seconds,
         outcome="failed" if given.failed else "completed",

@@ -101,7 +101,8 @@ def test_probabilities_that_are_wrong_are_put_right_and_the_artifact_is_kept(con
 
 @pytest.mark.parametrize("seed", range(3))
 def test_probabilities_that_come_true_are_left_alone(context: Context, bundled: Router, seed: int) -> None:
-    written(context.database, labelled(bundled, as_predicted, seed=seed))
+    """Chance alone makes one split in a hundred look better, so the ids, which it goes by, are drawn with a seed."""
+    written(context.database, labelled(bundled, as_predicted, seed=seed), seed=seed)
     assert "not better on" in str(recalibrate_artifacts(context))
     assert made_by_the_job(context.database) == []
 
