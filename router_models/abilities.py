@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router_models.errors import TrainingDataError
+from router_models.value import value
 
 if TYPE_CHECKING:
     from router_models.artifact import Artifact, Weights
@@ -33,7 +34,7 @@ STEPS = 50
 Doubles = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Interval:
     """A probability with the range (nominally 90 %) in which the true rate of prompts like this one lies."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from router_models import request as reading
 from router_models.embedder import Embedder
 from router_models.request import RequestText
 from router_models.script import share_in_other_scripts
+from router_models.value import value
 from router_models.wordpiece import read_words
 
 Floats = NDArray[np.float32]
@@ -133,7 +133,7 @@ NAMES = (
 CORE = 2
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Features:
     """One text as numbers.
 

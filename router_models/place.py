@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from router_models.artifact import Weights
 from router_models.features import CORE, Features, Floats
+from router_models.value import value
 
 # A shape feature counts at most this many standard deviations, which bounds what odd text can do to the score.
 SHAPE_LIMIT = 3.0
@@ -17,7 +18,7 @@ _MOST = np.float32(SHAPE_LIMIT)
 _LEAST = exp(-30.0)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Placed:
     """`near` (L,): resemblance to every landmark, 0..1; `core` (CORE,): standardised features.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from router_models.value import value
 
 # A prompt longer than this is read as head, tail and evenly spaced samples between, so scoring time is bounded.
 READ_CHARACTERS = 6_000
@@ -15,7 +16,7 @@ SAMPLES = 4
 ENOUGH_CHARACTERS = 200
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestText:
     """What the router knows of one request.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import exp, log
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from router_models.place import Landmarks, Placed, ramps, signals_of
 from router_models.request import RequestText
 from router_models.script import MOST_OTHER_SCRIPT
 from router_models.tiers import TIERS, Tier
+from router_models.value import value
 
 Unfamiliar = Literal["no_text", "images", "other_script", "unseen_words", "unlike_training"]
 # One unseen word can be a name or a slip; a second one in so few words is another language, or none.
@@ -37,7 +38,7 @@ WORDS_TO_RESEMBLE = 4
 WORTH_THINKING = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Score:
     """What the router believes of one request.
 

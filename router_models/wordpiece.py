@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from router_models.value import value
 
 UNKNOWN = "[UNK]"
 # A longer "word" is noise (base64, a row of dashes); cutting it would cost time that grows with its square.
@@ -31,7 +32,7 @@ _MOST_KINDS = 64
 _CJK = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Words:
     """`every` word of a text in reading order, its distinct punctuation `marks`, and how many marks there are."""
 

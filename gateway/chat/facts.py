@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.chat.request import ChatRequest
 from gateway.limits.estimate import TOKENS_PER_REQUEST, PromptSize, measure_prompt
+from gateway.value import value
 
 BYTES_PER_TOKEN = 4
 LONGEST_TOKEN = 16
@@ -13,7 +12,7 @@ VISION_PARTS = frozenset({"image_url", "input_image", "image"})
 AUDIO_PARTS = frozenset({"input_audio", "audio"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Facts:
     """`needs` are capabilities a model must have; `output_tokens` is 0 when the request names no limit.
 

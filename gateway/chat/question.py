@@ -5,7 +5,6 @@ moment whatever changes while it is answered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from gateway.billing.prices.book import Prices
 from gateway.callers import Caller, Terms
@@ -18,9 +17,10 @@ from gateway.limits.ladder import Ladder
 from gateway.routing.affinity import LEAST_TOKENS, NO_CONVERSATION, Conversation, conversation_of
 from gateway.routing.ask import Score
 from gateway.types import PriceSheet
+from gateway.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Question:
     """What is asked, by whom, under which policy (with its `terms`), at which prices, within which limits (`ladder`)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import get_args
 
 from gateway.callers import Caller
@@ -11,9 +11,10 @@ from gateway.catalog import Catalog, Model
 from gateway.chat.request import ChatRequest
 from gateway.errors import InvalidValue, ModelNotAllowed, TierNotAllowed, UnknownModel
 from gateway.types import TIERS, Mode
+from gateway.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Asked:
     """The deployments a request may be answered by, before conditions."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from gateway.catalog import Model
 from gateway.money import amount_for
 from gateway.types import PriceList
+from gateway.value import value
 
 TOKENS_PER_REQUEST = 64
 TOKENS_PER_PART = 8
@@ -27,7 +28,7 @@ MAX_AMOUNT = 2**63 - 1
 _PROMPT_KEYS = ("messages", "prompt", "input", "instructions", "tools", "functions", "response_format", "text")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Estimate:
     """Upper bounds of one request: tokens in, tokens out (reasoning included), pico-USD (at most MAX_AMOUNT)."""
 
@@ -41,7 +42,7 @@ class Estimate:
         return self.input_tokens + self.output_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OutputAsked:
     """What a request says of its replies: limits of tokens (any number of them), how many choices, and whether as audio."""
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gateway.callers import Allowance, Budget, Caller, Named, RateLimit, scope_of
 from gateway.limits.sessions import Session, hash_request
+from gateway.value import value
 
 NOTHING = Allowance()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ladder:
     """What a request is subject to, whatever model answers; `named` knows what the models add."""
 

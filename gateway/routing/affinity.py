@@ -18,8 +18,6 @@ from typing import Any
 
 import orjson
 
-from gateway.routing.ask import NOTHING_CACHED
-
 KEPT_SECONDS = 300.0
 """How long providers keep a prompt at least, counted from its last use."""
 LEAST_TOKENS = 1024
@@ -81,7 +79,7 @@ class Affinity:
             for index, tokens in list(found.items()):
                 for equal in self._equals[index] if self._equals else ():
                     found[equal] = max(found.get(equal, 0), tokens)
-        return found or NOTHING_CACHED
+        return found
 
     def answered(self, tenant: str, conversation: Conversation, index: int) -> None:
         """This deployment has just answered: it has all that the prompt begins with."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from gateway.catalog import Model
 from gateway.config_policies import Objective, Sla
 from gateway.types import Mode, PriceSheet
+from gateway.value import value
 
 TOKENS_PER_SECOND = 50
 """How fast a deployment is expected to write one answer until its speed is known."""
 READS_PER_WRITE = 50
 """A deployment is expected to read so many tokens in the time in which it writes one, until it is measured. On a CPU the
 bundled engine reads 7 to 77, by how its matrices are kept (prefill_512 by decode_1 in benchmarks/results/engine_cpu.json)."""
-NOTHING_CACHED: Mapping[int, int] = MappingProxyType({})
 
 
 class Interval(Protocol):
@@ -185,7 +184,7 @@ def share_unread(output_tokens: float, input_tokens: int, cached: int) -> float:
 UNKNOWN = State()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ask:
     """One request's conditions. `models` are the deployments its name stands for."""
 
@@ -241,7 +240,7 @@ class Ask:
     """Models that are judged by themselves and not by their tier, by their index."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Candidate:
     """A deployment that may answer, in the order of preference. Costs in pico-USD: at the provider, and to the caller."""
 
@@ -278,7 +277,7 @@ class Rejected:
     """It met every hard condition and was only not worth it, or not good enough."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """Who is asked, in order; `reason` is what the response header says.
 

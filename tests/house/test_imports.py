@@ -26,7 +26,8 @@ GROUND = (
     "config_yaml", "mistakes", "builtin", "aside", "store", "db", "telemetry",
 )  # fmt: skip
 WORDS = (
-    "types", "routed", "callers", "conventions", "verdicts", "request_ids", "money", "errors", "settings", "garbage", "energy",
+    "types", "value", "routed", "callers", "conventions", "verdicts", "request_ids", "money", "errors", "settings", "garbage",
+    "energy",
 )  # fmt: skip
 LAYERS = (
     Layer(
