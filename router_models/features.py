@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ _OPTIONS = bytes(
     ord("A") if code in _UPPER[:16] else ord(".") if code in b".)" else code if code == 10 else ord("x")
     for code in range(256)
 )
-_FIRST_OPTIONS = (b"\nA.", b"\nA)", b"\n(A)")
+_first_option = re.compile(rb"\n(?:A[.)]|\(A\))").search
 _LONG_WORD = b"a" * 8
 
 # Words that mark what is asked; a text has the mark when it holds any of them.
@@ -200,10 +201,8 @@ def _counted(request: RequestText) -> tuple[float, ...]:
     count = words.count(b" n") + words.count(b" a")
     most = max(count, 1)
     names = text.translate(_NAMES)
-    cut = len(text)
-    for mark in _FIRST_OPTIONS:
-        place = text.find(mark, 0, cut)
-        cut = place if place >= 0 else cut
+    first = _first_option(text)
+    cut = first.start() if first is not None else len(text)
     question = text[:cut].rstrip()
     options = text[cut:].translate(_OPTIONS).count(b"\nA.") if cut < len(text) else 0
     log = math.log1p

@@ -13,6 +13,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,9 @@ class Promise:
         }
 
 
+_floor_of = attrgetter("floor")
+
+
 @dataclass(frozen=True, slots=True)
 class PromiseTable:
     """Promises for candidates in `tiers`, by ascending floor; `worths`, `kept` and `shares` are columns of `promises`."""
@@ -149,7 +153,7 @@ class PromiseTable:
 
     def promise_for(self, floor: float) -> Promise | None:
         """The promise for a floor, rounded up to one of the table; None above the last one."""
-        place = bisect_left(self.promises, floor - ROUNDING, key=lambda promise: promise.floor)
+        place = bisect_left(self.promises, floor - ROUNDING, key=_floor_of)
         return self.promises[place] if place < len(self.promises) else None
 
 

@@ -106,13 +106,11 @@ def worst_case(
     rates, written = price.rates, price.dearest_output
     if asked.audio:
         written = max(written, rates["audio_output"])
-    amount = (
-        amount_for(text, price.dearest_input)
-        + amount_for(prompt.images, rates["image_input"])
-        + amount_for(prompt.audio, rates["audio_input"])
-        + amount_for(output, written)
-        + amount_for(int(model.deadlines.total * 1e6), rates["gpu_seconds"])
-    )
+    amount = amount_for(text, price.dearest_input) + amount_for(output, written)
+    if prompt.images or prompt.audio:
+        amount += amount_for(prompt.images, rates["image_input"]) + amount_for(prompt.audio, rates["audio_input"])
+    if rates["gpu_seconds"]:
+        amount += amount_for(int(model.deadlines.total * 1e6), rates["gpu_seconds"])
     return Estimate(text + prompt.images + prompt.audio, output, min(amount, MAX_AMOUNT))
 
 
@@ -141,8 +139,7 @@ def _output_limits(body: Mapping[str, Any]) -> list[int]:
 
 def _positive(body: Mapping[str, Any], *names: str) -> list[int]:
     """The values of these keys that are positive whole numbers; others count as not given."""
-    values = [body.get(name) for name in names]
-    return [value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0]
+    return [value for name in names if isinstance(value := body.get(name), int) and value > 0 and value is not True]
 
 
 def _measure(parts: list[Any]) -> PromptSize:

@@ -33,11 +33,15 @@ class Ladder:
         of_run = self.session.limits if self.session is not None else None
         if of_run is not None and (of_run.money is not None or of_run.tokens is not None):
             return True
-        of_models = self.named.models.values() if self.named is not None else ()
-        return any(
-            any(budget.hard for budget in each.budgets) or any(limit.kind == "tokens" for limit in each.limits)
-            for each in (self, *of_models)
-        )
+        if _refuses(self):
+            return True
+        return self.named is not None and any(map(_refuses, self.named.models.values()))
+
+
+def _refuses(each: Ladder | Allowance) -> bool:
+    """Whether a budget is hard, or tokens are limited."""
+    hard = [budget for budget in each.budgets if budget.hard]
+    return bool(hard or [limit for limit in each.limits if limit.kind == "tokens"])
 
 
 def ladder_of(

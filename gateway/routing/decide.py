@@ -39,7 +39,7 @@ def replace_dear(decision: Decision, too_dear: Candidate, instead: Candidate) ->
 
 
 def _decide_auto(possible: list[Candidate], rejected: list[Rejected], ask: Ask, score: Score | None) -> Decision:
-    best = max(candidate.quality or 0.0 for candidate in possible)
+    best = max([candidate.quality or 0.0 for candidate in possible])
     floor: float | None = None
     worth: float | None = None
     kept, strange, sent_up = possible, _strange(ask, score), False
@@ -124,7 +124,7 @@ def _only(possible: list[Candidate]) -> str | None:
 
 def _passed_over(ordered: list[Candidate], order: Callable[[list[Candidate]], list[Candidate]]) -> str:
     """Who would be asked first if nothing spoke against it, when that is somebody else; else what speaks against the first."""
-    if all(candidate.burden == 0 for candidate in ordered):
+    if max([candidate.burden for candidate in ordered]) == 0:
         return ""
     if against := ordered[0].behind:
         late = all(candidate.burden & LATE for candidate in ordered)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.catalog import Catalog, Model
 from gateway.routing.ask import READS_PER_WRITE, TOKENS_PER_SECOND, PromiseTable
@@ -40,8 +40,7 @@ class NotLoaded(LookupError):
     """The artifact is not in memory, not yet or not any more: nothing is known of what it promises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a table is for. `tiers` are those of the configuration that may answer."""
 
     artifact: str
