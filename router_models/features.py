@@ -198,19 +198,28 @@ def _counted(request: RequestText) -> tuple[float, ...]:
     lower, upper, digits, lines, stops, maths, latex, code, questions, quotes, high = bytes_of.dot(_IN_GROUP).tolist()
     size = max(len(text), 1)
     words = (b" " + text).translate(_WORDS)
-    count = words.count(b" n") + words.count(b" a")
+    numbers = words.count(b" n")
+    count = numbers + words.count(b" a")
     most = max(count, 1)
     names = text.translate(_NAMES)
     first = _first_option(text)
-    cut = first.start() if first is not None else len(text)
+    cut, options = len(text), 0
+    if first is not None:
+        cut = first.start()
+        numbers = words[: cut + 1].count(b" n")
+        options = text[cut:].translate(_OPTIONS).count(b"\nA.")
     question = text[:cut].rstrip()
-    options = text[cut:].translate(_OPTIONS).count(b"\nA.") if cut < len(text) else 0
+    sentences = question.count(b". ") + 1
+    if questions:
+        sentences += question.count(b"? ")
+    if lines:
+        sentences += question.count(b".\n")
     log = math.log1p
     # Of a cut text the length before the cut counts, so that a huge prompt is a long one.
     missing = request.characters - len(request.text)
     return (
         log(max(cut + missing, 0)),
-        log(words[: cut + 1].count(b" n")),
+        log(numbers),
         log(request.characters),
         log(count),
         (lower + upper + digits + high) / most,
@@ -234,7 +243,7 @@ def _counted(request: RequestText) -> tuple[float, ...]:
         float(question.endswith(b"?")),
         float(question.endswith((b".", b":", b"_"))),
         names.count(b"a A") / most,
-        log(question.count(b". ") + question.count(b"? ") + question.count(b".\n") + 1),
+        log(sentences),
         question.count(b",") / most,
         names.count(b"n.n") / most,
     )
