@@ -2,8 +2,9 @@
 
     python -m benchmarks.router_decision --data DIR [--prompts 3000] [--table] [--write]
 
-`score` is `Router.score_messages`. `decision` is all that stands between a parsed request and the first call: facts, score,
-prices, policy and limits, worst costs, the ask, the decision. Prompts of about 200 tokens, each timed once; the process
+`score` is `Router.score_messages`. `route` is the score and the choice among models that meets it, with conditions that are
+known: what published routers time. `decision` is all that stands between a parsed request and the first call: facts, score,
+prices, policy and limits, worst costs, the ask, the choice. Prompts of about 200 tokens, each timed once; the process
 has seen none of them before. One process, one thread; run it alone. --write keeps the numbers in benchmarks/results/.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import tempfile
@@ -31,6 +33,7 @@ from gateway.callers import Caller
 from gateway.catalog import build_catalog
 from gateway.chat.complete import bound_costs, decide, understand
 from gateway.chat.learn import learn_decision
+from gateway.chat.question import Question
 from gateway.chat.request import ChatRequest
 from gateway.chat.route import ask_for
 from gateway.config import check_config
@@ -38,7 +41,7 @@ from gateway.db.connect import connect
 from gateway.db.migrate import migrate
 from gateway.garbage import keep_what_is_loaded
 from gateway.request_ids import new_request_id
-from gateway.routing.ask import Decision
+from gateway.routing.ask import Ask, Decision, Score
 from gateway.services import Services, close_services, open_services
 from gateway.settings import read_settings
 
@@ -70,16 +73,32 @@ def request_of(prompt: str) -> ChatRequest:
     return parse_chat_request(body, {}, request_id=new_request_id(now), received_at=now, started=time.perf_counter())
 
 
-def score_of(request: ChatRequest, services: Services) -> object:
+def score_of(request: ChatRequest, services: Services) -> Score:
     """The score alone; that a request has no tools is known before."""
     return services.scorers.for_request(CALLER.policy, request.request_id).score_messages(request.messages)
 
 
-def decision_of(request: ChatRequest, services: Services) -> Decision:
-    """What `complete_chat` does before the first call."""
+def route_with(asks: Sequence[Ask]) -> Callable[[ChatRequest, Services], Decision]:
+    """Score a request and choose, under the conditions of other requests in turn."""
+    conditions = itertools.cycle(asks)
+
+    def route_of(request: ChatRequest, services: Services) -> Decision:
+        return decide(next(conditions), score_of(request, services))
+
+    return route_of
+
+
+def ask_of(request: ChatRequest, services: Services) -> tuple[Ask, Question]:
+    """All that a request is routed by, its score included."""
     question = understand(request, CALLER, services)
     bounds = bound_costs(question, services)
-    decision = decide(ask_for(question, bounds.worst_costs(question.asked.models), services.routing), question.score)
+    return ask_for(question, bounds.worst_costs(question.asked.models), services.routing), question
+
+
+def decision_of(request: ChatRequest, services: Services) -> Decision:
+    """What `complete_chat` does before the first call."""
+    ask, question = ask_of(request, services)
+    decision = decide(ask, question.score)
     learn_decision(question, decision, services.routing)
     return decision
 
@@ -122,10 +141,12 @@ async def measured(prompts: Sequence[str], folder: Path) -> dict[str, Any]:
         timed(decision_of, warm, services)
         services.routing.promises.renew()
         keep_what_is_loaded(look_after=COLLECT_AFTER)
-        half = len(rest) // 2
+        third = len(rest) // 3
+        route_of = route_with([ask_of(request_of(prompt), services)[0] for prompt in warm])
         report: dict[str, Any] = {
-            "score": timed(score_of, rest[:half], services),
-            "decision": timed(decision_of, rest[half:], services),
+            "score": timed(score_of, rest[:third], services),
+            "route": timed(route_of, rest[third : 2 * third], services),
+            "decision": timed(decision_of, rest[2 * third :], services),
         }
         went = {decision_of(request_of(prompt), services).candidates[0].model.name for prompt in warm}
         return {**report, "models_chosen": sorted(went)}
@@ -137,12 +158,13 @@ def table(report: dict[str, Any]) -> str:
     """The numbers as Markdown."""
     names = {
         "score": "score alone, different prompts of 200 tokens",
+        "route": "score and choice, different prompts of 200 tokens",
         "decision": "whole decision in a gateway process, different prompts of 200 tokens",
     }
     rows = ["| microseconds | p50 | p99 | processor | per second and core | target |", "|---|---|---|---|---|---|"]
     for key, name in names.items():
         each = report[key]
-        target = TARGET if key == "decision" else "part of the decision"
+        target = "part of the others" if key == "score" else TARGET
         rows.append(
             f"| {name} | {each['p50']} | {each['p99']} | {each['processor_mean']} | {each['per_second_and_core']} | {target} |"
         )
@@ -153,9 +175,7 @@ def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the tables (parquet)")
-    parser.add_argument(
-        "--prompts", type=int, default=3000, help="how many for score and decision together (default: 3000)"
-    )
+    parser.add_argument("--prompts", type=int, default=3000, help="how many for the three together (default: 3000)")
     parser.add_argument("--table", action="store_true", help="print a table in Markdown instead of JSON")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()

@@ -35,7 +35,7 @@ WORDS = [
     "is",
     "how",
 ]
-COUNT = 40
+COUNT = 42
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +55,16 @@ def test_prompts_are_of_about_200_tokens_and_all_different(folder: Path) -> None
         prompts_of(folder, WARM + COUNT + 1)
 
 
-def test_the_command_times_the_score_and_the_decision_around_it(folder: Path) -> None:
+def test_the_command_times_the_score_the_choice_and_the_decision_around_them(folder: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.router_decision", "--data", str(folder), "--prompts", str(COUNT)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)["microseconds"]
-    assert found["score"]["prompts"] == found["decision"]["prompts"] == COUNT // 2
+    assert [found[name]["prompts"] for name in ("score", "route", "decision")] == [COUNT // 3] * 3
     assert 0 < found["score"]["p50"] <= found["score"]["p99"]
     assert found["decision"]["processor_mean"] > 0
     assert set(found["models_chosen"]) <= {"of-economy", "of-standard", "of-premium"}
-    score, decision = table(found).splitlines()[2:]
+    score, route, decision = table(found).splitlines()[2:]
     assert score.startswith("| score alone")
+    assert route.startswith("| score and choice")
     assert decision.startswith("| whole decision in a gateway process")
     assert f"| {found['decision']['p99']} |" in decision
