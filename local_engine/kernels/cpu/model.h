@@ -3,7 +3,8 @@
 
 #include <memory>
 
-#include "attention.h"
+#include "attention_tiles.h"
+#include "attention_vectors.h"
 #include "linear.h"
 
 namespace penstock {

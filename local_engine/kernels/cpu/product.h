@@ -49,8 +49,8 @@ void vector_int8(const Matrix& w, int block, const Activations& x, int row, floa
         for (int n = 0; n < N; ++n) {
             __m512i upper = four_bytes(high_row + n * x.stride + column), lower = four_bytes(low_row + n * x.stride + column);
             for (int side = 0; side < SIDES; ++side) {
-                high[side][n] = _mm512_dpbusd_epi32(high[side][n], bytes[side], upper);
-                low[side][n] = _mm512_dpbusd_epi32(low[side][n], bytes[side], lower);
+                high[side][n] = add_fours(high[side][n], bytes[side], upper);
+                low[side][n] = add_fours(low[side][n], bytes[side], lower);
             }
         }
     }
@@ -83,8 +83,8 @@ void vector_int4(const Matrix& w, int block, const Activations& x, int row, floa
             const int8_t* at = rows + 2 * size_t(n) * x.stride;
             __m512i high = _mm512_setzero_si512(), low = high;
             for (int j = 0; j < 8; ++j) {
-                high = _mm512_dpbusd_epi32(high, bytes[j], four_bytes(at + 4 * j));
-                low = _mm512_dpbusd_epi32(low, bytes[j], four_bytes(at + GROUP + 4 * j));
+                high = add_fours(high, bytes[j], four_bytes(at + 4 * j));
+                low = add_fours(low, bytes[j], four_bytes(at + GROUP + 4 * j));
             }
             __m512i exact = _mm512_add_epi32(_mm512_slli_epi32(high, 4), low);
             size_t place = x.place(row + n, index);

@@ -96,15 +96,25 @@ inline __m512i four_bytes(const void* from) {
     return _mm512_set1_epi32(bytes);
 }
 
+// The instructions that most of the time is spent in are written out: around their intrinsics GCC 12 copies each sum of a loop
+// twice, which cost a sixth of a prompt's time on a Zen 4.
+
+/// Products of four unsigned and four signed bytes added to each of 16 sums.
+inline __m512i add_fours(__m512i sums, __m512i positive, __m512i either) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(positive), "v"(either));
+    return sums;
+}
+
 /// Products of pairs of bfloat16 added to 16 sums: one instruction where the processor has it.
-inline __m512 add_pairs(__m512 sum, __m512i left, __m512i right) {
+inline __m512 add_pairs(__m512 sums, __m512i left, __m512i right) {
 #ifdef __AVX512BF16__
-    return _mm512_dpbf16_ps(sum, (__m512bh)left, (__m512bh)right);
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sums) : "v"(left), "v"(right));
+    return sums;
 #else
     auto first = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); };
     auto second = [](__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000))); };
-    sum = _mm512_fmadd_ps(first(left), first(right), sum);
-    return _mm512_fmadd_ps(second(left), second(right), sum);
+    sums = _mm512_fmadd_ps(first(left), first(right), sums);
+    return _mm512_fmadd_ps(second(left), second(right), sums);
 #endif
 }
 
