@@ -133,8 +133,8 @@ def test_a_step_is_the_float32_decoder_within_rounding(library: Library, threads
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_has_the_same_bits_whatever_shares_its_step(library: Library, threads: int, kind: str) -> None:
-    config = shape()
+@pytest.mark.parametrize("config", SHAPES, ids=lambda config: f"heads of {config.head_dim}")
+def test_a_row_has_the_same_bits_whatever_shares_its_step(library: Library, threads: int, kind: str, config) -> None:
     native = NativeStep(random_decoder(config, kind), new_pool(config), library)
     table, other, third = [9, 2, 30, 11, 5], [0, 1, 3, 4, 6], [20, 7, 8, 10, 12]
     whole, _ = native.run([Piece(PROMPT, 0, table)], range(len(PROMPT)))
