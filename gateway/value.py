@@ -1,6 +1,6 @@
 """A dataclass for what is made anew with every request: frozen to the type checker and not at run time.
 
-A dataclass that is frozen at run time sets each field with a call, which was a twelfth of a routing decision.
+A dataclass that is frozen at run time sets each field with a call, which was a twentieth of a routing decision.
 """
 
 from __future__ import annotations
