@@ -1,9 +1,9 @@
-"""Measures one decision as a gateway process makes it, and the score inside it alone, on prompts that are all different; JSON.
+"""Measures one decision as a gateway process makes it, and what of it is score and choice, on different prompts; JSON.
 
     python -m benchmarks.router_decision --data DIR [--prompts 3000] [--table] [--write]
 
 `score` is `Router.score_messages`. `route` is the score and the choice among models that meets it, with conditions that are
-known: what published routers time. `decision` is all that stands between a parsed request and the first call: facts, score,
+known. `decision` is all that stands between a parsed request and the first call: facts, score,
 prices, policy and limits, worst costs, the ask, the choice. Prompts of about 200 tokens, each timed once; the process
 has seen none of them before. One process, one thread; run it alone. --write keeps the numbers in benchmarks/results/.
 """
@@ -125,7 +125,7 @@ def timed(
 
 
 async def measured(prompts: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Both, in the process of a gateway with a model in each tier and the default policy."""
+    """All three, in the process of a gateway with a model in each tier and the default policy."""
     models = [
         {"name": f"of-{tier}", "tier": tier, "provider": "scripted", "price": {"input": into, "output": out}}
         for tier, (into, out) in PRICES.items()
@@ -164,7 +164,7 @@ def table(report: dict[str, Any]) -> str:
     rows = ["| microseconds | p50 | p99 | processor | per second and core | target |", "|---|---|---|---|---|---|"]
     for key, name in names.items():
         each = report[key]
-        target = "part of the others" if key == "score" else TARGET
+        target = TARGET if key == "decision" else "part of the decision"
         rows.append(
             f"| {name} | {each['p50']} | {each['p99']} | {each['processor_mean']} | {each['per_second_and_core']} | {target} |"
         )

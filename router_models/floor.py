@@ -30,6 +30,7 @@ FLOORS = tuple(round(0.50 + step / 100, 2) for step in range(50))
 STEPS = 100
 # What a floor given with rounding errors may differ from one of the table.
 ROUNDING = 1e-9
+_floor_of = attrgetter("floor")
 
 Doubles = NDArray[np.float64]
 
@@ -115,9 +116,6 @@ class Promise:
             "share": {tier: round(value, 4) for tier, value in self.share.items()},
             "saved": round(self.saved, 4),
         }
-
-
-_floor_of = attrgetter("floor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ def _output_limits(body: Mapping[str, Any]) -> list[int]:
 
 def _positive(body: Mapping[str, Any], *names: str) -> list[int]:
     """The values of these keys that are positive whole numbers; others count as not given."""
-    return [value for name in names if isinstance(value := body.get(name), int) and value > 0 and value is not True]
+    return [given for name in names if isinstance(given := body.get(name), int) and given > 0 and given is not True]
 
 
 def _measure(parts: list[Any]) -> PromptSize:

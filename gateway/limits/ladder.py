@@ -40,6 +40,7 @@ class Ladder:
 
 def _refuses(each: Ladder | Allowance) -> bool:
     """Whether a budget is hard, or tokens are limited."""
+    # Lists, as this is asked for every request and most have neither: making a generator takes longer.
     hard = [budget for budget in each.budgets if budget.hard]
     return bool(hard or [limit for limit in each.limits if limit.kind == "tokens"])
 

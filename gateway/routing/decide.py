@@ -12,10 +12,13 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from math import inf
+from operator import attrgetter
 
 from gateway.routing.ask import Ask, Candidate, Decision, Rejected, Score
 from gateway.routing.conditions import LATE, admit
 from gateway.routing.worth import RANK, by_time, by_worth, shared, size
+
+_burden_of = attrgetter("burden")
 
 
 def decide_route(ask: Ask, score: Score | None) -> Decision:
@@ -124,7 +127,7 @@ def _only(possible: list[Candidate]) -> str | None:
 
 def _passed_over(ordered: list[Candidate], order: Callable[[list[Candidate]], list[Candidate]]) -> str:
     """Who would be asked first if nothing spoke against it, when that is somebody else; else what speaks against the first."""
-    if max([candidate.burden for candidate in ordered]) == 0:
+    if not any(map(_burden_of, ordered)):
         return ""
     if against := ordered[0].behind:
         late = all(candidate.burden & LATE for candidate in ordered)

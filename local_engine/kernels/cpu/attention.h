@@ -110,7 +110,7 @@ inline void pack_values(const Cached& values, int context, int padded, int head_
             }
 }
 
-/// The keys and values that `context` tokens have.
+/// Pack the keys and values of the first `context` tokens into `space`, which attention by tiles and that of many rows read.
 inline void pack(const Queries& q, const Cached& keys, const Cached& values, int context, AttentionSpace& space) {
     int padded = round_up(context, 32);
     space.keys.reserve(size_t(padded) * q.stride), space.values.reserve(size_t(padded) * round_up(q.head_dim, LANES));

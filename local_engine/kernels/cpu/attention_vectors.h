@@ -1,7 +1,7 @@
 // Attention by vector instructions, for processors without AMX.
 //
 // Few rows take keys and values as they are kept; many pack them first, as tiles want them, which saves adding up lanes and
-// interleaving values for every four rows. Both add up in one order, so that the results are the same bits.
+// interleaving values for every four rows. Both add up in one order, so that finite values give the same bits.
 #pragma once
 
 #include "attention.h"
@@ -82,7 +82,8 @@ void mix_vectors(const uint16_t* weights, int padded, const Cached& values, int 
     }
 }
 
-/// What score_vectors gives, to the bit, from packed keys: a lane is a key, and what its lanes add up there is added up here.
+/// What score_vectors gives, to the bit, from packed keys. A lane is a key here; sum_each's order is kept among its 16 sums:
+/// (0 + 2) + (1 + 3) of each four, the first four with the second, the third with the fourth, then both halves.
 template <int N>
 void score_packed(const uint16_t* queries, int stride, const uint16_t* tile, int visible, int padded, float* scores) {
     constexpr int together = 4;
@@ -155,9 +156,10 @@ void attend_rows(const Queries& q, const Cached& keys, const Cached& values, int
     for (int n = 0; n < N; ++n) put(row + n, mixed + n * width, sums[n]);
 }
 
-constexpr int MANY_ROWS = 16;  // from so many on it pays to pack their keys and values
+// From so many query rows of a key head on (six tokens of SmolLM2) it pays to pack their keys and values.
+constexpr int MANY_ROWS = 16;
 
-/// The same as attend_tiles without tiles.
+/// Rows `first` to `last` of the queries; `put(row, weighted sum of values [head_dim], divisor)` takes each result.
 template <class Put>
 void attend_vectors(const Queries& q, const Cached& keys, const Cached& values, int first, int last, AttentionSpace& space,
                     Put put) {
