@@ -1,6 +1,7 @@
 """A process for tests: native steps under a limit of the address space end in MemoryError, and the next ones are right.
 
 Argument `thread`: the limit leaves no room for a second thread; `step`: none for what a thread needs within a step.
+To be run with MALLOC_ARENA_MAX=1, or glibc serves threads from address space it reserved before.
 Exit status 0 when all went so; 77 where there is no native kernel.
 """
 
