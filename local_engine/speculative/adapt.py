@@ -8,79 +8,25 @@ steps are paid in, and without credit nothing is drafted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from local_engine.request import Request
+from local_engine.speculative.step_costs import StepCosts
 
-_GAIN_WANTED = 1.02  # plans that promise less are not worth the noise
+_GAIN_WANTED = 1.05  # the best of many plans looks better than it is: what promises less is noise
 _PERCENT = 0.01  # of plain time that may be spent on trying
-_FIRST_CREDIT = 4.0  # plain steps
-_MOST_CREDIT = 32.0
-_REFRESH = 64  # speculative steps after which a plain one is measured again
+_FIRST_CREDIT = 2.0  # plain steps
+_MOST_CREDIT = 8.0
+_REFRESH = 64  # speculative steps, times the gain believed in, after which a plain one is measured again
 _FIRST_PROBE, _LAST_PROBE = 16, 1024  # steps between tries while speculation does not pay
-_SPEED_RATE = 0.2  # how fast the machine's common speed is learned: neighbours come and go
-_COST_RATE = 0.2
-_OUTLIER = 1.5  # a step that takes longer than so many times the expected is counted as if it had taken that
+_OUTLIER = 1.5  # drafting that takes longer than so many times the expected counts as if it had taken that
 _PATIENCE = 16  # rows more without a better plan, after which the search ends
-_UNKNOWN_ROW = 0.01  # a row more than was ever measured costs this share: optimistic, one step corrects it
 _MEMORY = 0.96  # weight of older drafts against a new one
 _FIRST_RATE = 0.6  # acceptance before anything is known
 _FIRST_WEIGHT = 4.0
 _REQUEST_WEIGHT = 6.0  # tries after which a request's own record counts as much as everybody's
-
-
-class StepCosts:
-    """Seconds by size (rows of a step, depth of a draft): a common speed, and what each size costs relative to it.
-
-    Large sizes are told apart only to an eighth of their order of magnitude.
-    """
-
-    def __init__(self) -> None:
-        self._speed = 0.0
-        self._relative: dict[int, float] = {}
-
-    def observe(self, size: int, seconds: float) -> None:
-        """A step of `size` took so long."""
-        size = _coarse(size)
-        if not self._relative:
-            self._speed = seconds
-            self._relative[size] = 1.0
-            return
-        known = self._relative.get(size)
-        if known is None:
-            self._relative[size] = seconds / self._speed
-            return
-        ratio = min(_OUTLIER, max(1 / _OUTLIER, seconds / (self._speed * known)))
-        self._speed *= ratio**_SPEED_RATE
-        self._relative[size] = known * ratio**_COST_RATE
-
-    def known(self, size: int) -> bool:
-        """Whether this very size was measured."""
-        return _coarse(size) in self._relative
-
-    def expect(self, size: int) -> float:
-        """Seconds for a step of `size`; between measured sizes by a line, beyond the largest hardly more than it."""
-        size = _coarse(size)
-        known = self._relative.get(size)
-        if known is None:
-            known = self._between(size)
-        return self._speed * known
-
-    def _between(self, size: int) -> float:
-        below = max((each for each in self._relative if each < size), default=None)
-        above = min((each for each in self._relative if each > size), default=None)
-        if below is None:
-            return self._relative[above] if above is not None else 0.0
-        if above is None:
-            return self._relative[below] * (1 + _UNKNOWN_ROW * (size - below))
-        share = (size - below) / (above - below)
-        return self._relative[below] * (1 - share) + self._relative[above] * share
-
-
-def _coarse(size: int) -> int:
-    grain = max(0, size.bit_length() - 5)
-    return size >> grain << grain
 
 
 @dataclass(slots=True)
@@ -154,13 +100,14 @@ class Planner:
         self.acceptance = Acceptance()
         self._credit: float | None = None  # seconds; None until a plain step was measured
         self._since_plain = 0
+        self._gain = 0.0  # of the newest plan that drafts, as a share of plain speed, at most 1
         self._until_probe = 0
         self._probe_pause = _FIRST_PROBE
 
     def plan(self, rows: int, candidates: Sequence[Candidate]) -> list[int]:
         """Tokens to draft for each candidate; drafting takes time by the longest costly draft."""
         nothing = [0] * len(candidates)
-        if not candidates or not self.steps.known(rows) or self._since_plain >= _REFRESH:
+        if not candidates or not self.steps.known(rows) or self._since_plain > _REFRESH * self._gain:
             return nothing  # first learn what a plain step takes
         ranked = self._ranked(candidates)
         costly = sum(each.costly for each in candidates)
@@ -179,6 +126,7 @@ class Planner:
             return self._probe(candidates)
         if self._credit is not None and self._credit < 0:
             return nothing
+        self._gain = min(1.0, best_rate * self.steps.expect(rows) / rows - 1)
         self._probe_pause = _FIRST_PROBE
         for _, index, _ in ranked[:best_count]:
             nothing[index] += 1
@@ -217,9 +165,11 @@ class Planner:
         return ranked
 
     def _drafting(self, requests: int, depth: int) -> float:
-        """Expected seconds; before the first draft none, which makes it worth a try."""
+        """Expected seconds; before the first draft none for one token, which makes that worth a try."""
         costs = self.drafting.get(requests.bit_length())
-        return 0.0 if costs is None else costs.expect(depth)
+        if costs is None:
+            return 0.0 if depth == 1 else math.inf
+        return costs.expect(depth)
 
     def _probe(self, candidates: Sequence[Candidate]) -> list[int]:
         """Now and then a short draft for one request, or nobody would notice that it pays again."""

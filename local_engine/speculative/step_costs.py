@@ -1,0 +1,76 @@
+"""What a step takes by its size, learned while answering on a machine whose speed wanders."""
+
+from __future__ import annotations
+
+_SPEED_RATE = 0.2  # how fast the machine's common speed is learned: neighbours come and go
+_COST_RATE = 0.1  # a size is told from the others more slowly: most of what one step shows is the machine's speed
+_OUTLIER = 1.5  # a step that takes longer than so many times the expected is counted as if it had taken that
+_UNKNOWN = 0.25  # of the way from the least to the most that a size beyond the measured ones can cost: worth a try
+
+
+class StepCosts:
+    """Seconds by size (rows of a step, depth of a draft): a common speed, and what each size costs relative to it.
+
+    No size costs more than a larger one, nor more per row than a smaller one when first seen: a slow step is not
+    believed against its neighbours. Large sizes are told apart only to an eighth of their order of magnitude.
+    """
+
+    def __init__(self) -> None:
+        self._speed = 0.0
+        self._relative: dict[int, float] = {}
+
+    def observe(self, size: int, seconds: float) -> None:
+        """A step of `size` took so long."""
+        size = _coarse(size)
+        if not self._relative:
+            self._speed = seconds
+            self._relative[size] = 1.0
+            return
+        known = self._relative.get(size)
+        if known is None:
+            least, most, _ = self._bounds(size)
+            self._relative[size] = min(most, max(least, seconds / self._speed))
+            return
+        ratio = min(_OUTLIER, max(1 / _OUTLIER, seconds / (self._speed * known)))
+        self._speed *= ratio**_SPEED_RATE
+        self._set(size, known * ratio**_COST_RATE)
+
+    def known(self, size: int) -> bool:
+        """Whether this very size was measured."""
+        return _coarse(size) in self._relative
+
+    def expect(self, size: int) -> float:
+        """Seconds for a step of `size`; between measured sizes by a line, beyond them nearer to the least; else 0."""
+        size = _coarse(size)
+        known = self._relative.get(size)
+        if known is None:
+            if not self._relative:
+                return 0.0
+            least, most, share = self._bounds(size)
+            known = least + share * (most - least)
+        return self._speed * known
+
+    def _set(self, size: int, cost: float) -> None:
+        """The newest measurement is believed against sizes that cost more though smaller, or less though larger."""
+        for other, known in self._relative.items():
+            self._relative[other] = min(known, cost) if other < size else max(known, cost)
+        self._relative[size] = cost
+
+    def _bounds(self, size: int) -> tuple[float, float, float]:
+        """(least and most relative cost of a size not measured, where between them it is expected).
+
+        It lies between its neighbours; where one is missing, a row costs at most what it costs on average next to it.
+        """
+        below = max((each for each in self._relative if each < size), default=None)
+        above = min((each for each in self._relative if each > size), default=None)
+        if below is not None and above is not None:
+            return self._relative[below], self._relative[above], (size - below) / (above - below)
+        if below is not None:
+            return self._relative[below], self._relative[below] * size / below, _UNKNOWN
+        assert above is not None
+        return self._relative[above] * size / above, self._relative[above], _UNKNOWN
+
+
+def _coarse(size: int) -> int:
+    grain = max(0, size.bit_length() - 5)
+    return size >> grain << grain
