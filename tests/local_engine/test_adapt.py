@@ -6,12 +6,13 @@ The clock is the test's own: a step takes what a made-up machine would take, so 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from local_engine.request import Request, SamplingParams
 from local_engine.speculative.adapt import Candidate, Planner
+from local_engine.speculative.step_costs import StepCosts
 
 Machine = Callable[[int], float]
 MOST = 7
@@ -123,3 +124,66 @@ def test_it_comes_back_when_drafts_become_good_again() -> None:
     planner = Planner()
     assert run(flat, 0.0, planner=planner, steps=300)[1] < 1
     assert run(flat, 0.9, planner=planner, steps=1500)[1] > 0.8 * MOST
+
+
+@pytest.mark.parametrize("drafting", [0.0, 0.001])
+@pytest.mark.parametrize("chance", [0.2, 0.4])
+def test_steps_that_are_slow_when_first_seen_are_not_believed(drafting: float, chance: float) -> None:
+    """Eight answers end one by one; the first step of every size takes twice its time, as beside a busy neighbour."""
+    seen: set[int] = set()
+
+    def slow_at_first(rows: int) -> float:
+        first = rows not in seen
+        seen.add(rows)
+        return (1 + first) * (0.0045 + 0.0014 * rows)
+
+    planner = Planner()
+    for requests in range(8, 2, -1):
+        slow_at_first(requests)  # so that `run` compares with its usual time
+        seen.discard(requests)
+        speed, _ = run(slow_at_first, chance, requests=requests, steps=100, drafting=drafting, planner=planner)
+        assert speed > 0.94, requests
+
+
+def test_a_size_costs_no_less_than_a_smaller_one_and_no_more_than_a_larger_one() -> None:
+    costs = StepCosts()
+    for size, seconds in ((8, 0.016), (4, 0.050), (16, 0.001)):
+        costs.observe(size, seconds)
+    assert costs.expect(4) == costs.expect(8) == costs.expect(16) == 0.016
+    for _ in range(200):
+        costs.observe(16, 0.020)
+    for _ in range(200):
+        costs.observe(4, 0.010)
+    assert costs.expect(4) < costs.expect(6) < costs.expect(8) < costs.expect(16)
+
+
+def test_what_was_never_measured_is_expected_between_nothing_more_and_as_dear_as_the_rest() -> None:
+    costs = StepCosts()
+    assert costs.expect(3) == 0.0
+    costs.observe(4, 0.010)
+    assert 0.010 < costs.expect(8) < 0.020
+    assert 0.0025 < costs.expect(1) < 0.010
+    costs.observe(8, 1.0)
+    assert costs.expect(8) == pytest.approx(0.020)  # a hundred times as long: as dear per row as four
+    assert costs.expect(6) == pytest.approx(0.015)
+
+
+class Counting(Planner):
+    """Counts the plans that draft nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = 0
+
+    def plan(self, rows: int, candidates: Sequence[Candidate]) -> list[int]:
+        wanted = super().plan(rows, candidates)
+        self.plain += not any(wanted)
+        return wanted
+
+
+def test_where_little_is_gained_plain_steps_are_measured_sooner() -> None:
+    much, little = Counting(), Counting()
+    assert run(flat, 0.95, planner=much)[0] > 4
+    assert run(flat, 0.2, planner=little)[0] > 1.1
+    assert much.plain < 20
+    assert little.plain > 2 * much.plain
