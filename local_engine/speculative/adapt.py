@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from local_engine.request import Request
 from local_engine.speculative.step_costs import StepCosts
 
-_GAIN_WANTED = 1.05  # the best of many plans looks better than it is: what promises less is noise
+_GAIN_WANTED = 1.02  # plans that promise less are not worth the noise, and the best of many looks better than it is:
+_GAIN_PER_ROW = 0.005  # so the more for each answer more, up to
+_MOST_GAIN_ROWS = 16
 _PERCENT = 0.01  # of plain time that may be spent on trying
 _FIRST_CREDIT = 2.0  # plain steps
 _MOST_CREDIT = 8.0
@@ -111,7 +113,8 @@ class Planner:
             return nothing  # first learn what a plain step takes
         ranked = self._ranked(candidates)
         costly = sum(each.costly for each in candidates)
-        best_count, best_rate = 0, rows / self.steps.expect(rows) * _GAIN_WANTED
+        wanted = _GAIN_WANTED + _GAIN_PER_ROW * min(rows - 1, _MOST_GAIN_ROWS)
+        best_count, best_rate = 0, rows / self.steps.expect(rows) * wanted
         expected, depth = float(rows), 0
         for count, (chance, index, place) in enumerate(ranked, start=1):
             expected += chance

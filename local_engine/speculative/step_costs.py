@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _SPEED_RATE = 0.2  # how fast the machine's common speed is learned: neighbours come and go
-_COST_RATE = 0.1  # a size is told from the others more slowly: most of what one step shows is the machine's speed
+_COST_RATE = 0.05  # a size is told from the others more slowly: most of what one step shows is the machine's speed
 _OUTLIER = 1.5  # a step that takes longer than so many times the expected is counted as if it had taken that
 _UNKNOWN = 0.25  # of the way from the least to the most that a size beyond the measured ones can cost: worth a try
 
@@ -11,8 +11,9 @@ _UNKNOWN = 0.25  # of the way from the least to the most that a size beyond the 
 class StepCosts:
     """Seconds by size (rows of a step, depth of a draft): a common speed, and what each size costs relative to it.
 
-    No size costs more than a larger one, nor more per row than a smaller one when first seen: a slow step is not
-    believed against its neighbours. Large sizes are told apart only to an eighth of their order of magnitude.
+    When first seen, no size costs more than a larger one, less than a smaller one, or more per row than the largest so
+    far: a slow step is not believed against its neighbours. Large sizes are told apart only to an eighth of their order
+    of magnitude.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class StepCosts:
             return
         ratio = min(_OUTLIER, max(1 / _OUTLIER, seconds / (self._speed * known)))
         self._speed *= ratio**_SPEED_RATE
-        self._set(size, known * ratio**_COST_RATE)
+        self._relative[size] = known * ratio**_COST_RATE
 
     def known(self, size: int) -> bool:
         """Whether this very size was measured."""
@@ -49,12 +50,6 @@ class StepCosts:
             least, most, share = self._bounds(size)
             known = least + share * (most - least)
         return self._speed * known
-
-    def _set(self, size: int, cost: float) -> None:
-        """The newest measurement is believed against sizes that cost more though smaller, or less though larger."""
-        for other, known in self._relative.items():
-            self._relative[other] = min(known, cost) if other < size else max(known, cost)
-        self._relative[size] = cost
 
     def _bounds(self, size: int) -> tuple[float, float, float]:
         """(least and most relative cost of a size not measured, where between them it is expected).
