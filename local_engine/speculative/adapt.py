@@ -16,12 +16,12 @@ from local_engine.request import Request
 from local_engine.speculative.step_costs import StepCosts
 
 _GAIN_WANTED = 1.02  # plans that promise less are not worth the noise, and the best of many looks better than it is:
-_GAIN_PER_ROW = 0.005  # so the more for each answer more, up to
+_GAIN_PER_ROW = 0.01  # so the more for each answer more, up to
 _MOST_GAIN_ROWS = 16
 _PERCENT = 0.01  # of plain time that may be spent on trying
 _FIRST_CREDIT = 2.0  # plain steps
 _MOST_CREDIT = 8.0
-_REFRESH = 64  # speculative steps, times the gain believed in, after which a plain one is measured again
+_REFRESH = 64  # times the gain believed in: speculative steps after which a plain one is measured again
 _FIRST_PROBE, _LAST_PROBE = 16, 1024  # steps between tries while speculation does not pay
 _OUTLIER = 1.5  # drafting that takes longer than so many times the expected counts as if it had taken that
 _PATIENCE = 16  # rows more without a better plan, after which the search ends
@@ -102,6 +102,7 @@ class Planner:
         self.acceptance = Acceptance()
         self._credit: float | None = None  # seconds; None until a plain step was measured
         self._since_plain = 0
+        self._plain_steps = 0
         self._gain = 0.0  # of the newest plan that drafts, as a share of plain speed, at most 1
         self._until_probe = 0
         self._probe_pause = _FIRST_PROBE
@@ -109,14 +110,14 @@ class Planner:
     def plan(self, rows: int, candidates: Sequence[Candidate]) -> list[int]:
         """Tokens to draft for each candidate; drafting takes time by the longest costly draft."""
         nothing = [0] * len(candidates)
-        if not candidates or not self.steps.known(rows) or self._since_plain > _REFRESH * self._gain:
+        if not candidates or not self.steps.known(rows) or self._since_plain > self._trust():
             return nothing  # first learn what a plain step takes
         ranked = self._ranked(candidates)
         costly = sum(each.costly for each in candidates)
         wanted = _GAIN_WANTED + _GAIN_PER_ROW * min(rows - 1, _MOST_GAIN_ROWS)
         best_count, best_rate = 0, rows / self.steps.expect(rows) * wanted
         expected, depth = float(rows), 0
-        for count, (chance, index, place) in enumerate(ranked, start=1):
+        for count, (chance, index, place) in enumerate(ranked[: self.steps.farthest - rows], start=1):
             expected += chance
             if candidates[index].costly:
                 depth = max(depth, place + 1)
@@ -153,9 +154,14 @@ class Planner:
             self._credit += plain * tokens / rows - seconds - drafting
         else:
             self._since_plain = 0
+            self._plain_steps += 1
             self._until_probe -= 1
             self._credit += _PERCENT * seconds
         self._credit = min(self._credit, _MOST_CREDIT * plain)
+
+    def _trust(self) -> float:
+        """Speculative steps after which a plain one is measured again: few while few were, or where little is gained."""
+        return min(_REFRESH * self._gain, 2 * self._plain_steps)
 
     def _ranked(self, candidates: Sequence[Candidate]) -> list[tuple[float, int, int]]:
         """(chance, candidate, place) of all tokens that could be drafted, likeliest first; a request's stay in order."""

@@ -23,7 +23,8 @@ from local_engine.speculative.verify import Run, verify
 log = logging.getLogger("local_engine")
 _MOST_FAILURES = 3
 _MOST_DRAFTS = 192  # per step, over all requests: beyond, no machine gets its rows for nothing, and planning takes long
-_CROWD, _REST = 16, 3  # with so many answers a plan that drafts nothing is kept for so many steps
+_REST = 4  # a plan that drafts nothing is kept for one step more per so many answers, at most three
+_LONGEST_REST = 3
 
 
 @dataclass(slots=True)
@@ -168,8 +169,8 @@ class Speculator:
         likely = [at for at, each in enumerate(candidates) if each.most]
         wanted = dict(zip(likely, self.planner.plan(rows, [candidates[at] for at in likely]), strict=True))
         self._wanted = any(wanted.values())
-        if rows > _CROWD and not self._wanted:
-            self._resting = _REST
+        if not self._wanted:
+            self._resting = min(rows // _REST, _LONGEST_REST)
         asked = [at for at in likely if candidates[at].costly and wanted[at]]
         if asked and self._costly is not None:
             drafts = self._costly.propose([able[at] for at in asked], [wanted[at] for at in asked])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 _SPEED_RATE = 0.2  # how fast the machine's common speed is learned: neighbours come and go
 _COST_RATE = 0.05  # a size is told from the others more slowly: most of what one step shows is the machine's speed
+_FIRST_COST_RATE = 0.5  # but at first, divided by how often it was measured
+_STARTING = 8  # steps among which the quickest says how fast the machine is: the first ones are often slow
 _OUTLIER = 1.5  # a step that takes longer than so many times the expected is counted as if it had taken that
 _UNKNOWN = 0.25  # of the way from the least to the most that a size beyond the measured ones can cost: worth a try
+_LEAP = 1.25  # times the largest size measured, and one more
 
 
 class StepCosts:
@@ -19,26 +22,36 @@ class StepCosts:
     def __init__(self) -> None:
         self._speed = 0.0
         self._relative: dict[int, float] = {}
+        self._measured: dict[int, int] = {}  # how often
+        self._steps = 0
 
     def observe(self, size: int, seconds: float) -> None:
         """A step of `size` took so long."""
         size = _coarse(size)
+        self._steps += 1
+        self._measured[size] = self._measured.get(size, 0) + 1
+        known = self._relative.get(size)
         if not self._relative:
             self._speed = seconds
             self._relative[size] = 1.0
-            return
-        known = self._relative.get(size)
-        if known is None:
+        elif known is None:
             least, most, _ = self._bounds(size)
             self._relative[size] = min(most, max(least, seconds / self._speed))
-            return
-        ratio = min(_OUTLIER, max(1 / _OUTLIER, seconds / (self._speed * known)))
-        self._speed *= ratio**_SPEED_RATE
-        self._relative[size] = known * ratio**_COST_RATE
+        elif self._steps < _STARTING and seconds < self._speed * known:
+            self._speed = seconds / known
+        else:
+            ratio = min(_OUTLIER, max(1 / _OUTLIER, seconds / (self._speed * known)))
+            self._speed *= ratio**_SPEED_RATE
+            self._relative[size] = known * ratio ** max(_COST_RATE, _FIRST_COST_RATE / self._measured[size])
 
     def known(self, size: int) -> bool:
         """Whether this very size was measured."""
         return _coarse(size) in self._relative
+
+    @property
+    def farthest(self) -> int:
+        """The largest size to be planned: not far beyond the largest measured, as a guess is worth a short leap only."""
+        return 1 + int(_LEAP * max(self._relative, default=0))
 
     def expect(self, size: int) -> float:
         """Seconds for a step of `size`; between measured sizes by a line, beyond them nearer to the least; else 0."""
