@@ -17,12 +17,13 @@ from local_engine.speculative.step_costs import StepCosts
 
 _GAIN_WANTED = 1.02  # plans that promise less are not worth the noise, and the best of many looks better than it is:
 _GAIN_PER_ROW = 0.01  # so the more for each answer more, up to
-_MOST_GAIN_ROWS = 16
+_MOST_GAIN_ROWS = 4  # for it has to be found likely before anything is known
 _PERCENT = 0.01  # of plain time that may be spent on trying
 _FIRST_CREDIT = 2.0  # plain steps
 _MOST_CREDIT = 8.0
 _REFRESH = 64  # times the gain believed in: speculative steps after which a plain one is measured again
 _FIRST_PROBE, _LAST_PROBE = 16, 1024  # steps between tries while speculation does not pay
+_PROBE = 2  # tokens
 _OUTLIER = 1.5  # drafting that takes longer than so many times the expected counts as if it had taken that
 _PATIENCE = 16  # rows more without a better plan, after which the search ends
 _MEMORY = 0.96  # weight of older drafts against a new one
@@ -100,6 +101,7 @@ class Planner:
         self.steps = StepCosts()
         self.drafting: dict[int, StepCosts] = {}  # by the number of requests drafted for, roughly
         self.acceptance = Acceptance()
+        self.promising = False  # whether the newest plan that weighed drafts chose some
         self._credit: float | None = None  # seconds; None until a plain step was measured
         self._since_plain = 0
         self._plain_steps = 0
@@ -112,6 +114,7 @@ class Planner:
         nothing = [0] * len(candidates)
         if not candidates or not self.steps.known(rows) or self._since_plain > self._trust():
             return nothing  # first learn what a plain step takes
+        self.promising = False
         ranked = self._ranked(candidates)
         costly = sum(each.costly for each in candidates)
         wanted = _GAIN_WANTED + _GAIN_PER_ROW * min(rows - 1, _MOST_GAIN_ROWS)
@@ -127,20 +130,18 @@ class Planner:
             elif count > best_count + _PATIENCE:
                 break
         if not best_count:
-            return self._probe(candidates)
+            return self._probe(ranked, nothing)
         if self._credit is not None and self._credit < 0:
             return nothing
         self._gain = min(1.0, best_rate * self.steps.expect(rows) / rows - 1)
         self._probe_pause = _FIRST_PROBE
-        for _, index, _ in ranked[:best_count]:
-            nothing[index] += 1
-        return nothing
+        self.promising = True
+        return _counts(ranked[:best_count], nothing)
 
     def observe_drafting(self, requests: int, depth: int, seconds: float) -> float:
         """Drafting up to `depth` tokens took so long. Returns what of it is usual: a long prompt's catching up is not."""
-        costs = self.drafting.setdefault(requests.bit_length(), StepCosts())
-        usual = min(seconds, _OUTLIER * costs.expect(depth)) if costs.known(depth) else seconds
-        costs.observe(depth, seconds)
+        usual = min(seconds, _OUTLIER * self._drafting(requests, depth)) if self.drafting else seconds
+        self.drafting.setdefault(requests.bit_length(), StepCosts()).observe(depth, seconds)
         return usual
 
     def observe_step(self, rows: int, drafts: int, tokens: int, seconds: float, drafting: float) -> None:
@@ -174,16 +175,30 @@ class Planner:
         return ranked
 
     def _drafting(self, requests: int, depth: int) -> float:
-        """Expected seconds; before the first draft none for one token, which makes that worth a try."""
-        costs = self.drafting.get(requests.bit_length())
-        if costs is None:
-            return 0.0 if depth == 1 else math.inf
-        return costs.expect(depth)
+        """Expected seconds: at most in proportion to what fewer requests take, or a slow draft would be believed for ever.
 
-    def _probe(self, candidates: Sequence[Candidate]) -> list[int]:
-        """Now and then a short draft for one request, or nobody would notice that it pays again."""
+        For a number never measured they are what another takes; before the first draft none for one token, which makes
+        that worth a try.
+        """
+        if not self.drafting:
+            return 0.0 if depth == 1 else math.inf
+        size = requests.bit_length()
+        known = size in self.drafting
+        return min(
+            costs.expect(depth) * (1 << max(0, size - other) if known else 1) for other, costs in self.drafting.items()
+        )
+
+    def _probe(self, ranked: Sequence[tuple[float, int, int]], nothing: list[int]) -> list[int]:
+        """Now and then a few likely tokens, or nobody would notice that it pays again."""
         if self._until_probe > 0 or self._credit is None or self._credit <= 0:
-            return [0] * len(candidates)
+            return nothing
         self._until_probe = self._probe_pause
         self._probe_pause = min(2 * self._probe_pause, _LAST_PROBE)
-        return [min(2, candidates[0].most), *[0] * (len(candidates) - 1)]
+        return _counts(ranked[:_PROBE], nothing)
+
+
+def _counts(chosen: Sequence[tuple[float, int, int]], nothing: list[int]) -> list[int]:
+    """How many of the chosen tokens are whose; `nothing` is filled."""
+    for _, index, _ in chosen:
+        nothing[index] += 1
+    return nothing

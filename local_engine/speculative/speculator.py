@@ -23,8 +23,7 @@ from local_engine.speculative.verify import Run, verify
 log = logging.getLogger("local_engine")
 _MOST_FAILURES = 3
 _MOST_DRAFTS = 192  # per step, over all requests: beyond, no machine gets its rows for nothing, and planning takes long
-_REST = 4  # a plan that drafts nothing is kept for one step more per so many answers, at most three
-_LONGEST_REST = 3
+_ANSWERS_PER_REST, _LONGEST_REST = 4, 3  # a plan that drafts nothing is kept for so many more steps
 
 
 @dataclass(slots=True)
@@ -73,7 +72,7 @@ class Speculator:
         self._failures = 0
         self._proposed = False  # in the step under way, without failing
         self._resting = 0
-        self._wanted = False  # whether the newest plan drafts for anybody
+        self._wanted = False  # whether the newest plan drafts for anybody, or would but for a measurement
         self._quiet = 0
 
     @property
@@ -168,9 +167,9 @@ class Speculator:
         candidates = [self._candidate(*each) for each in zip(able, found, most, strict=True)]
         likely = [at for at, each in enumerate(candidates) if each.most]
         wanted = dict(zip(likely, self.planner.plan(rows, [candidates[at] for at in likely]), strict=True))
-        self._wanted = any(wanted.values())
+        self._wanted = any(wanted.values()) or self.planner.promising
         if not self._wanted:
-            self._resting = min(rows // _REST, _LONGEST_REST)
+            self._resting = min(rows // _ANSWERS_PER_REST, _LONGEST_REST)
         asked = [at for at in likely if candidates[at].costly and wanted[at]]
         if asked and self._costly is not None:
             drafts = self._costly.propose([able[at] for at in asked], [wanted[at] for at in asked])

@@ -5,18 +5,19 @@ from __future__ import annotations
 _SPEED_RATE = 0.2  # how fast the machine's common speed is learned: neighbours come and go
 _COST_RATE = 0.05  # a size is told from the others more slowly: most of what one step shows is the machine's speed
 _FIRST_COST_RATE = 0.5  # but at first, divided by how often it was measured
-_STARTING = 8  # steps among which the quickest says how fast the machine is: the first ones are often slow
+_STARTING = 8  # steps among which a quicker one than expected is believed at once: the first ones are often slow
 _OUTLIER = 1.5  # a step that takes longer than so many times the expected is counted as if it had taken that
-_UNKNOWN = 0.25  # of the way from the least to the most that a size beyond the measured ones can cost: worth a try
-_LEAP = 1.25  # times the largest size measured, and one more
+_UNKNOWN = 0.25  # of the way from the least to the most that a size outside the measured ones can cost: worth a try
+_LEAST = 1e-9  # seconds; a clock may stand still
+_LEAP, _LATER_LEAP = 1.25, 2.0  # times the largest size measured, and one more
+_YOUNG = 128  # steps
 
 
 class StepCosts:
     """Seconds by size (rows of a step, depth of a draft): a common speed, and what each size costs relative to it.
 
-    When first seen, no size costs more than a larger one, less than a smaller one, or more per row than the largest so
-    far: a slow step is not believed against its neighbours. Large sizes are told apart only to an eighth of their order
-    of magnitude.
+    A size first seen costs what its neighbours allow, or per row at most what the only neighbour costs: a slow step is
+    not believed against them. Large sizes are told apart only to an eighth of their order of magnitude.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class StepCosts:
 
     def observe(self, size: int, seconds: float) -> None:
         """A step of `size` took so long."""
-        size = _coarse(size)
+        size, seconds = _coarse(size), max(seconds, _LEAST)
         self._steps += 1
         self._measured[size] = self._measured.get(size, 0) + 1
         known = self._relative.get(size)
@@ -37,7 +38,7 @@ class StepCosts:
         elif known is None:
             least, most, _ = self._bounds(size)
             self._relative[size] = min(most, max(least, seconds / self._speed))
-        elif self._steps < _STARTING and seconds < self._speed * known:
+        elif self._steps <= _STARTING and seconds < self._speed * known:
             self._speed = seconds / known
         else:
             ratio = min(_OUTLIER, max(1 / _OUTLIER, seconds / (self._speed * known)))
@@ -50,11 +51,12 @@ class StepCosts:
 
     @property
     def farthest(self) -> int:
-        """The largest size to be planned: not far beyond the largest measured, as a guess is worth a short leap only."""
-        return 1 + int(_LEAP * max(self._relative, default=0))
+        """The largest size to be planned: beyond the largest measured only a little at first, and later up to twice it."""
+        leap = _LEAP if self._steps < _YOUNG else _LATER_LEAP
+        return 1 + int(leap * max(self._relative, default=0))
 
     def expect(self, size: int) -> float:
-        """Seconds for a step of `size`; between measured sizes by a line, beyond them nearer to the least; else 0."""
+        """Seconds for a step of `size`; between measured sizes by a line, outside them nearer to the least; 0 before any."""
         size = _coarse(size)
         known = self._relative.get(size)
         if known is None:

@@ -145,6 +145,88 @@ def test_steps_that_are_slow_when_first_seen_are_not_believed(drafting: float, c
         assert speed > 0.94, requests
 
 
+@pytest.mark.parametrize("drafting", [0.0, 0.001])
+@pytest.mark.parametrize("chance", [0.2, 0.4])
+def test_the_first_steps_of_all_may_be_slow(drafting: float, chance: float) -> None:
+    """As where a process has just started; what they lose themselves is left out."""
+    planner, steps = Planner(), 0
+
+    def slow_start(rows: int) -> float:
+        nonlocal steps
+        steps += 1
+        return (1 + 2 * (steps < 4)) * (0.0045 + 0.0014 * rows)
+
+    run(slow_start, chance, requests=8, steps=6, drafting=drafting, planner=planner)
+    speed, _ = run(slow_start, chance, requests=8, steps=200, drafting=drafting, planner=planner)
+    assert speed > 0.97
+
+
+def test_a_first_plan_goes_a_little_beyond_what_was_measured() -> None:
+    answers = [Request(number, [1], SamplingParams(max_tokens=999)) for number in range(8)]
+    planner = Planner()
+    planner.observe_step(8, 0, 8, 0.01, 0.0)
+    planned = []
+    for _ in range(3):
+        planned.append(sum(planner.plan(8, [Candidate(each, MOST, "test") for each in answers])))
+        planner.observe_step(8, planned[-1], 8 + planned[-1], 0.01, 0.0)
+        planner.observe_step(8, 0, 8, 0.01, 0.0)
+    assert planned == [3, 6, 10]
+
+
+@pytest.mark.parametrize("requests", [16, 20])
+def test_many_answers_are_drafted_for_where_it_pays(requests: int) -> None:
+    assert run(lambda rows: 0.0045 + 0.0003 * rows, 0.8, requests=requests, steps=2000)[0] > 1.08
+
+
+def test_a_step_in_the_costs_is_crossed_where_it_pays() -> None:
+    """From eight rows to nine a step takes 1.3 times as long, and more rows no longer."""
+    assert run(lambda rows: 0.01 if rows <= 8 else 0.013, 0.6, requests=8, steps=2000)[0] > 1.2
+
+
+def test_drafting_that_was_slow_at_first_is_tried_again() -> None:
+    planner = Planner()
+    planner.observe_drafting(1, 3, 0.0005)
+    planner.observe_drafting(8, 3, 0.5)  # a long prompt was caught up with
+    speed, drafts = run(flat, 0.9, requests=8, drafting=0.0005, planner=planner)
+    assert speed > 1.2
+    assert drafts > 4
+
+
+def test_a_quicker_step_is_believed_at_once_at_first_and_slowly_later() -> None:
+    costs = StepCosts()
+    for seconds in (0.050, 0.015):
+        costs.observe(8, seconds)
+    assert costs.expect(8) == 0.015
+    for _ in range(50):
+        costs.observe(8, 0.015)
+    costs.observe(8, 0.005)
+    assert costs.expect(8) > 0.012
+
+
+def test_a_clock_that_stands_still_does_no_harm() -> None:
+    costs = StepCosts()
+    for seconds in (0.0, 0.0, 0.01, 0.0, 0.01):
+        costs.observe(4, seconds)
+    assert costs.expect(4) > 0
+
+
+def test_a_plan_that_only_measures_stays_promising() -> None:
+    planner = Planner()
+    answer = Request(1, [1], SamplingParams(max_tokens=999))
+    candidates = [Candidate(answer, MOST, "test")]
+    assert planner.plan(1, candidates) == [0]
+    assert not planner.promising
+    planner.observe_step(1, 0, 1, 0.01, 0.0)
+    drafted: set[bool] = set()
+    for _ in range(30):
+        wanted = planner.plan(1, candidates)[0]
+        planner.acceptance.observe(answer, "test", wanted, wanted)
+        planner.observe_step(1, wanted, 1 + wanted, 0.01, 0.0)
+        assert planner.promising
+        drafted.add(wanted > 0)
+    assert drafted == {True, False}
+
+
 def test_a_size_first_seen_costs_no_less_than_a_smaller_one_and_no_more_than_a_larger_one() -> None:
     costs = StepCosts()
     for size, seconds in ((8, 0.016), (4, 0.050), (16, 0.001)):

@@ -14,6 +14,7 @@ pytest.importorskip("triton", reason="Triton has no wheel for this system")
 from local_engine.engine import Engine
 from local_engine.layers.attention_reference import PlainAttention
 from local_engine.request import Output, Request, SamplingParams
+from local_engine.speculative.adapt import Candidate, Planner
 from local_engine.speculative.drafter import NO_DRAFT, Draft, Drafter, Seen
 from local_engine.speculative.ngram import NgramDrafter
 from local_engine.speculative.speculator import Speculator
@@ -165,3 +166,27 @@ def test_a_drafter_that_reads_streams_has_the_newest_after_steps_ahead(tiny_engi
             torch.testing.assert_close(seen.streams[-1], tapped[watching.taps[0]][-1], atol=1e-4, rtol=1e-4)
             looked += 1
     assert looked > 6
+
+
+@pytest.mark.parametrize(("answers", "share"), [(1, 1.0), (8, 1 / 3)])
+def test_a_plan_that_drafts_nothing_is_kept_the_longer_the_more_answers_run(
+    tiny_engine: EngineMaker, answers: int, share: float
+) -> None:
+    class Unwilling(Planner):
+        calls = 0
+
+        def plan(self, rows: int, candidates: Sequence[Candidate]) -> list[int]:
+            self.calls += 1
+            return [0] * len(candidates)
+
+    wanted = [(prompt(length, 2 * length), greedy(40)) for length in range(3, 3 + answers)]
+    drafter = Scripted(
+        {tuple(tokens): tiny_engine().generate(tokens, params).tokens for tokens, params in wanted}, "perfect"
+    )
+    engine = tiny_engine(max_batch=8, max_drafts=3)
+    engine.speculator = Speculator([drafter], 3)
+    engine.speculator.planner = planner = Unwilling()
+    for each in wanted:
+        engine.add(engine.new_request(*each))
+    steps = sum(1 for _ in _steps(engine))
+    assert planner.calls == pytest.approx(steps * share, abs=6)
