@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -99,12 +100,15 @@ def commands(model: Path, threads: int) -> dict[str, list[str]]:
 def measure(found: dict[str, list[str]], rounds: int) -> list[Worker]:
     """All engines in turns, in another order each round; the first round warms up and is dropped."""
     workers = []
+    # A shell's OMP_WAIT_POLICY=PASSIVE, good for us, would make llama.cpp take three times as long.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     try:
         for name, command in found.items():
             errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the worker lives
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
-            )
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT,
+                env=environment,
+            )  # fmt: skip
             workers.append(Worker(name, process, errors))
             workers[-1].version = workers[-1].read()["ready"]
         for turn in range(rounds + 1):
