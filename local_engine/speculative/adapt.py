@@ -1,9 +1,9 @@
 """How many tokens to draft for whom: as many as make the next step give most tokens per second, zero included.
 
 Three things are learned while answering: what a step with so many rows takes, what drafting takes, and how often drafts
-are kept. A plan weighs them; an account of seconds bounds what speculation costs where it does not pay, to a few percent
-at first and about one later: what a speculative step loses against plain ones is taken from it, what it gains and one
-percent of plain steps are paid in, and without credit nothing is drafted.
+are kept. A plan weighs them; an account of seconds bounds what speculation costs where it does not pay, to a few
+percent: what a speculative step loses against plain ones is taken from it, what it gains and one percent of plain steps
+are paid in, and without credit nothing is drafted.
 """
 
 from __future__ import annotations
