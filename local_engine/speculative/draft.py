@@ -24,7 +24,6 @@ from local_engine.tokenizer import Tokenizer
 _CATCH_UP = 512  # tokens per call, over all requests
 _WORTH_CATCHING_UP = 16  # unseen tokens per token still to come: beyond, the answer ends before it pays
 _CANDIDATES = 64  # likeliest tokens a draft is drawn from: cutting the rest is cheap and changes no answer
-_HOPELESS = 0.15  # chance, by the draft model's own lights, that all so far is right: further tokens are not worth it
 
 
 @dataclass(slots=True)
@@ -35,6 +34,7 @@ class _Shadow:
     confirmed: int = 0
     drawn: list[int] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
+    chances: list[float] = field(default_factory=list)
     hope: float = 1.0
     wanted: int = 0
 
@@ -54,7 +54,7 @@ class ModelDrafter:
         self._generator = torch.Generator()
         self._generator.seed()
 
-    def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
+    def propose(self, requests: Sequence[Request], wanted: Sequence[int], least: float = 0.0) -> list[Draft]:
         """Drafts of up to `wanted` tokens; none for those the draft model is still catching up with."""
         shadows = [self._follow(request, count) for request, count in zip(requests, wanted, strict=True)]
         active = [shadow for shadow in shadows if shadow is not None and shadow.request.table is not None]
@@ -67,7 +67,7 @@ class ModelDrafter:
                 if length:
                     budget -= length - 1
                     chunks.append(Chunk(own, own.computed, length))
-            active = self._compute(chunks, active)
+            active = self._compute(chunks, active, least)
         return [NO_DRAFT if shadow is None else _finished(shadow) for shadow in shadows]
 
     def observe(self, seen: Sequence[Seen]) -> None:
@@ -111,7 +111,7 @@ class ModelDrafter:
         own.tokens[same:] = request.tokens[same:]
         own.computed = min(own.computed, same, len(own.tokens) - 1)
         shadow.confirmed = len(own.tokens)
-        shadow.drawn, shadow.weights, shadow.hope, shadow.wanted = [], [], 1.0, wanted
+        shadow.drawn, shadow.weights, shadow.chances, shadow.hope, shadow.wanted = [], [], [], 1.0, wanted
         return shadow if self._make_room(shadow) else None
 
     def _make_room(self, shadow: _Shadow) -> bool:
@@ -126,7 +126,7 @@ class ModelDrafter:
             self.forget(oldest.request)
         return True
 
-    def _compute(self, chunks: Sequence[Chunk], active: Sequence[_Shadow]) -> list[_Shadow]:
+    def _compute(self, chunks: Sequence[Chunk], active: Sequence[_Shadow], least: float) -> list[_Shadow]:
         """One step of the draft model; returns those that go on drafting."""
         if not chunks:
             return []
@@ -150,10 +150,11 @@ class ModelDrafter:
                 shadow.hope *= float(weights[token])
             else:
                 token = greedy[at]
+                shadow.chances.append(confidence[at])
                 shadow.hope *= confidence[at]
             shadow.drawn.append(token)
             row.request.tokens.append(token)
-            if len(shadow.drawn) < shadow.wanted and shadow.hope > _HOPELESS:
+            if len(shadow.drawn) < shadow.wanted and shadow.hope > least:
                 going.append(shadow)
         return going
 
@@ -185,5 +186,7 @@ def check_vocabulary(target: Tokenizer, target_size: int, draft: Tokenizer, draf
 
 
 def _finished(shadow: _Shadow) -> Draft:
+    if not shadow.drawn:
+        return NO_DRAFT
     weights = torch.stack(shadow.weights) if shadow.weights else None
-    return Draft(tuple(shadow.drawn), weights, "draft") if shadow.drawn else NO_DRAFT
+    return Draft(tuple(shadow.drawn), weights, "draft", tuple(shadow.chances) or None)

@@ -23,12 +23,14 @@ class Draft:
     `probabilities` [len(tokens), vocab] float32 on the CPU, normalised: what each token was drawn from. None means that
     the tokens are the drafter's only proposals (a point mass: n-gram, or the most likely token). A drafter that draws
     must have drawn: tokens picked greedily from `probabilities` would bend the answer's distribution. `kind` names the
-    way the draft was found ("ngram", "head", ...); acceptance is learned per kind.
+    way the draft was found ("ngram", "head", ...); acceptance is learned per kind. `chances` [len(tokens)] is how likely
+    each token is to be kept if those before it are, as far as the drafter can tell; None: it cannot.
     """
 
     tokens: tuple[int, ...] = ()
     probabilities: Tensor | None = None
     kind: str = ""
+    chances: tuple[float, ...] | None = None
 
 
 NO_DRAFT = Draft()
@@ -55,13 +57,16 @@ class Drafter(Protocol):
     `layers - 1`. Empty: it needs none, and `observe` is not called."""
 
     costly: bool
-    """Whether proposing takes time worth counting: then it is asked only for what is likely to be used."""
+    """Whether proposing takes time worth counting: then it is asked only while that brings more than it takes."""
 
     kind: str
-    """The `kind` of most of its drafts: by their acceptance it is decided how many to ask for."""
+    """The `kind` of most of its drafts: by their acceptance it is decided whether to ask for more."""
 
-    def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
-        """A draft of at most `wanted[i]` tokens (at least 1) to follow `requests[i].tokens`, for each."""
+    def propose(self, requests: Sequence[Request], wanted: Sequence[int], least: float = 0.0) -> list[Draft]:
+        """A draft of at most `wanted[i]` tokens (at least 1) to follow `requests[i].tokens`, for each.
+
+        One that takes time ends a draft where the chance that all of it is right falls below `least`.
+        """
         ...
 
     def observe(self, seen: Sequence[Seen]) -> None:

@@ -35,7 +35,9 @@ class _Chain:
     wanted: int
     generator: torch.Generator | None
     tokens: list[int] = field(default_factory=list)
+    chances: list[float] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
+    hope: float = 1.0  # by the head's own lights, that all so far is right
 
 
 class HeadDrafter:
@@ -68,7 +70,7 @@ class HeadDrafter:
         return set(self._newest)
 
     @torch.inference_mode()
-    def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
+    def propose(self, requests: Sequence[Request], wanted: Sequence[int], least: float = 0.0) -> list[Draft]:
         """As `Drafter.propose`."""
         chains, streams = [], []
         for request, count in zip(requests, wanted, strict=True):
@@ -77,22 +79,23 @@ class HeadDrafter:
                 chains.append(_Chain(request, count, _generator(request)))
                 streams.append(newest.stream)
         if chains:
-            self._draft(chains, torch.stack(streams))
+            self._draft(chains, torch.stack(streams), least)
         drafts = {chain.request.id: chain for chain in chains}
         return [self._draft_of(drafts[request.id]) if request.id in drafts else NO_DRAFT for request in requests]
 
-    def _draft(self, chains: list[_Chain], streams: Tensor) -> None:
+    def _draft(self, chains: list[_Chain], streams: Tensor, least: float) -> None:
         if self._native is not None and all(chain.generator is None for chain in chains):
             last = [chain.request.tokens[-1] for chain in chains]
             depth = max(chain.wanted for chain in chains)
-            for chain, tokens in zip(chains, self._native.draft(streams, last, depth), strict=True):
-                chain.tokens = tokens[: chain.wanted]
+            drafted = self._native.draft(streams, last, depth, least)
+            for chain, (tokens, chances) in zip(chains, drafted, strict=True):
+                chain.tokens, chain.chances = tokens[: chain.wanted], chances[: chain.wanted]
             return
         newest = torch.tensor([chain.request.tokens[-1] for chain in chains], device=streams.device)
         state = self.head.advance(self.head.start(streams), newest)
         while True:
             places = self._choose(chains, self.head.logits(state))
-            going = [index for index, chain in enumerate(chains) if len(chain.tokens) < chain.wanted]
+            going = [at for at, chain in enumerate(chains) if len(chain.tokens) < chain.wanted and chain.hope >= least]
             if not going:
                 return
             if len(going) < len(chains):
@@ -102,12 +105,18 @@ class HeadDrafter:
 
     def _choose(self, chains: list[_Chain], logits: Tensor) -> Tensor:
         """Add a token to every chain; returns their places [n] in the drafted vocabulary."""
-        places = logits.argmax(-1)
+        best = logits.max(-1)
+        places = best.indices
+        sure: list[float] = (best.values.float() - logits.float().logsumexp(-1)).exp().tolist()
         for index, chain in enumerate(chains):
-            if chain.generator is not None:
+            if chain.generator is None:
+                chain.chances.append(sure[index])
+                chain.hope *= sure[index]
+            else:
                 shares = drafted_shares(logits[index].float().cpu(), chain.request.params)
                 places[index] = torch.multinomial(shares, 1, generator=chain.generator)[0]
                 chain.rows.append(shares)
+                chain.hope *= float(shares[places[index]])
         for chain, token in zip(chains, self.head.vocabulary[places].tolist(), strict=True):
             chain.tokens.append(token)
         return places
@@ -117,7 +126,7 @@ class HeadDrafter:
         if chain.rows:
             probabilities = torch.zeros(len(chain.rows), self.head.embeddings.shape[0])
             probabilities[:, self.head.vocabulary.cpu()] = torch.stack(chain.rows)
-        return Draft(tuple(chain.tokens), probabilities, self.kind)
+        return Draft(tuple(chain.tokens), probabilities, self.kind, tuple(chain.chances) or None)
 
 
 def drafted_shares(logits: Tensor, params: SamplingParams) -> Tensor:

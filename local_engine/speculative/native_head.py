@@ -37,16 +37,26 @@ class NativeHead:
         ))  # fmt: skip
         weakref.finalize(self, library.free_head, self._native)
 
-    def draft(self, streams: Tensor, newest: Sequence[int], depth: int) -> list[list[int]]:
-        """`depth` token ids behind each of the `newest` tokens [n], whose steps' streams are `streams` [n, hidden]."""
+    def draft(
+        self, streams: Tensor, newest: Sequence[int], depth: int, least: float = 0.0
+    ) -> list[tuple[list[int], list[float]]]:
+        """Up to `depth` token ids behind each of the `newest` tokens [n], and the chance the head gives each of them.
+
+        `streams` [n, hidden] are those of the steps that gave the newest tokens. A chain ends behind the token with which
+        the chance of all of it falls below `least`.
+        """
         rows = streams.to(torch.bfloat16).contiguous()
-        tokens, places = array("i", newest), array("i", bytes(4 * len(newest) * depth))
+        empty = bytes(4 * len(newest) * depth)
+        tokens, places, chances = array("i", newest), array("i", empty), array("f", empty)
         self._library.draft(
-            self._native, rows.data_ptr(), tokens.buffer_info()[0], places.buffer_info()[0], len(newest), depth,
-            torch.get_num_threads(),
+            self._native, rows.data_ptr(), tokens.buffer_info()[0], places.buffer_info()[0], chances.buffer_info()[0],
+            len(newest), depth, torch.get_num_threads(), least,
         )  # fmt: skip
-        chosen = [self._vocabulary[place] for place in places]
-        return [chosen[first : first + depth] for first in range(0, len(chosen), depth)]
+        chains = []
+        for first in range(0, len(places), depth):
+            sure = [chance for chance in chances[first : first + depth] if chance]
+            chains.append(([self._vocabulary[place] for place in places[first : first + len(sure)]], sure))
+        return chains
 
 
 def native_head(head: DraftHead) -> NativeHead | None:

@@ -74,7 +74,7 @@ class NgramDrafter:
     def __init__(self) -> None:
         self._indexes: dict[int, SuffixIndex] = {}
 
-    def propose(self, requests: Sequence[Request], wanted: Sequence[int]) -> list[Draft]:
+    def propose(self, requests: Sequence[Request], wanted: Sequence[int], least: float = 0.0) -> list[Draft]:
         """One draft for each request, empty where nothing matches."""
         return [self._propose(request, most) for request, most in zip(requests, wanted, strict=True)]
 

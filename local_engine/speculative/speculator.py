@@ -52,7 +52,7 @@ class Speculator:
     """The drafters, the plan how much to ask of them, and the drafts under way. Used by the engine's thread only.
 
     Of the drafters one may be costly and one not. Where the one that costs nothing finds something that is likelier to
-    be kept than what the other has brought so far, the other is not asked.
+    be kept than what the other has brought so far, the other is not asked; where both have a draft, the better one is taken.
     """
 
     def __init__(self, drafters: Sequence[Drafter], most: int, timer: Callable[[], float] = time.perf_counter) -> None:
@@ -68,6 +68,8 @@ class Speculator:
         self._timer = timer
         self._drafts: dict[int, Draft] = {}
         self._drafting = 0.0  # seconds spent on the drafts under way
+        self._unusual = 0.0  # those of them that are not to be expected the next time
+        self._asked = False  # whether the costly drafter was
         self._begun = 0.0
         self._failures = 0
         self._proposed = False  # in the step under way, without failing
@@ -83,8 +85,8 @@ class Speculator:
     def propose(self, scheduler: Scheduler) -> None:
         """Put drafts on the running answers before a step is scheduled; the scheduler takes what there is room for."""
         self._drafts.clear()
-        self._drafting = 0.0
-        self._proposed = self._wanted = False
+        self._drafting = self._unusual = 0.0
+        self._proposed = self._wanted = self._asked = False
         running = [request for request in scheduler.running if request.gap == 1 and request.answered]
         able = [request for request in running if request.params.max_tokens - request.answered > 1]
         self._resting -= 1
@@ -110,8 +112,11 @@ class Speculator:
         runs = verify(logits, rows, sampler, self._drafts)
         for run in runs:
             if run.drafted:
-                kind = self._drafts[run.request.id].kind
-                self.planner.acceptance.observe(run.request, kind, run.drafted, run.accepted)
+                draft, acceptance = self._drafts[run.request.id], self.planner.acceptance
+                if draft.chances is None:
+                    acceptance.observe(run.request, draft.kind, run.drafted, run.accepted)
+                else:
+                    acceptance.judge(draft.kind, draft.chances, run.drafted, run.accepted)
         return runs
 
     def observe(self, chunks: Sequence[Chunk], runs: Sequence[Run], computed: Computed) -> None:
@@ -164,32 +169,46 @@ class Speculator:
         each = min(self.most, max(1, _MOST_DRAFTS // rows))
         most = [min(each, request.params.max_tokens - request.answered - 1) for request in able]
         found = [NO_DRAFT] * len(able) if self._free is None else self._free.propose(able, most)
-        candidates = [self._candidate(*each) for each in zip(able, found, most, strict=True)]
-        likely = [at for at, each in enumerate(candidates) if each.most]
-        wanted = dict(zip(likely, self.planner.plan(rows, [candidates[at] for at in likely]), strict=True))
-        self._wanted = any(wanted.values()) or self.planner.promising
+        asked = self._worth_asking(able, found, most) if self.planner.ready(rows) else []
+        self._asked = bool(asked) and self.planner.asks(rows)
+        if self._asked:
+            self._ask(able, found, most, asked, rows)
+        likely = [at for at, draft in enumerate(found) if draft.tokens]
+        wanted = self.planner.plan(rows, [Candidate.of(able[at], found[at]) for at in likely])
+        self._wanted = self._asked or any(wanted) or self.planner.promising
         if not self._wanted:
             self._resting = min(rows // _ANSWERS_PER_REST, _LONGEST_REST)
-        asked = [at for at in likely if candidates[at].costly and wanted[at]]
-        if asked and self._costly is not None:
-            drafts = self._costly.propose([able[at] for at in asked], [wanted[at] for at in asked])
-            for at, draft in zip(asked, drafts, strict=True):
-                found[at] = draft
-        for at in likely:
-            self._take(able[at], found[at], wanted[at])
+        for at, count in zip(likely, wanted, strict=True):
+            self._take(able[at], found[at], count)
 
-    def _candidate(self, request: Request, found: Draft, most: int) -> Candidate:
-        """What could be drafted for a request: what was found for nothing, or what the costly drafter may bring."""
-        free = Candidate(request, len(found.tokens), found.kind)
+    def _worth_asking(self, able: Sequence[Request], found: Sequence[Draft], most: Sequence[int]) -> list[int]:
+        """For whom the costly drafter is expected to find something better than what was found for nothing."""
         if self._costly is None:
-            return free
-        chances = self.planner.acceptance
-        costly = Candidate(request, most, self._costly.kind, costly=True)
-        if free.most and sum(chances.survival(request, free.kind, free.most)) >= sum(
-            chances.survival(request, costly.kind, most)
-        ):
-            return free
-        return costly
+            return []
+        survival, kind = self.planner.survival, self._costly.kind
+        return [
+            at
+            for at, request in enumerate(able)
+            if sum(survival(Candidate(request, most[at], kind))) > sum(survival(Candidate.of(request, found[at])))
+        ]
+
+    def _ask(
+        self, able: Sequence[Request], found: list[Draft], most: Sequence[int], asked: Sequence[int], rows: int
+    ) -> None:
+        """Put the costly drafter's drafts in the place of worse ones in `found`."""
+        assert self._costly is not None
+        planner, gain = self.planner, 0.0
+        begun = self._timer()
+        drafts = self._costly.propose([able[at] for at in asked], [most[at] for at in asked], planner.least(rows))
+        seconds = self._timer() - begun
+        for at, draft in zip(asked, drafts, strict=True):
+            if draft.chances is not None:
+                planner.acceptance.foresee(able[at], draft.kind, draft.chances)
+            before, after = (planner.worth(rows, Candidate.of(able[at], each)) for each in (found[at], draft))
+            if after > before:
+                found[at], gain = draft, gain + after - before
+        depth = max(len(draft.tokens) for draft in drafts)
+        self._unusual = seconds - planner.observe_asking(rows, gain, depth, seconds)
 
     def _take(self, request: Request, draft: Draft, count: int) -> None:
         request.drafts = list(draft.tokens[:count])
@@ -198,13 +217,7 @@ class Speculator:
 
     def _learn_costs(self, chunks: Sequence[Chunk], runs: Sequence[Run]) -> None:
         seconds = self._timer() - self._begun
-        drafting = self._drafting if self._drafts else 0.0
-        costly = [
-            draft for draft in self._drafts.values() if self._costly is not None and draft.kind == self._costly.kind
-        ]
-        if costly:
-            depth = max(len(draft.tokens) for draft in costly)
-            drafting = self.planner.observe_drafting(len(costly), depth, drafting)
+        drafting = self._drafting - self._unusual if self._drafts or self._asked else 0.0
         drafted = sum(chunk.drafts for chunk in chunks)
         tokens = sum(len(run.sampled) for run in runs)
         self.planner.observe_step(len(chunks), drafted, tokens, seconds, drafting)

@@ -45,9 +45,9 @@ class StepCosts:
             self._speed *= ratio**_SPEED_RATE
             self._relative[size] = known * ratio ** max(_COST_RATE, _FIRST_COST_RATE / self._measured[size])
 
-    def known(self, size: int) -> bool:
-        """Whether this very size was measured."""
-        return _coarse(size) in self._relative
+    def times(self, size: int) -> int:
+        """How often this very size was measured."""
+        return self._measured.get(_coarse(size), 0)
 
     @property
     def farthest(self) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from local_engine.engine import Engine
 from local_engine.loading import load_engine
 from local_engine.quantization.int8 import Int8Linear
 from local_engine.request import Request, SamplingParams
+from local_engine.speculative.drafter import Seen
 from local_engine.speculative.head_model import load_head
 from local_engine.speculative.heads import HeadDrafter, drafted_shares
 from local_engine.speculative.native_head import native_head
@@ -124,11 +127,42 @@ def test_the_kernel_drafts_what_torch_drafts_alone_and_together(taught: Taught) 
         state = plain.advance(plain.start(streams), newest)
         for depth in range(3):
             places = plain.logits(state).argmax(-1)
-            said = plain.vocabulary[places].tolist()
-            alike = sum(chain[depth] == token for chain, token in zip(drafted, said, strict=True))
+            said, sure = plain.vocabulary[places].tolist(), plain.logits(state).float().softmax(-1).amax(-1)
+            alike = sum(tokens[depth] == token for (tokens, _), token in zip(drafted, said, strict=True))
             assert alike >= 38 - 3 * depth  # torch rounds to bfloat16 between layers, which turns near ties
-            places = torch.tensor([plain.vocabulary.tolist().index(chain[depth]) for chain in drafted])
+            assert torch.allclose(torch.tensor([chances[depth] for _, chances in drafted]), sure, atol=0.03)
+            places = torch.tensor([plain.vocabulary.tolist().index(tokens[depth]) for tokens, _ in drafted])
             state = plain.advance_drafted(state, places)
+    least = median(chances[0] for _, chances in drafted)
+    stopped = native.draft(streams, newest.tolist(), 3, least)
+    assert len({len(tokens) for tokens, _ in stopped}) > 1
+    for (tokens, chances), (whole, sure_of) in zip(stopped, drafted, strict=True):
+        assert (tokens, chances) == (whole[: len(tokens)], sure_of[: len(tokens)])
+        assert len(tokens) == next((n for n in (1, 2) if math.prod(sure_of[:n]) < least), 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_draft_ends_where_it_is_no_longer_likely(taught: Taught, dtype: str) -> None:
+    engine = load(taught, dtype=dtype)
+    head = find_head(engine.runner.decoder, taught.head, "auto")
+    assert head is not None
+    drafter = HeadDrafter(head)
+    generator = torch.Generator().manual_seed(5)
+    requests = [
+        Request(number, [3, 5, 7 + number], SamplingParams(max_tokens=9, temperature=0)) for number in range(40)
+    ]
+    drafter.observe([Seen(request, 1, torch.randn(1, 64, generator=generator)) for request in requests])
+    whole = drafter.propose(requests, [3] * 40)
+    assert {len(draft.tokens) for draft in whole} == {3}
+    least = median(draft.chances[0] for draft in whole if draft.chances)
+    cut = drafter.propose(requests, [3] * 40, least)
+    assert len({len(draft.tokens) for draft in cut}) > 1
+    for short, long in zip(cut, whole, strict=True):
+        assert long.chances is not None
+        assert all(0 < chance <= 1 for chance in long.chances)
+        assert len(short.tokens) == next((n for n in (1, 2) if math.prod(long.chances[:n]) < least), 3)
+        assert short.tokens == long.tokens[: len(short.tokens)]
+        assert short.chances == pytest.approx(long.chances[: len(short.tokens)])
 
 
 def test_drawn_drafts_carry_the_shares_they_were_drawn_from(engine: Engine) -> None:

@@ -93,7 +93,7 @@ def test_greedy_answers_are_the_same_with_drafts(
         assert counts.accepted == counts.tokens
         assert len(outputs[requests[0].id]) <= 1 + -(-39 // 6), "every step gives five drafts and one more"
     if name == "draft":
-        assert 0.2 < counts.accepted / counts.tokens < 0.95
+        assert 0.1 < counts.accepted / counts.tokens < 0.95
     if options:
         assert engine.scheduler.preemptions > 0
 

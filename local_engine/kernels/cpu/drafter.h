@@ -1,6 +1,9 @@
 // A trained draft head (speculative/head_model.py says what it computes): chains of likeliest tokens in one call.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
 #include "linear.h"
 
 namespace penstock {
@@ -19,16 +22,24 @@ class Drafter {
    public:
     explicit Drafter(const HeadParts& parts) : h_(parts) {}
 
-    /// From bfloat16 streams [count, hidden] and newest tokens [count] to places [count, depth] in the drafted vocabulary.
-    void draft(const uint16_t* streams, const int32_t* tokens, int count, int depth, int threads, int32_t* places) {
+    /// From bfloat16 streams [count, hidden] and newest tokens [count] to places [count, depth] in the drafted vocabulary
+    /// and the chance that the head gives each of them. A chain ends behind the token with which the product of its chances
+    /// falls below `least`; what is behind the end is left as it was.
+    void draft(const uint16_t* streams, const int32_t* tokens, int count, int depth, int threads, float least, int32_t* places,
+               float* chances) {
         narrow_.shape(count, h_.hidden);
         wide_.shape(count, h_.width);
         size_t row = size_t(count) * h_.hidden;
         state_.reserve(row), next_.reserve(row), token_.reserve(row);
         inner_.reserve(size_t(count) * 2 * h_.width), logits_.reserve(size_t(count) * h_.drafted);
+        hopes_.assign(count, 1.0f);
         Pool::instance().run(threads, [&](Team& team, int) {
             begin(team, streams, tokens, count);
-            for (int place = 0; place < depth; ++place) advance(team, count, places + place, depth);
+            for (int place = 0; place < depth; ++place) {
+                advance(team, count);
+                choose(team, count, least, places + place, chances + place, depth);
+                if (*std::max_element(hopes_.begin(), hopes_.end()) < least) break;  // read by all behind the same barrier
+            }
         });
     }
 
@@ -46,8 +57,8 @@ class Drafter {
         product(team, *h_.token_in, narrow_, h_.tiles, token_.data());
     }
 
-    /// One token for each chain: places[i * depth] takes it.
-    void advance(Team& team, int count, int32_t* places, int depth) {
+    /// The next state of each chain, and its logits.
+    void advance(Team& team, int count) {
         team.share(count, 1, [&](int i) { normalise(*h_.state_in, i, at(state_, i), h_.state_norm); });
         product(team, *h_.state_in, narrow_, h_.tiles, next_.data());
         team.share(count, 1, [&](int i) {
@@ -70,12 +81,25 @@ class Drafter {
             normalise(*h_.output, i, at(state_, i), h_.norm);
         });
         product(team, *h_.output, narrow_, h_.tiles, logits_.data());
+    }
+
+    /// One token for each chain that goes on: places[i * depth] and chances[i * depth] take it.
+    void choose(Team& team, int count, float least, int32_t* places, float* chances, int depth) {
         team.share(count, 1, [&](int i) {
+            if (hopes_[i] < least) return;
             const float* logits = logits_.data() + size_t(i) * h_.drafted;
             int best = 0;
             for (int j = 1; j < h_.drafted; ++j)
                 if (logits[j] > logits[best]) best = j;
+            __m512 most = _mm512_set1_ps(logits[best]), sum = _mm512_setzero_ps();
+            for (int j = 0; j < h_.drafted; j += LANES) {
+                __mmask16 mask = lanes(h_.drafted - j);
+                __m512 below = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, logits + j), most);
+                sum = _mm512_mask_add_ps(sum, mask, sum, exp16(below));
+            }
             places[size_t(i) * depth] = best;
+            chances[size_t(i) * depth] = 1.0f / _mm512_reduce_add_ps(sum);
+            hopes_[i] *= chances[size_t(i) * depth];
             widen(h_.parts + size_t(best) * h_.hidden, at(token_, i));
         });
     }
@@ -104,6 +128,7 @@ class Drafter {
     HeadParts h_;
     Activations narrow_, wide_;
     Buffer<float> state_, next_, token_, inner_, logits_;
+    std::vector<float> hopes_;  // by chain: the chance that all of it is right
 };
 
 }  // namespace penstock

@@ -27,7 +27,7 @@ Matrix* packed(Kind kind, int rows, int columns, int parts, int threads, Pack pa
 extern "C" {
 
 /// Changes with the structs and functions below; native_step.py refuses another one.
-int penstock_version() { return 2; }
+int penstock_version() { return 3; }
 
 /// Whether tiles were compiled in and the system lets this process use them.
 int penstock_tiles() {
@@ -84,10 +84,10 @@ Drafter* penstock_make_head(const HeadParts* parts) {
 
 void penstock_free_head(Drafter* head) { delete head; }
 
-int penstock_draft(Drafter* head, const uint16_t* streams, const int32_t* tokens, int32_t* places, int count, int depth,
-                   int threads) {
+int penstock_draft(Drafter* head, const uint16_t* streams, const int32_t* tokens, int32_t* places, float* chances, int count,
+                   int depth, int threads, float least) {
     try {
-        head->draft(streams, tokens, count, depth, threads, places);
+        head->draft(streams, tokens, count, depth, threads, least, places, chances);
         return 0;
     } catch (const std::exception&) {
         return 1;

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from local_engine.kernels.cpu.build import NoKernel, build, processor_features, target_for
 
-_VERSION = 2
+_VERSION = 3
 
 
 class LayerParts(ctypes.Structure):
@@ -117,9 +117,15 @@ class Library:
         """Give its memory back; matrices are not its own."""
         self._dll.penstock_free_head(head)
 
-    def draft(self, head: int, streams: int, tokens: int, places: int, count: int, depth: int, threads: int) -> None:
-        """Chains of `depth` places int32 [count, depth] from bfloat16 [count, hidden] and int32 [count]."""
-        if self._dll.penstock_draft(head, streams, tokens, places, count, depth, threads):
+    def draft(
+        self, head: int, streams: int, tokens: int, places: int, chances: int, count: int, depth: int, threads: int,
+        least: float,
+    ) -> None:  # fmt: skip
+        """Chains of places int32 [count, depth] and their float32 chances from bfloat16 [count, hidden] and int32 [count].
+
+        Behind the end of a chain, where the product of its chances is below `least`, chances stay as they were.
+        """
+        if self._dll.penstock_draft(head, streams, tokens, places, chances, count, depth, threads, least):
             raise MemoryError(f"no memory for {count} drafts")
 
     @staticmethod
@@ -142,7 +148,6 @@ def _declare(dll: ctypes.CDLL) -> None:
         "penstock_step": (c_int, 2, 0),
         "penstock_make_head": (c_void_p, 1, 0),
         "penstock_free_head": (None, 1, 0),
-        "penstock_draft": (c_int, 4, 3),
     }
     for name, (result, addresses, numbers) in signatures.items():
         function = getattr(dll, name)
@@ -150,6 +155,8 @@ def _declare(dll: ctypes.CDLL) -> None:
         function.argtypes = [*[c_void_p] * addresses, *[c_int] * numbers]
     dll.penstock_multiply.argtypes = [c_void_p, c_void_p, c_int, c_void_p, c_int, c_int]
     dll.penstock_multiply.restype = c_int
+    dll.penstock_draft.argtypes = [*[c_void_p] * 5, *[c_int] * 3, c_float]
+    dll.penstock_draft.restype = c_int
 
 
 def open_library(folder: Path | None = None, *, tiles: bool = True) -> Library:
