@@ -77,9 +77,8 @@ class Planner:
         per_token = self._asking(rows).per_token
         return _DEAREST if per_token is None else _bounded(self.price(rows) + rows * per_token)
 
-    def worth(self, rows: int, candidate: Candidate) -> float:
+    def worth(self, candidate: Candidate, price: float) -> float:
         """Tokens that a draft is expected to bring beyond what its rows cost."""
-        price = self.price(rows)
         return sum(chance - price for chance in self.survival(candidate) if chance > price)
 
     def survival(self, candidate: Candidate) -> list[float]:

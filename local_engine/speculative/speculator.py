@@ -197,14 +197,14 @@ class Speculator:
     ) -> None:
         """Put the costly drafter's drafts in the place of worse ones in `found`."""
         assert self._costly is not None
-        planner, gain = self.planner, 0.0
+        planner, price, gain = self.planner, self.planner.price(rows), 0.0
         begun = self._timer()
         drafts = self._costly.propose([able[at] for at in asked], [most[at] for at in asked], planner.least(rows))
         seconds = self._timer() - begun
         for at, draft in zip(asked, drafts, strict=True):
             if draft.chances is not None:
                 planner.acceptance.foresee(able[at], draft.kind, draft.chances)
-            before, after = (planner.worth(rows, Candidate.of(able[at], each)) for each in (found[at], draft))
+            before, after = (planner.worth(Candidate.of(able[at], each), price) for each in (found[at], draft))
             if after > before:
                 found[at], gain = draft, gain + after - before
         depth = max(len(draft.tokens) for draft in drafts)

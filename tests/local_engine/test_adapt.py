@@ -85,7 +85,7 @@ def ask(
     candidates = [Candidate(each, depth, "test", chances) for each in answers]
     for each in answers:
         planner.acceptance.foresee(each, "test", chances)
-    gain = sum(planner.worth(rows, each) for each in candidates)
+    gain = sum(planner.worth(each, planner.price(rows)) for each in candidates)
     return candidates, drafting * depth, planner.observe_asking(rows, gain, depth, drafting * depth)
 
 
