@@ -158,6 +158,7 @@ void attend_rows(const Queries& q, const Cached& keys, const Cached& values, int
 
 // From so many query rows of a key head on (six tokens of SmolLM2) it pays to pack their keys and values.
 constexpr int MANY_ROWS = 16;
+constexpr int QUERY_ROWS = 4;  // that share each key and value that is read
 
 /// Rows `first` to `last` of the queries; `put(row, weighted sum of values [head_dim], divisor)` takes each result.
 template <class Put>
@@ -165,11 +166,11 @@ void attend_vectors(const Queries& q, const Cached& keys, const Cached& values, 
                     Put put) {
     bool packed = last - first >= MANY_ROWS;
     if (packed) pack(q, keys, values, q.visible(last - 1), space);
-    for (int row = first; row < last; row += ROWS) switch (last - row) {
+    for (int row = first; row < last; row += QUERY_ROWS) switch (last - row) {
             case 1: attend_rows<1>(q, keys, values, row, packed, space, put); break;
             case 2: attend_rows<2>(q, keys, values, row, packed, space, put); break;
             case 3: attend_rows<3>(q, keys, values, row, packed, space, put); break;
-            default: attend_rows<ROWS>(q, keys, values, row, packed, space, put);
+            default: attend_rows<QUERY_ROWS>(q, keys, values, row, packed, space, put);
         }
 }
 
