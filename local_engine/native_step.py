@@ -67,7 +67,7 @@ class NativeStep:
         """Compute the pieces end to end; keys and values go to the pool.
 
         Returns logits [len(wanted), vocab] float32 of those rows, and the streams behind the layers `taps` (ascending)
-        side by side, [rows, len(taps) * hidden] in the dtype of the embeddings.
+        side by side, bfloat16 [rows, len(taps) * hidden].
         """
         tokens, first_row, start, offsets, tables = (array("i") for _ in range(5))
         for piece in pieces:
@@ -80,7 +80,7 @@ class NativeStep:
         wanted_rows, tapped_layers = array("i", wanted), array("i", taps)
         rows, hidden = len(tokens), self._config.hidden_size
         stream = torch.empty(rows, hidden)
-        tapped = torch.empty(rows, len(taps) * hidden)
+        tapped = torch.empty(rows, len(taps) * hidden, dtype=torch.bfloat16)
         logits = torch.empty(len(wanted), self._config.vocab_size)
         self._library.step(self._model, StepParts(
             rows=rows, requests=len(pieces), wanted=len(wanted), taps=len(taps), threads=torch.get_num_threads(),
@@ -89,7 +89,7 @@ class NativeStep:
             tapped_layers=_address(tapped_layers),
             stream=stream.data_ptr(), tapped=tapped.data_ptr(), logits=logits.data_ptr(),
         ))  # fmt: skip
-        return logits, tapped.to(self._decoder.embeddings.dtype)
+        return logits, tapped
 
 
 def load_native(decoder: Decoder, pool: KVPool) -> NativeStep | None:

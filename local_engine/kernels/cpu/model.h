@@ -38,7 +38,7 @@ struct StepParts {
     const int32_t* wanted_rows;    // [wanted]
     const int32_t* tapped_layers;  // [taps], ascending
     float* stream;                 // [rows, hidden], behind the last layer when the step is done
-    float* tapped;                 // [rows, taps, hidden]
+    uint16_t* tapped;              // bfloat16 [rows, taps, hidden]
     float* logits;                 // [wanted, vocabulary]
 };
 
@@ -139,8 +139,12 @@ class Model {
 
     void keep_stream(const StepParts& s, Team& team, int tap) {
         team.share(s.rows, 8, [&](int row) {
-            std::memcpy(s.tapped + (size_t(row) * s.taps + tap) * m_.hidden, s.stream + size_t(row) * m_.hidden,
-                        m_.hidden * sizeof(float));
+            const float* from = s.stream + size_t(row) * m_.hidden;
+            uint16_t* to = s.tapped + (size_t(row) * s.taps + tap) * m_.hidden;
+            for (int i = 0; i < m_.hidden; i += LANES) {
+                __mmask16 mask = lanes(m_.hidden - i);
+                _mm256_mask_storeu_epi16(to + i, mask, to_bf16(_mm512_maskz_loadu_ps(mask, from + i)));
+            }
         });
     }
 
