@@ -52,7 +52,7 @@ class Planner:
     def __init__(self) -> None:
         self.steps = StepCosts()
         self.acceptance = Acceptance()
-        self.asking: dict[int, Asking] = {}  # by the number of rows, roughly
+        self.asking: dict[int, Asking] = {}  # by the number of requests asked for, roughly
         self.promising = False  # whether the newest plan that weighed drafts chose some
         self._credit: float | None = None  # seconds; None until a plain step was measured
         self._since_plain = 0
@@ -63,19 +63,19 @@ class Planner:
         """Whether drafts may be made: not before it is known what a plain step takes, nor when they have cost too much."""
         return not self._measuring(rows) and not self._exhausted
 
-    def asks(self, rows: int) -> bool:
+    def asks(self, requests: int) -> bool:
         """Whether to ask the drafter that takes time: it has brought more than that lately, or it is time to try again."""
-        return self._asking(rows).pays or (self._may_try and self._asking(rows).probes.due())
+        asking = self._asking(requests)
+        return asking.pays or (self._may_try and asking.probes.due())
 
     def price(self, rows: int) -> float:
         """Chance of being kept from which on a drafted token is worth its row."""
         further = self.steps.expect(rows + _PRICED) - self.steps.expect(rows)
         return _bounded(further / _PRICED * rows / self.steps.expect(rows))
 
-    def least(self, rows: int) -> float:
-        """Chance from which on it is worth its row and being drafted by the drafter that takes time."""
-        per_token = self._asking(rows).per_token
-        return _DEAREST if per_token is None else _bounded(self.price(rows) + rows * per_token)
+    def least(self, rows: int, requests: int) -> float:
+        """Chance from which on it is worth its row and its share of what drafting for so many requests takes."""
+        return _bounded(self.price(rows) + rows * self._asking(requests).per_token / requests)
 
     def worth(self, candidate: Candidate, price: float) -> float:
         """Tokens that a draft is expected to bring beyond what its rows cost."""
@@ -90,7 +90,10 @@ class Planner:
     def plan(self, rows: int, candidates: Sequence[Candidate]) -> list[int]:
         """Tokens to draft for each candidate; what drafting them took is spent already."""
         nothing = [0] * len(candidates)
-        if not candidates or self._measuring(rows):
+        if self._measuring(rows):
+            return nothing
+        self.promising = False
+        if not candidates:
             return nothing
         ranked = self._ranked(candidates)
         count, gain = self._best(rows, [chance for chance, _, _ in ranked])
@@ -104,13 +107,14 @@ class Planner:
             count = 0
         return _counts(ranked[:count], nothing)
 
-    def observe_asking(self, rows: int, gain: float, depth: int, seconds: float) -> float:
-        """The drafter that takes time drafted up to `depth` tokens, worth `gain` tokens beyond the other drafts and rows.
+    def observe_asking(self, rows: int, requests: int, gain: float, depth: int, seconds: float) -> float:
+        """The drafter that takes time was asked for so many requests, and drafted up to `depth` tokens.
 
-        Returns what of the seconds is usual: a long prompt's catching up is not.
+        Those that are computed are worth `gain` tokens beyond their rows and beyond the other drafts. Returns what of the
+        seconds is usual: a long prompt's catching up is not.
         """
         plain = self.steps.expect(rows)
-        return plain * self._asking(rows).observe(gain / rows, depth, seconds / plain)
+        return plain * self._asking(requests).observe(gain / rows, depth, seconds / plain)
 
     def observe_step(self, rows: int, drafts: int, tokens: int, seconds: float, drafting: float) -> None:
         """A step of `rows` answers and `drafts` drafted tokens gave `tokens` tokens; drafting took `drafting` seconds."""
@@ -126,7 +130,7 @@ class Planner:
             self._credit += plain * tokens / rows - seconds - drafting
         else:
             self._credit += _PERCENT * seconds
-        self._credit = min(self._credit, _MOST_CREDIT * plain)
+        self._credit = min(_MOST_CREDIT * plain, max(-_MOST_CREDIT * plain, self._credit))
 
     def _measuring(self, rows: int) -> bool:
         """Whether to learn first what a plain step takes: the sooner again the less is gained or was measured."""
@@ -140,8 +144,8 @@ class Planner:
     def _may_try(self) -> bool:
         return self._credit is not None and self._credit > 0
 
-    def _asking(self, rows: int) -> Asking:
-        return self.asking.setdefault(rows.bit_length(), Asking())
+    def _asking(self, requests: int) -> Asking:
+        return self.asking.setdefault(requests.bit_length(), Asking())
 
     def _best(self, rows: int, chances: Sequence[float]) -> tuple[int, float]:
         """(how many of the likeliest tokens to compute, what is gained by it as a share of plain speed)."""

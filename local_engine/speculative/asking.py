@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 _FIRST_NET = 0.05  # plain steps: worth some tries
-_RATE = 0.05  # how fast it is learned what asking brings
-_OUTLIER = 1.5  # drafting that takes longer than so many times the usual counts as if it had taken that
-_FIRST_COST = 0.5  # plain steps that the first draft may count for: it is often slow
-_QUICKER_RATE, _SLOWER_RATE = (
-    0.5,
-    0.05,
-)  # how fast a usual time is learned: neighbours make drafting slower, never quicker
+_RATE = 0.05  # how fast it is learned what asking brings and takes
+_STARTING, _STARTING_RATE = 8, 0.5  # a quicker draft is believed at once among so many: the first ones are often slow
+_OUTLIER = 2.0  # drafting that takes longer than so many times the usual counts as if it had taken that
+_FIRST_COST = 0.5  # plain steps that the first draft may count for
 _FIRST_PAUSE, _LAST_PAUSE = 16, 128
 
 
@@ -41,7 +38,9 @@ class Asking:
     """Times are shares of a plain step, so that a machine whose speed wanders changes nothing."""
 
     net: float = _FIRST_NET  # plain steps that asking saves
-    per_token: float | None = None  # of the longest draft; None before the first
+    cost: float = _FIRST_COST  # plain steps that it takes
+    depth: float = 1.0  # tokens of the longest draft
+    asked: int = 0
     probes: Probes = field(default_factory=Probes)
 
     @property
@@ -49,15 +48,24 @@ class Asking:
         """Whether asking saves more than it takes."""
         return self.net > 0
 
+    @property
+    def per_token(self) -> float:
+        """Plain steps that a further token takes, for all drafts together."""
+        return self.cost / self.depth
+
     def observe(self, gain: float, depth: int, cost: float) -> float:
-        """Drafts of up to `depth` tokens save `gain` and took `cost`; returns what of that is usual."""
-        depth = max(1, depth)
-        if self.per_token is None:
-            cost = min(cost, _FIRST_COST)
-            self.per_token = cost / depth
-        usual = min(cost / depth, _OUTLIER * self.per_token)
-        self.per_token += (_QUICKER_RATE if usual < self.per_token else _SLOWER_RATE) * (usual - self.per_token)
-        self.net += _RATE * (gain - depth * usual - self.net)
+        """Drafts of up to `depth` tokens save `gain` and took `cost`; returns what of that is usual.
+
+        No drafts at all say nothing of what they are worth: a drafter may be catching up with a long prompt.
+        """
+        if not depth:
+            return 0.0
+        self.asked += 1
+        usual = min(cost, _FIRST_COST if self.asked == 1 else _OUTLIER * self.cost)
+        quick = self.asked == 1 or (usual < self.cost and self.asked <= _STARTING)
+        self.cost += (_STARTING_RATE if quick else _RATE) * (usual - self.cost)
+        self.depth += _RATE * (depth - self.depth)
+        self.net += _RATE * (gain - usual - self.net)
         if self.pays:
             self.probes.restart()
-        return depth * usual
+        return usual

@@ -138,7 +138,7 @@ class ModelDrafter:
             return []
         best = computed.logits.max(-1)
         normaliser = computed.logits.logsumexp(-1)
-        confidence: list[float] = (best.values - normaliser).exp().tolist()
+        confidence = [max(0.0, chance) for chance in (best.values - normaliser).exp().tolist()]  # NaN is none
         greedy: list[int] = best.indices.tolist()
         going = []
         for at, row in enumerate(computed.rows):
@@ -147,7 +147,6 @@ class ModelDrafter:
                 weights = proposal_weights(computed.logits[at].cpu(), row.request.params.temperature)
                 token = int(torch.multinomial(weights, 1, generator=self._generator))
                 shadow.weights.append(weights)
-                shadow.hope *= float(weights[token])
             else:
                 token = greedy[at]
                 shadow.chances.append(confidence[at])

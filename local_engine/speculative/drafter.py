@@ -65,7 +65,8 @@ class Drafter(Protocol):
     def propose(self, requests: Sequence[Request], wanted: Sequence[int], least: float = 0.0) -> list[Draft]:
         """A draft of at most `wanted[i]` tokens (at least 1) to follow `requests[i].tokens`, for each.
 
-        One that takes time ends a draft where the chance that all of it is right falls below `least`.
+        One that takes time ends a draft where the chance that all of it is right falls below `least`; but one that is drawn
+        has the length that was wanted, as what was drawn must not decide whether it is used.
         """
         ...
 

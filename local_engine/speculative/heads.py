@@ -37,7 +37,9 @@ class _Chain:
     tokens: list[int] = field(default_factory=list)
     chances: list[float] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
-    hope: float = 1.0  # by the head's own lights, that all so far is right
+    hope: float = (
+        1.0  # by the head's own lights, that all so far is right; drawn tokens must not decide how many are drawn
+    )
 
 
 class HeadDrafter:
@@ -107,7 +109,9 @@ class HeadDrafter:
         """Add a token to every chain; returns their places [n] in the drafted vocabulary."""
         best = logits.max(-1)
         places = best.indices
-        sure: list[float] = (best.values.float() - logits.float().logsumexp(-1)).exp().tolist()
+        sure = [
+            max(0.0, chance) for chance in (best.values.float() - logits.float().logsumexp(-1)).exp().tolist()
+        ]  # NaN is none
         for index, chain in enumerate(chains):
             if chain.generator is None:
                 chain.chances.append(sure[index])
@@ -116,7 +120,6 @@ class HeadDrafter:
                 shares = drafted_shares(logits[index].float().cpu(), chain.request.params)
                 places[index] = torch.multinomial(shares, 1, generator=chain.generator)[0]
                 chain.rows.append(shares)
-                chain.hope *= float(shares[places[index]])
         for chain, token in zip(chains, self.head.vocabulary[places].tolist(), strict=True):
             chain.tokens.append(token)
         return places

@@ -17,6 +17,7 @@ from local_engine.request import Request, Row
 from local_engine.sampler import Sampler
 from local_engine.scheduler import Chunk, Scheduler
 from local_engine.speculative.adapt import Candidate, Planner
+from local_engine.speculative.draft import draws
 from local_engine.speculative.drafter import NO_DRAFT, Draft, Drafter, Seen, taps_of
 from local_engine.speculative.verify import Run, verify
 
@@ -68,13 +69,14 @@ class Speculator:
         self._timer = timer
         self._drafts: dict[int, Draft] = {}
         self._drafting = 0.0  # seconds spent on the drafts under way
+        self._deepest = 0  # tokens of its longest draft
         self._unusual = 0.0  # those of them that are not to be expected the next time
-        self._asked = False  # whether the costly drafter was
+        self._asked = 0  # for how many requests the costly drafter was
         self._begun = 0.0
         self._failures = 0
         self._proposed = False  # in the step under way, without failing
         self._resting = 0
-        self._wanted = False  # whether the newest plan drafts for anybody, or would but for a measurement
+        self._wanted = False  # whether the newest plan drafts for anybody, would but for a measurement, or had to ask
         self._quiet = 0
 
     @property
@@ -86,7 +88,8 @@ class Speculator:
         """Put drafts on the running answers before a step is scheduled; the scheduler takes what there is room for."""
         self._drafts.clear()
         self._drafting = self._unusual = 0.0
-        self._proposed = self._wanted = self._asked = False
+        self._proposed = self._wanted = False
+        self._asked = 0
         running = [request for request in scheduler.running if request.gap == 1 and request.answered]
         able = [request for request in running if request.params.max_tokens - request.answered > 1]
         self._resting -= 1
@@ -97,6 +100,7 @@ class Speculator:
                 self._proposed = True
             except Exception:
                 self._count_failure()
+                self._asked = 0
                 self._drafts.clear()
                 for request in able:
                     request.drafts.clear()
@@ -169,13 +173,20 @@ class Speculator:
         each = min(self.most, max(1, _MOST_DRAFTS // rows))
         most = [min(each, request.params.max_tokens - request.answered - 1) for request in able]
         found = [NO_DRAFT] * len(able) if self._free is None else self._free.propose(able, most)
-        asked = self._worth_asking(able, found, most) if self.planner.ready(rows) else []
-        self._asked = bool(asked) and self.planner.asks(rows)
-        if self._asked:
+        free, asked = list(found), self._worth_asking(able, found, most) if self.planner.ready(rows) else []
+        began = self._timer()
+        if asked and self.planner.asks(len(asked)):
             self._ask(able, found, most, asked, rows)
+        seconds = self._timer() - began
         likely = [at for at, draft in enumerate(found) if draft.tokens]
         wanted = self.planner.plan(rows, [Candidate.of(able[at], found[at]) for at in likely])
-        self._wanted = self._asked or any(wanted) or self.planner.promising
+        if self._asked:
+            gain = sum(
+                self._gain(able[at], found[at], count, free[at], rows) for at, count in zip(likely, wanted, strict=True)
+            )
+            usual = self.planner.observe_asking(rows, self._asked, gain, self._deepest, seconds)
+            self._unusual = seconds - usual
+        self._wanted = bool(self._asked) or any(wanted) or self.planner.promising
         if not self._wanted:
             self._resting = min(rows // _ANSWERS_PER_REST, _LONGEST_REST)
         for at, count in zip(likely, wanted, strict=True):
@@ -197,18 +208,33 @@ class Speculator:
     ) -> None:
         """Put the costly drafter's drafts in the place of worse ones in `found`."""
         assert self._costly is not None
-        planner, price, gain = self.planner, self.planner.price(rows), 0.0
-        begun = self._timer()
-        drafts = self._costly.propose([able[at] for at in asked], [most[at] for at in asked], planner.least(rows))
-        seconds = self._timer() - begun
+        planner, price, least = self.planner, self.planner.price(rows), self.planner.least(rows, len(asked))
+        wanted = [self._length(able[at], most[at], least) for at in asked]
+        drafts = self._costly.propose([able[at] for at in asked], wanted, least)
+        self._asked, self._deepest = len(asked), max(len(draft.tokens) for draft in drafts)
         for at, draft in zip(asked, drafts, strict=True):
             if draft.chances is not None:
                 planner.acceptance.foresee(able[at], draft.kind, draft.chances)
             before, after = (planner.worth(Candidate.of(able[at], each), price) for each in (found[at], draft))
             if after > before:
-                found[at], gain = draft, gain + after - before
-        depth = max(len(draft.tokens) for draft in drafts)
-        self._unusual = seconds - planner.observe_asking(rows, gain, depth, seconds)
+                found[at] = draft
+
+    def _length(self, request: Request, most: int, least: float) -> int:
+        """Tokens to ask for. Where they are drawn, what was drawn must not decide whether it is used: its shares would not
+        be those it was drawn from. So the length is fixed before."""
+        if not draws(request.params):
+            return most
+        assert self._costly is not None
+        survival = self.planner.survival(Candidate(request, most, self._costly.kind))
+        return max(1, sum(chance >= least for chance in survival))
+
+    def _gain(self, request: Request, draft: Draft, count: int, free: Draft, rows: int) -> float:
+        """Tokens that the first `count` of a draft are worth beyond their rows and what was found for nothing."""
+        if draft is free:
+            return 0.0
+        price, survival = self.planner.price(rows), self.planner.survival(Candidate.of(request, draft))
+        worth = sum(survival[:count]) - count * price
+        return max(0.0, worth - self.planner.worth(Candidate.of(request, free), price))
 
     def _take(self, request: Request, draft: Draft, count: int) -> None:
         request.drafts = list(draft.tokens[:count])

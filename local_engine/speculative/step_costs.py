@@ -14,7 +14,7 @@ _YOUNG = 128  # steps
 
 
 class StepCosts:
-    """Seconds by size (rows of a step, depth of a draft): a common speed, and what each size costs relative to it.
+    """Seconds by size (rows of a step): a common speed, and what each size costs relative to it.
 
     A size first seen costs what its neighbours allow, or per row at most what the only neighbour costs: a slow step is
     not believed against them. Large sizes are told apart only to an eighth of their order of magnitude.

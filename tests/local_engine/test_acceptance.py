@@ -15,6 +15,8 @@ from local_engine.speculative.asking import Asking
 from local_engine.speculative.drafter import NO_DRAFT, Draft, Seen
 from local_engine.speculative.speculator import Speculator
 from tests.local_engine.conftest import EngineMaker
+from tests.local_engine.scripted_drafters import Scripted
+from tests.local_engine.test_adapt import Machine, flat, half, run, steep
 from tests.local_engine.test_speculation import prompt
 
 A, B = (Request(number, [1], SamplingParams(max_tokens=999)) for number in (1, 2))
@@ -89,13 +91,32 @@ def test_a_drafter_is_asked_while_it_pays_and_tried_again_when_it_does_not() -> 
     assert asking.pays
 
 
+@pytest.mark.parametrize("machine", [flat, half, steep])
+@pytest.mark.parametrize("requests", [1, 4, 16])
+@pytest.mark.parametrize(("chance", "said"), [(0.0, 0.9), (0.3, 0.9), (0.3, 0.6), (0.6, 0.3)])
+def test_a_drafter_that_is_too_sure_or_too_shy_costs_no_more(
+    machine: Machine, requests: int, chance: float, said: float
+) -> None:
+    assert run(machine, chance, requests=requests, drafting=0.001, said=said)[0] > 0.97
+
+
 def test_one_slow_draft_is_not_what_drafting_takes() -> None:
     asking = Asking()
     for cost in (5.0, 0.04, 0.04, 0.04, 0.04, 0.04):
         asking.observe(gain=0.1, depth=2, cost=cost)
     assert asking.pays
-    assert asking.observe(gain=0.1, depth=2, cost=3.0) < 0.1
-    assert asking.per_token == pytest.approx(0.02, rel=0.5)
+    assert asking.observe(gain=0.1, depth=2, cost=3.0) < 0.15
+    for _ in range(60):
+        asking.observe(gain=0.1, depth=2, cost=0.04)
+    assert asking.per_token == pytest.approx(0.02, rel=0.2)
+
+
+def test_no_drafts_say_nothing_of_what_drafting_takes_or_brings() -> None:
+    """A prompt is caught up with, or the drafter has no room for the request."""
+    asking = Asking()
+    for cost in (5.0, 1e-6) * 20:
+        assert asking.observe(gain=0.0, depth=0, cost=cost) == 0.0
+    assert asking == Asking()
 
 
 class Dear:
@@ -153,3 +174,65 @@ def test_the_engine_asks_a_dear_drafter_only_while_it_brings_something(tiny_engi
     else:
         assert steps == 200
         assert drafter.asked < 12, "0.2 plain steps each, and two percent of them may be lost"
+
+
+def test_the_better_of_two_drafts_is_taken(tiny_engine: EngineMaker) -> None:
+    params = SamplingParams(max_tokens=150, temperature=0, ignore_eos=True)
+    answer = tiny_engine(max_context=256).generate(prompt(8), params).tokens
+    engine = tiny_engine(max_context=256, max_drafts=5)
+    junk, clock = Scripted({tuple(prompt(8)): answer}, "junk"), [0.0]
+    engine.speculator = speculator = Speculator([junk, Dear(answer, True, clock, 0.0)], 5, timer=lambda: tick(clock))
+    assert engine.generate(prompt(8), params).tokens == answer
+    assert speculator.counts.accepted > 0.9 * speculator.counts.tokens > 60
+
+
+def tick(clock: list[float]) -> float:
+    """A millisecond has passed."""
+    clock[0] += 0.001
+    return clock[0]
+
+
+def test_drawn_drafts_are_as_long_as_is_known_before_they_are_drawn(tiny_engine: EngineMaker) -> None:
+    wanted: dict[float, set[int]] = {0.0: set(), 0.9: set()}
+
+    class Recording(Dear):
+        def propose(self, requests: Sequence[Request], most: Sequence[int], least: float = 0.0) -> list[Draft]:
+            wanted[requests[0].params.temperature] |= set(most)
+            return [Draft((0,) * each, None, self.kind) for each in most]
+
+    for temperature in wanted:
+        engine = tiny_engine(max_context=256, max_drafts=5)
+        clock = [0.0]
+        engine.speculator = Speculator([Recording([], False, clock, 0.0)], 5, timer=lambda clock=clock: tick(clock))
+        engine.generate(prompt(8), SamplingParams(max_tokens=100, temperature=temperature, ignore_eos=True))
+    assert 5 in wanted[0.0]
+    assert min(wanted[0.9]) < 5, "little of it is kept, so little is drawn"
+
+
+def test_a_drafter_that_raises_is_not_charged_for_it(tiny_engine: EngineMaker) -> None:
+    class Stalling(Dear):
+        def propose(self, requests: Sequence[Request], wanted: Sequence[int], least: float = 0.0) -> list[Draft]:
+            super().propose(requests, wanted, least)
+            if self.asked == 1:
+                raise RuntimeError("no idea")
+            return super().propose(requests, wanted, least)
+
+    params = SamplingParams(max_tokens=100, temperature=0, ignore_eos=True)
+    answer = tiny_engine(max_context=256).generate(prompt(8), params).tokens
+    clock = [0.0]
+    drafter = Stalling(answer, True, clock, 5.0)
+    engine = tiny_engine(max_context=256, max_drafts=5)
+    engine.speculator = speculator = Speculator([drafter], 5, timer=lambda: tick(clock))
+    request = engine.new_request(prompt(8), params)
+    engine.add(request)
+    while not drafter.asked:
+        engine.step()
+    assert speculator.planner.ready(1)
+    engine.abort(request)
+
+
+def test_a_token_without_a_chance_ends_what_is_believed() -> None:
+    acceptance = Acceptance()
+    acceptance.judge("head", (0.0, 0.5), 2, 0)
+    assert acceptance.believed("head", [0.0, 0.5]) == [0.0, 0.0]
+    assert acceptance.believed("head", [0.5])[0] == pytest.approx(0.5, rel=0.1)

@@ -183,6 +183,30 @@ def test_drawn_drafts_carry_the_shares_they_were_drawn_from(engine: Engine) -> N
     assert not head_of(engine).owners
 
 
+def test_a_chance_that_is_no_number_is_none(taught: Taught) -> None:
+    engine = load(taught)
+    head = load_head(taught.head, engine.runner.decoder)
+    head.norm.weight.fill_(torch.nan)
+    drafter = HeadDrafter(head)
+    request = Request(1, [3, 5, 7], SamplingParams(max_tokens=9, temperature=0))
+    drafter.observe([Seen(request, 1, torch.randn(1, 64))])
+    assert drafter.propose([request], [3], least=0.1)[0].chances == (0.0,)
+
+
+def test_what_was_drawn_does_not_decide_how_much_is_drafted(taught: Taught) -> None:
+    """Else the tokens that are used would not be distributed as those that were drawn."""
+    engine = load(taught)
+    head = find_head(engine.runner.decoder, taught.head)
+    assert head is not None
+    drafter = HeadDrafter(head)
+    params = SamplingParams(max_tokens=9, temperature=1.5)
+    requests = [Request(number, [3, 5, 7 + number], params) for number in range(40)]
+    drafter.observe([Seen(request, 1, torch.randn(1, 64)) for request in requests])
+    drafts = drafter.propose(requests, [3] * 40, least=0.9)
+    assert {len(draft.tokens) for draft in drafts} == {3}
+    assert {draft.chances for draft in drafts} == {None}
+
+
 def test_drawn_answers_with_a_head_are_distributed_as_without(taught: Taught) -> None:
     """Two tokens, the second of which was drafted: counts against the exact probabilities, at a fixed seed."""
     engine = load(taught, max_batch=8)
