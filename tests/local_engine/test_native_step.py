@@ -152,6 +152,22 @@ def test_a_row_has_the_same_bits_whatever_shares_its_step(library: Library, thre
         assert torch.equal(alone[0], whole[position])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_wanted_are_the_same_whichever_others_are_and_whatever_is_tapped(
+    library: Library, threads: int, kind: str
+) -> None:
+    config = shape(layers=3)
+    native = NativeStep(random_decoder(config, kind), new_pool(config), library)
+    pieces = [Piece(PROMPT[:40], 0, [1, 2, 3]), Piece(PROMPT[40:], 0, [4, 5, 6])]
+    whole, streams = native.run(pieces, range(75), [0, 2])
+    for wanted in ([], [74], [0, 1, 2], [3, 39, 40, 74], [74, 3, 3]):
+        for taps in ([], [1], [2]):
+            logits, tapped = native.run(pieces, wanted, taps)
+            assert torch.equal(logits, whole[wanted])
+            if taps == [2]:
+                assert torch.equal(tapped, streams[:, config.hidden_size :])
+
+
 def test_a_request_may_read_blocks_that_another_one_fills_in_the_same_step(library: Library) -> None:
     config = shape()
     native = NativeStep(random_decoder(config, "int8"), new_pool(config), library)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -253,6 +255,28 @@ def test_planned_speculation_answers_the_same(tiny_engine: EngineMaker, blurred:
         requests = [engine.new_request(tokens, params) for tokens, params in wishes]
         drive(engine, requests)
         assert [request.answer for request in requests] == expected
+
+
+def test_a_draft_model_stops_where_it_is_no_longer_sure_unless_it_draws(
+    tiny_engine: EngineMaker, blurred: Path
+) -> None:
+    speculator = tiny_engine(speculate="draft", draft_model=blurred).speculator
+    assert speculator is not None
+    drafter = speculator.drafters[0]
+    requests = [Request(salt, prompt(9, salt), SamplingParams(max_tokens=50, temperature=0)) for salt in range(20)]
+    whole = drafter.propose(requests, [5] * 20)
+    assert {len(draft.tokens) for draft in whole} == {5}
+    least = median(draft.chances[0] for draft in whole if draft.chances)
+    cut = drafter.propose(requests, [5] * 20, least)
+    assert len({len(draft.tokens) for draft in cut}) > 1
+    for long, short in zip(whole, cut, strict=True):
+        assert short.chances is not None
+        assert len(short.tokens) == next((n for n in range(1, 5) if math.prod(short.chances[:n]) <= least), 5)
+        assert short.tokens == long.tokens[: len(short.tokens)]
+    drawing = Request(99, prompt(9), SamplingParams(max_tokens=50, temperature=2.0))
+    draft = drafter.propose([drawing], [5], least=0.9)[0]
+    assert len(draft.tokens) == 5
+    assert draft.chances is None
 
 
 def test_a_draft_model_of_another_vocabulary_is_refused(tiny_engine: EngineMaker, tmp_path: Path) -> None:

@@ -79,11 +79,16 @@ class Model {
             }
         });
         int tap = 0;
+        bool few = is_few_wanted(s);
         for (int index = 0; index < m_.layers; ++index) {
             const LayerParts& layer = layers_[index];
             normalise(s, team, *layer.qkv, layer.attention_norm);
             product(team, *layer.qkv, narrow_, qkv_.data());
             attention(s, team, thread, index);
+            if (index == m_.layers - 1 && few) {
+                if (s.wanted == 0) return;
+                team.share(1, 1, [&](int) { keep_wanted(s); });
+            }
             ready(team, *layer.attention_out, mixed_rows_, mixed_.data());
             add_product(team, *layer.attention_out, mixed_rows_, s.stream);
             normalise(s, team, *layer.gate_up, layer.feed_forward_norm);
@@ -95,14 +100,33 @@ class Model {
         if (s.wanted == 0) return;
         team.share(1, 1, [&](int) { narrow_.count = s.wanted; });
         team.share(s.wanted, 1, [&](int i) {
-            const float* row = s.stream + size_t(s.wanted_rows[i]) * m_.hidden;
+            const float* row = s.stream + size_t(few ? i : s.wanted_rows[i]) * m_.hidden;
             narrow_.fill(m_.output->kind, i, row, norm_factor(row, m_.hidden, m_.eps), m_.norm);
         });
         product(team, *m_.output, narrow_, s.logits);
     }
 
+    /// Whether what the last layer makes of some rows, behind its keys and values, would be thrown away.
+    bool is_few_wanted(const StepParts& s) const {
+        if (s.taps && s.tapped_layers[s.taps - 1] == m_.layers - 1) return false;
+        for (int i = 1; i < s.wanted; ++i)
+            if (s.wanted_rows[i] <= s.wanted_rows[i - 1]) return false;
+        return s.wanted < s.rows;
+    }
+
+    /// Go on with the wanted rows only; they move to the front.
+    void keep_wanted(const StepParts& s) {
+        size_t mixed = size_t(m_.heads) * m_.head_dim, hidden = m_.hidden;
+        for (int i = 0; i < s.wanted; ++i) {
+            size_t row = s.wanted_rows[i];
+            std::memmove(mixed_.data() + i * mixed, mixed_.data() + row * mixed, mixed * sizeof(float));
+            std::memmove(s.stream + i * hidden, s.stream + row * hidden, hidden * sizeof(float));
+        }
+        narrow_.count = mixed_rows_.count = wide_.count = s.wanted;
+    }
+
     void normalise(const StepParts& s, Team& team, const Matrix& next, const float* weight) {
-        team.share(s.rows, 4, [&](int row) {
+        team.share(narrow_.count, 4, [&](int row) {
             const float* from = s.stream + size_t(row) * m_.hidden;
             narrow_.fill(next.kind, row, from, norm_factor(from, m_.hidden, m_.eps), weight);
         });
