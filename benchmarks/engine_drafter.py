@@ -169,7 +169,7 @@ def costs(decoder: Decoder, head: DraftHead, rounds: int = 30) -> dict[str, floa
     drafter = HeadDrafter(head)
     request = Request(0, list(range(20, 40)), SamplingParams(max_tokens=64, temperature=0))
     streams = torch.randn(1, len(head.config.taps) * head.config.hidden).to(decoder.embeddings.dtype)
-    drafter.observe([Seen(request, 18, streams)])
+    drafter.observe([Seen(request, 18, streams, 0)])
     took: dict[int, list[float]] = {1: [], 4: []}
     for turn in range(rounds + 3):
         for length, times in took.items():

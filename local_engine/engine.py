@@ -165,9 +165,9 @@ class Engine:
                     return outputs
                 chunks = without_room(chunks)
             computed = self.runner.run(chunks, () if speculator is None else speculator.taps)
-            check_logits(computed.logits)
+            check_logits(computed.logits, computed.likeliest)
             verified = verify if speculator is None else speculator.verify
-            runs = verified(computed.logits, computed.rows, self.sampler)
+            runs = verified(computed.logits, computed.rows, self.sampler, likeliest=computed.likeliest)
         except Exception as error:
             bug = not isinstance(
                 error, BrokenLogits

@@ -47,12 +47,14 @@ class Computed:
     """What a step computed: `logits` [n, vocab] float32 and what each row is for.
 
     `streams` [tokens, taps * hidden] are those that were asked for; the rows of a request begin at `firsts[its id]`.
+    `likeliest`, where the step found it on the way: the place of each row's largest logit, -1 if they are not all finite.
     """
 
     logits: Tensor
     rows: list[Row]
     streams: Tensor | None
     firsts: dict[int, int]
+    likeliest: list[int] | None = None
 
 
 class ModelRunner:
@@ -97,8 +99,8 @@ class ModelRunner:
             if chunk.closes_gap:
                 wanted += range(end - 1 - chunk.drafts, end)
                 rows += rows_of(chunk)
-        logits, streams = native.run(pieces, wanted, taps)
-        return Computed(logits, rows, streams if taps else None, firsts)
+        logits, streams, likeliest = native.run(pieces, wanted, taps)
+        return Computed(logits, rows, streams if taps else None, firsts, likeliest)
 
     def ahead(self) -> RunAhead | None:
         """Who begins several decode steps at once, where that gains something."""

@@ -63,11 +63,14 @@ class NativeStep:
         self._model = library.make_model(parts)
         weakref.finalize(self, library.free_model, self._model)
 
-    def run(self, pieces: Sequence[Piece], wanted: Sequence[int], taps: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    def run(
+        self, pieces: Sequence[Piece], wanted: Sequence[int], taps: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor, list[int]]:
         """Compute the pieces end to end; keys and values go to the pool.
 
-        Returns logits [len(wanted), vocab] float32 of those rows, and the streams behind the layers `taps` (ascending)
-        side by side, bfloat16 [rows, len(taps) * hidden].
+        Returns logits [len(wanted), vocab] float32 of those rows, the streams behind the layers `taps` (ascending)
+        side by side, bfloat16 [rows, len(taps) * hidden], and the place of each wanted row's largest logit, the first of
+        equals, -1 where the row is not all finite.
         """
         tokens, first_row, start, offsets, tables = (array("i") for _ in range(5))
         for piece in pieces:
@@ -82,14 +85,16 @@ class NativeStep:
         stream = torch.empty(rows, hidden)
         tapped = torch.empty(rows, len(taps) * hidden, dtype=torch.bfloat16)
         logits = torch.empty(len(wanted), self._config.vocab_size)
+        likeliest = array("i", bytes(4 * len(wanted)))
         self._library.step(self._model, StepParts(
             rows=rows, requests=len(pieces), wanted=len(wanted), taps=len(taps), threads=torch.get_num_threads(),
             tokens=_address(tokens), first_row=_address(first_row), start=_address(start),
             table_offset=_address(offsets), tables=_address(tables), wanted_rows=_address(wanted_rows),
             tapped_layers=_address(tapped_layers),
             stream=stream.data_ptr(), tapped=tapped.data_ptr(), logits=logits.data_ptr(),
+            likeliest=_address(likeliest),
         ))  # fmt: skip
-        return logits, tapped
+        return logits, tapped, likeliest.tolist()
 
 
 def load_native(decoder: Decoder, pool: KVPool) -> NativeStep | None:

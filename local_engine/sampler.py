@@ -27,19 +27,21 @@ class Sampler:
         self._counts: dict[int, TokenCounts] = {}
 
     @torch.inference_mode()
-    def sample(self, logits: Tensor, rows: Sequence[Row]) -> list[Sampled]:
-        """One token per row. `logits` [rows, vocab] float32 on any device."""
+    def sample(self, logits: Tensor, rows: Sequence[Row], likeliest: Sequence[int] | None = None) -> list[Sampled]:
+        """One token per row. `logits` [rows, vocab] float32 on any device; `likeliest` if their largest are known."""
         if not rows:
             return []
         steered = self.steer(logits, rows)
         drawn = [place for place, row in enumerate(rows) if row.request.params.temperature > 0]
-        tokens = likeliest(steered) if len(drawn) < len(rows) else torch.zeros(len(rows), dtype=torch.int64)
+        if likeliest is None or steered is not logits:
+            likeliest = largest(steered).tolist() if len(drawn) < len(rows) else [0] * len(rows)
+        chosen = list(likeliest)
         if drawn:
             points = torch.stack([self.uniform(rows[place].request) for place in drawn]).to(logits.device)
             part = steered if len(drawn) == len(rows) else steered[drawn]
-            tokens = tokens.to(logits.device)
-            tokens[drawn] = draw_rows(part, [rows[place].request.params for place in drawn], points)
-        chosen: list[int] = tokens.tolist()
+            tokens = draw_rows(part, [rows[place].request.params for place in drawn], points)
+            for place, token in zip(drawn, tokens.tolist(), strict=True):
+                chosen[place] = token
         return self.describe(logits, rows, chosen)
 
     @torch.inference_mode()
@@ -50,7 +52,7 @@ class Sampler:
         if len(drawn) == len(rows):
             return shape_rows(steered, [row.request.params for row in rows])
         shaped = torch.zeros_like(steered, dtype=torch.float32)
-        shaped.scatter_(-1, likeliest(steered)[:, None], 1.0)
+        shaped.scatter_(-1, largest(steered)[:, None], 1.0)
         if drawn:
             shaped[drawn] = shape_rows(steered[drawn], [rows[place].request.params for place in drawn])
         return shaped
@@ -112,7 +114,7 @@ class Sampler:
         return counts
 
 
-def likeliest(logits: Tensor) -> Tensor:
+def largest(logits: Tensor) -> Tensor:
     """The place of each row's largest logit [rows] int64, the first of equals."""
     if logits.device.type != "cpu":
         return logits.argmax(-1)

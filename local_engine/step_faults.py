@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,8 +21,16 @@ class BrokenLogits(ArithmeticError):
     """The model computed something that is no number; sampling from it would give garbage, or end a GPU's context."""
 
 
-def check_logits(logits: Tensor) -> None:
-    """Raise BrokenLogits unless every row [vocab] of `logits` is of finite numbers. One pass: any other makes its sum one."""
+def check_logits(logits: Tensor, likeliest: Sequence[int] | None = None) -> None:
+    """Raise BrokenLogits unless every row [vocab] of `logits` is of finite numbers.
+
+    `likeliest` has a negative place for each row that is not, where the step has looked. Else one pass: any other number
+    makes the sum one.
+    """
+    if likeliest is not None:
+        if min(likeliest, default=0) < 0:
+            raise broken_logits()
+        return
     if not logits.shape[0]:
         return
     # On a CPU torch wakes a second thread for this, which for a few rows takes longer than the sum.

@@ -38,15 +38,21 @@ NO_DRAFT = Draft()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What one step computed of `request`: `streams` [n, len(taps) * hidden_size] of its known tokens from `start` on.
+    """What one step computed of `request`: row `row` of `streams` [n, len(taps) * hidden_size], its last known token's.
 
-    Rejected drafts are not among them; the newest known token never is, as it is not computed yet. `start` may lie
-    before what was seen already (a preempted request is computed again) or behind it (cached prefixes are not computed).
+    The token is at `position`. Rejected drafts are not known; the newest known token is not computed yet. `position` may
+    lie before what was seen already: a preempted request is computed again.
     """
 
     request: Request
-    start: int
+    position: int
     streams: Tensor
+    row: int
+
+    @property
+    def stream(self) -> Tensor:
+        """[len(taps) * hidden_size]."""
+        return self.streams[self.row]
 
 
 class Drafter(Protocol):

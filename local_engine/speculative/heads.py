@@ -19,14 +19,6 @@ from local_engine.speculative.head_model import DraftHead
 from local_engine.speculative.native_head import native_head
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Newest:
-    """The stream [taps * hidden] at `position`, the last computed token."""
-
-    position: int
-    stream: Tensor
-
-
 @dataclass(slots=True, eq=False)
 class _Chain:
     """A request's draft in the making; `generator` None is greedy."""
@@ -52,15 +44,12 @@ class HeadDrafter:
         self.head = head
         self._native = native_head(head)
         self.taps = head.config.taps
-        self._newest: dict[int, _Newest] = {}
+        self._newest: dict[int, Seen] = {}
 
     def observe(self, seen: Sequence[Seen]) -> None:
-        """Keep the last row of each request."""
+        """Keep each request's newest row."""
         for each in seen:
-            rows = len(each.streams)
-            if rows:
-                # A copy: a view would keep a whole prompt's streams alive.
-                self._newest[each.request.id] = _Newest(each.start + rows - 1, each.streams[-1].clone())
+            self._newest[each.request.id] = each
 
     def forget(self, request: Request) -> None:
         """Drop the request's row."""

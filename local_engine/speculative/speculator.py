@@ -24,6 +24,7 @@ from local_engine.speculative.verify import Run, verify
 log = logging.getLogger("local_engine")
 _MOST_FAILURES = 3
 _MOST_DRAFTS = 192  # per step, over all requests: beyond, no machine gets its rows for nothing, and planning takes long
+_KEPT_ROWS = 8  # streams kept for each that is needed: taking some of them out takes as long as a row of a step
 _ANSWERS_PER_REST, _LONGEST_REST = 4, 3  # a plan that drafts nothing is kept for so many more steps
 
 
@@ -111,9 +112,11 @@ class Speculator:
         if able:
             self._quiet = 0 if self._wanted or self._drafts else self._quiet + 1
 
-    def verify(self, logits: Tensor, rows: Sequence[Row], sampler: Sampler) -> list[Run]:
+    def verify(
+        self, logits: Tensor, rows: Sequence[Row], sampler: Sampler, likeliest: Sequence[int] | None = None
+    ) -> list[Run]:
         """What each request of the step gets; raises as sampling may."""
-        runs = verify(logits, rows, sampler, self._drafts)
+        runs = verify(logits, rows, sampler, self._drafts, likeliest)
         for run in runs:
             if run.drafted:
                 draft, acceptance = self._drafts[run.request.id], self.planner.acceptance
@@ -146,7 +149,7 @@ class Speculator:
             return
         going = [(at, chunk.request) for at, chunk in enumerate(chunks) if chunk.request.table is not None]
         try:
-            self._show([Seen(request, len(request.tokens) - 2, streams[at : at + 1]) for at, request in going])
+            self._show([(request, len(request.tokens) - 2, at) for at, request in going], streams)
         except Exception:
             self._count_failure()
         else:
@@ -250,16 +253,25 @@ class Speculator:
 
     def _show_streams(self, chunks: Sequence[Chunk], accepted: dict[int, int], computed: Computed) -> None:
         assert computed.streams is not None
-        seen = []
-        for chunk in chunks:
-            request = chunk.request
-            if request.table is not None:
-                first = computed.firsts[request.id]
-                known = chunk.length - chunk.drafts + accepted.get(request.id, 0)
-                seen.append(Seen(request, chunk.start, computed.streams[first : first + known]))
-        self._show(seen)
+        going = [chunk for chunk in chunks if chunk.request.table is not None]
+        known = [each.length - each.drafts + accepted.get(each.request.id, 0) - 1 for each in going]
+        self._show(
+            [
+                (each.request, each.start + last, computed.firsts[each.request.id] + last)
+                for each, last in zip(going, known, strict=True)
+            ],
+            computed.streams,
+        )
 
-    def _show(self, seen: Sequence[Seen]) -> None:
+    def _show(self, newest: Sequence[tuple[Request, int, int]], streams: Tensor) -> None:
+        """(request, position, row of `streams`) of each last known token."""
+        if not newest:
+            return
+        rows = [row for _, _, row in newest]
+        if streams.device.type != "cpu" or len(streams) > _KEPT_ROWS * len(rows):
+            # A copy: the next steps of a GPU overwrite them, and a prompt's would all be kept for one.
+            streams, rows = streams[rows], list(range(len(rows)))
+        seen = [Seen(request, at, streams, row) for (request, at, _), row in zip(newest, rows, strict=True)]
         for drafter in self.drafters:
-            if seen and drafter.taps:
+            if drafter.taps:
                 drafter.observe(seen)

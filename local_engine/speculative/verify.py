@@ -60,21 +60,27 @@ class _Group:
 
 
 def verify(
-    logits: Tensor, rows: Sequence[Row], sampler: Sampler, drafts: Mapping[int, Draft] | None = None
+    logits: Tensor,
+    rows: Sequence[Row],
+    sampler: Sampler,
+    drafts: Mapping[int, Draft] | None = None,
+    likeliest: Sequence[int] | None = None,
 ) -> list[Run]:
     """The run of each request among `rows`; those of one request follow one another, `logits` [rows, vocab] float32.
 
     `drafts` by request id; those that are not here, or have no probabilities, count as their drafter's only proposal.
+    `likeliest`, where it is known: the place of each row's largest logit.
     """
     if not any(row.drafts for row in rows):
-        return [Run(row.request, [each], 0) for row, each in zip(rows, sampler.sample(logits, rows), strict=True)]
+        sampled = sampler.sample(logits, rows, likeliest)
+        return [Run(row.request, [each], 0) for row, each in zip(rows, sampled, strict=True)]
     groups: list[_Group] = []
     for place, row in enumerate(rows):
         if row.drafts:
             groups[-1].rows.append(row)
         else:
             groups.append(_Group([row], place, []))
-    _choose_greedy([group for group in groups if group.request.params.temperature == 0], logits, sampler)
+    _choose_greedy([group for group in groups if group.request.params.temperature == 0], logits, sampler, likeliest)
     drawn = [group for group in groups if group.request.params.temperature > 0]
     for group in drawn:
         weights = _weights(group, drafts or {})
@@ -84,11 +90,12 @@ def verify(
     return [Run(group.request, group.sampled, len(group.drafts)) for group in groups]
 
 
-def _choose_greedy(groups: Sequence[_Group], logits: Tensor, sampler: Sampler) -> None:
+def _choose_greedy(groups: Sequence[_Group], logits: Tensor, sampler: Sampler, likeliest: Sequence[int] | None) -> None:
     """All rows at once: choosing costs little, and uses up no random numbers."""
     rows = [row for group in groups for row in group.rows]
     places = [group.first + at for group in groups for at in range(len(group.rows))]
-    chosen = iter(sampler.sample(_pick(logits, places), rows))
+    known = None if likeliest is None else [likeliest[place] for place in places]
+    chosen = iter(sampler.sample(_pick(logits, places), rows, known))
     for group in groups:
         mine = [next(chosen) for _ in group.rows]
         while group.open:

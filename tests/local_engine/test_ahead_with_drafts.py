@@ -144,7 +144,7 @@ class Watching:
         return [NO_DRAFT] * len(requests)
 
     def observe(self, seen: Sequence[Seen]) -> None:
-        self.seen |= {each.request.id: Seen(each.request, each.start, each.streams.clone()) for each in seen}
+        self.seen |= {each.request.id: each for each in seen}
 
     def forget(self, request: Request) -> None:
         self.seen.pop(request.id, None)
@@ -162,10 +162,25 @@ def test_a_drafter_that_reads_streams_has_the_newest_after_steps_ahead(tiny_engi
             tokens = torch.tensor(seen.request.tokens[:-1])
             tapped: dict[int, torch.Tensor] = {}
             plain.runner.decoder.hidden(tokens, torch.arange(len(tokens)), PlainAttention(), watching.taps, tapped)
-            assert seen.start + len(seen.streams) == len(tokens)
-            torch.testing.assert_close(seen.streams[-1], tapped[watching.taps[0]][-1], atol=1e-4, rtol=1e-4)
+            assert seen.position == len(tokens) - 1
+            torch.testing.assert_close(seen.stream, tapped[watching.taps[0]][-1], atol=1e-4, rtol=1e-4)
             looked += 1
     assert looked > 6
+
+
+def test_of_a_long_prompt_s_streams_only_what_is_needed_is_kept(tiny_engine: EngineMaker) -> None:
+    engine = tiny_engine()
+    watching = Watching((engine.model_config.layers - 1,))
+    engine.speculator = Speculator([watching], 3)
+    for salt in range(2):
+        engine.add(engine.new_request(prompt(60, salt), greedy(9)))
+    looked = 0
+    for _ in _steps(engine):
+        for seen in watching.seen.values():
+            looked += 1
+            assert seen.streams.untyped_storage().nbytes() <= 8 * 2 * seen.stream.nbytes
+            assert seen.position == len(seen.request.tokens) - 2
+    assert looked >= 16
 
 
 @pytest.mark.parametrize(("answers", "share"), [(1, 1.0), (8, 1 / 3)])

@@ -151,7 +151,7 @@ def test_a_draft_ends_where_it_is_no_longer_likely(taught: Taught, dtype: str) -
     requests = [
         Request(number, [3, 5, 7 + number], SamplingParams(max_tokens=9, temperature=0)) for number in range(40)
     ]
-    drafter.observe([Seen(request, 1, torch.randn(1, 64, generator=generator)) for request in requests])
+    drafter.observe([Seen(request, 1, torch.randn(1, 64, generator=generator), 0) for request in requests])
     whole = drafter.propose(requests, [3] * 40)
     assert {len(draft.tokens) for draft in whole} == {3}
     least = median(draft.chances[0] for draft in whole if draft.chances)
@@ -189,8 +189,20 @@ def test_a_chance_that_is_no_number_is_none(taught: Taught) -> None:
     head.norm.weight.fill_(torch.nan)
     drafter = HeadDrafter(head)
     request = Request(1, [3, 5, 7], SamplingParams(max_tokens=9, temperature=0))
-    drafter.observe([Seen(request, 1, torch.randn(1, 64))])
+    drafter.observe([Seen(request, 1, torch.randn(1, 64), 0)])
     assert drafter.propose([request], [3], least=0.1)[0].chances == (0.0,)
+
+
+def test_the_kernel_drafts_nothing_from_a_stream_that_is_no_number(taught: Taught) -> None:
+    engine = load(taught, dtype="bfloat16", quantize="none")
+    head = find_head(engine.runner.decoder, taught.head, "auto")
+    native = head and native_head(head)
+    if not native:
+        pytest.skip("no native kernel here")
+    streams = torch.randn(3, 64, generator=torch.Generator().manual_seed(5)).bfloat16()
+    whole = native.draft(streams, [3, 5, 7], 3)
+    streams[1] = torch.nan
+    assert native.draft(streams, [3, 5, 7], 3) == [whole[0], ([], []), whole[2]]
 
 
 def test_what_was_drawn_does_not_decide_how_much_is_drafted(taught: Taught) -> None:
@@ -201,7 +213,7 @@ def test_what_was_drawn_does_not_decide_how_much_is_drafted(taught: Taught) -> N
     drafter = HeadDrafter(head)
     params = SamplingParams(max_tokens=9, temperature=1.5)
     requests = [Request(number, [3, 5, 7 + number], params) for number in range(40)]
-    drafter.observe([Seen(request, 1, torch.randn(1, 64)) for request in requests])
+    drafter.observe([Seen(request, 1, torch.randn(1, 64), 0) for request in requests])
     drafts = drafter.propose(requests, [3] * 40, least=0.9)
     assert {len(draft.tokens) for draft in drafts} == {3}
     assert {draft.chances for draft in drafts} == {None}

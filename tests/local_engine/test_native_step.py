@@ -115,10 +115,32 @@ def test_a_step_whose_stream_overflows_gives_no_finite_logits(library: Library, 
     decoder = random_decoder(config, kind)
     decoder.embeddings.data[PROMPT[40]] = float("inf")
     native = NativeStep(decoder, new_pool(config), library)
-    logits, _ = native.run([Piece(PROMPT, 0, range(5)), Piece(PROMPT[:40], 0, range(5, 10))], [40, 75 + 39])
-    with pytest.raises(BrokenLogits):
-        check_logits(logits[:1])
-    check_logits(logits[1:])  # another request's
+    pieces = [Piece(PROMPT, 0, range(5)), Piece(PROMPT[:40], 0, range(5, 10))]
+    logits, _, likeliest = native.run(pieces, [40, 75 + 39])
+    assert likeliest == [-1, int(logits[1].argmax())]
+    for known in (None, likeliest):
+        with pytest.raises(BrokenLogits):
+            check_logits(logits[:1], known and known[:1])
+        check_logits(logits[1:], known and known[1:])  # another request's
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("vocabulary", [5, 16, 403])
+def test_the_step_says_which_logit_of_each_row_is_the_largest_and_of_equals_the_first(
+    library: Library, threads: int, kind: str, vocabulary: int
+) -> None:
+    config = shape(vocab_size=vocabulary)
+    decoder = random_decoder(config, kind)
+    twins = Linear(vocabulary, config.hidden_size, torch.bfloat16, CPU)
+    torch.manual_seed(3)
+    weight = torch.randn((vocabulary + 1) // 2, config.hidden_size)
+    twins.weight.data.copy_(torch.cat([weight, weight])[:vocabulary])
+    decoder.output = in_kind(twins, kind)
+    native = NativeStep(decoder, new_pool(config), library)
+    logits, _, likeliest = native.run([Piece([at % vocabulary for at in PROMPT], 0, range(5))], range(75))
+    assert likeliest == logits.numpy().argmax(-1).tolist()
+    assert sum((row == row.max()).sum() == 2 for row in logits) > 20
+    assert native.run([Piece([1], 0, [9])], [])[2] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,7 +150,7 @@ def test_a_step_is_the_float32_decoder_within_rounding(library: Library, threads
     wide = widened(decoder)
     expected = reference_logits(wide, PROMPT)
     native = NativeStep(decoder, new_pool(config), library)
-    logits, _ = native.run([Piece(PROMPT, 0, range(3, 8))], range(len(PROMPT)))
+    logits, *_ = native.run([Piece(PROMPT, 0, range(3, 8))], range(len(PROMPT)))
     assert (logits - expected).abs().max() < 0.06 * expected.abs().max()
     assert (logits - expected).norm() < 0.02 * expected.norm()
 
@@ -138,17 +160,17 @@ def test_a_step_is_the_float32_decoder_within_rounding(library: Library, threads
 def test_a_row_has_the_same_bits_whatever_shares_its_step(library: Library, threads: int, kind: str, config) -> None:
     native = NativeStep(random_decoder(config, kind), new_pool(config), library)
     table, other, third = [9, 2, 30, 11, 5], [0, 1, 3, 4, 6], [20, 7, 8, 10, 12]
-    whole, _ = native.run([Piece(PROMPT, 0, table)], range(len(PROMPT)))
+    whole, *_ = native.run([Piece(PROMPT, 0, table)], range(len(PROMPT)))
     # In pieces, beside another prompt and between drafts of a third request.
     native.run([Piece(PROMPT[:20], 0, other)], [])
     native.run([Piece(PROMPT[::-1][:41], 0, third)], [])
-    mixed, _ = native.run(
+    mixed, *_ = native.run(
         [Piece([4, 5, 6], 41, third), Piece(PROMPT[20:70], 20, other), Piece(PROMPT[10:50], 0, [13, 14, 15])],
         range(3, 53),
     )
     assert torch.equal(mixed, whole[20:70])
     for position in range(70, 75):
-        alone, _ = native.run([Piece([PROMPT[position]], position, other)], [0])
+        alone, *_ = native.run([Piece([PROMPT[position]], position, other)], [0])
         assert torch.equal(alone[0], whole[position])
 
 
@@ -159,10 +181,10 @@ def test_rows_that_are_wanted_are_the_same_whichever_others_are_and_whatever_is_
     config = shape(layers=3)
     native = NativeStep(random_decoder(config, kind), new_pool(config), library)
     pieces = [Piece(PROMPT[:40], 0, [1, 2, 3]), Piece(PROMPT[40:], 0, [4, 5, 6])]
-    whole, streams = native.run(pieces, range(75), [0, 2])
+    whole, streams, _ = native.run(pieces, range(75), [0, 2])
     for wanted in ([], [74], [0, 1, 2], [3, 39, 40, 74], [74, 3, 3]):
         for taps in ([], [1], [2]):
-            logits, tapped = native.run(pieces, wanted, taps)
+            logits, tapped, _ = native.run(pieces, wanted, taps)
             assert torch.equal(logits, whole[wanted])
             if taps == [2]:
                 assert torch.equal(tapped, streams[:, config.hidden_size :])
@@ -171,8 +193,8 @@ def test_rows_that_are_wanted_are_the_same_whichever_others_are_and_whatever_is_
 def test_a_request_may_read_blocks_that_another_one_fills_in_the_same_step(library: Library) -> None:
     config = shape()
     native = NativeStep(random_decoder(config, "int8"), new_pool(config), library)
-    whole, _ = native.run([Piece(PROMPT, 0, [1, 2, 3, 4, 5])], [74])
-    shared, _ = native.run(
+    whole, *_ = native.run([Piece(PROMPT, 0, [1, 2, 3, 4, 5])], [74])
+    shared, *_ = native.run(
         [Piece(PROMPT[64:], 64, [6, 7, 8, 9, 11]), Piece(PROMPT[:64], 0, [6, 7, 8, 9, 10])], [len(PROMPT) - 65]
     )
     assert torch.equal(shared, whole)
@@ -183,7 +205,7 @@ def test_streams_behind_layers_are_given_as_the_decoder_gives_them(library: Libr
     decoder = random_decoder(config, "bfloat16")
     wide, tapped = widened(decoder), {}
     native = NativeStep(decoder, new_pool(config), library)
-    logits, streams = native.run([Piece(PROMPT, 0, range(5))], [74], taps=[1, 3])
+    logits, streams, _ = native.run([Piece(PROMPT, 0, range(5))], [74], taps=[1, 3])
     pool = new_pool(config, 16, torch.float32)
     attention = PagedAttention(pool, torch.arange(75), [make_span(0, 75, 75, range(16), True, 16, CPU)])
     wide.hidden(torch.tensor(PROMPT), torch.arange(75), attention, (1, 3), tapped)
@@ -198,7 +220,7 @@ def test_the_decoder_can_still_be_called_through_torch_once_its_weights_are_pack
     config = shape()
     decoder = random_decoder(config, "int8")
     native = NativeStep(decoder, new_pool(config), library)
-    logits, _ = native.run([Piece(PROMPT, 0, range(5))], range(75))
+    logits, *_ = native.run([Piece(PROMPT, 0, range(5))], range(75))
     pool = new_pool(config)
     attention = PagedAttention(pool, torch.arange(75), [make_span(0, 75, 75, range(16), True, 16, CPU)])
     with torch.inference_mode():

@@ -64,6 +64,16 @@ def test_temperature_zero_takes_the_largest_logit() -> None:
     assert draw(5, temperature=0) == [0] * 5
 
 
+def test_places_that_a_step_knows_are_taken_by_those_rows_alone_that_nothing_steers_and_nobody_draws() -> None:
+    logits, known = LOGITS.repeat(3, 1), [2, 2, 2]  # not the largest ones: whose they are is seen
+    greedy, drawn = params(temperature=0), params(seed=7)
+    rows = [Row(Request(number, [0], each)) for number, each in enumerate((greedy, drawn, greedy))]
+    chosen = [each.token for each in Sampler().sample(logits, rows, known)]
+    assert chosen == [2, draw(1, seed=7)[0], 2]
+    rows[0] = Row(Request(0, [0], params(temperature=0, logit_bias=((3, 50.0),))))
+    assert [each.token for each in Sampler().sample(logits, rows, known)][::2] == [3, 0]
+
+
 def test_the_same_seed_draws_the_same_whatever_else_is_in_the_batch() -> None:
     alone = draw(40, seed=11)
     sampler = Sampler()

@@ -88,9 +88,11 @@ class Drafter {
         team.share(count, 1, [&](int i) {
             if (hopes_[i] < least) return;
             const float* logits = logits_.data() + size_t(i) * h_.drafted;
-            int best = 0;
-            for (int j = 1; j < h_.drafted; ++j)
-                if (logits[j] > logits[best]) best = j;
+            int best = place_of_largest(logits, h_.drafted);
+            if (best < 0) {  // no numbers: nothing to go on with
+                hopes_[i] = -1.0f;
+                return;
+            }
             __m512 most = _mm512_set1_ps(logits[best]), sum = _mm512_setzero_ps();
             for (int j = 0; j < h_.drafted; j += LANES) {
                 __mmask16 mask = lanes(h_.drafted - j);

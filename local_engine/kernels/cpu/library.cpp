@@ -27,7 +27,7 @@ Matrix* packed(Kind kind, int rows, int columns, int parts, int threads, Pack pa
 extern "C" {
 
 /// Changes with the structs and functions below; native_step.py refuses another one.
-int penstock_version() { return 3; }
+int penstock_version() { return 4; }
 
 /// Whether tiles were compiled in and the system lets this process use them.
 int penstock_tiles() {

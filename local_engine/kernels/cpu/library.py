@@ -8,7 +8,7 @@ from pathlib import Path
 
 from local_engine.kernels.cpu.build import NoKernel, build, processor_features, target_for
 
-_VERSION = 3
+_VERSION = 4
 
 
 class LayerParts(ctypes.Structure):
@@ -39,7 +39,7 @@ class StepParts(ctypes.Structure):
         *[(name, c_int32) for name in ("rows", "requests", "wanted", "taps", "threads")],
         *[(name, c_void_p) for name in (
             "tokens", "first_row", "start", "table_offset", "tables", "wanted_rows", "tapped_layers",
-            "stream", "tapped", "logits")],
+            "stream", "tapped", "logits", "likeliest")],
     ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ struct StepParts {
     float* stream;                 // [rows, hidden], behind the last layer when the step is done
     uint16_t* tapped;              // bfloat16 [rows, taps, hidden]
     float* logits;                 // [wanted, vocabulary]
+    int32_t* likeliest;            // [wanted], place of the largest logit; -1 where they are not all finite
 };
 
 class Model {
@@ -104,6 +105,9 @@ class Model {
             narrow_.fill(m_.output->kind, i, row, norm_factor(row, m_.hidden, m_.eps), m_.norm);
         });
         product(team, *m_.output, narrow_, s.logits);
+        team.share(s.wanted, 1, [&](int i) {
+            s.likeliest[i] = place_of_largest(s.logits + size_t(i) * m_.output->rows, m_.output->rows);
+        });
     }
 
     /// Whether what the last layer makes of some rows, behind its keys and values, would be thrown away.

@@ -87,6 +87,25 @@ inline __m256i to_bf16(__m512 x) {
 #endif
 }
 
+/// Place of the largest of `count` numbers, the first of equals; -1 if one of them is NaN or infinite.
+inline int32_t place_of_largest(const float* from, int count) {
+    __m512 largest = _mm512_set1_ps(-__builtin_inff()), broken = _mm512_setzero_ps();
+    for (int i = 0; i < count; i += LANES) {
+        __mmask16 mask = lanes(count - i);
+        __m512 x = _mm512_maskz_loadu_ps(mask, from + i);
+        largest = _mm512_mask_max_ps(largest, mask, largest, x);
+        broken = _mm512_fmadd_ps(x, _mm512_setzero_ps(), broken);  // 0 times what is no number is NaN
+    }
+    if (_mm512_cmp_ps_mask(broken, broken, _CMP_UNORD_Q)) return -1;
+    __m512 wanted = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+    for (int i = 0; i < count; i += LANES) {
+        __mmask16 mask = lanes(count - i);
+        mask = _mm512_mask_cmp_ps_mask(mask, _mm512_maskz_loadu_ps(mask, from + i), wanted, _CMP_EQ_OQ);
+        if (mask) return i + __builtin_ctz(mask);
+    }
+    return -1;
+}
+
 inline __m512 from_bf16(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
 
 /// The same four bytes in every lane of 32 bits.
