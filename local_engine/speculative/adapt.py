@@ -114,7 +114,7 @@ class Planner:
         seconds is usual: a long prompt's catching up is not.
         """
         plain = self.steps.expect(rows)
-        return plain * self._asking(requests).observe(gain / rows, depth, seconds / plain)
+        return plain * self._asking(requests).observe(gain / rows, depth, seconds / plain, requests)
 
     def observe_step(self, rows: int, drafts: int, tokens: int, seconds: float, drafting: float) -> None:
         """A step of `rows` answers and `drafts` drafted tokens gave `tokens` tokens; drafting took `drafting` seconds."""

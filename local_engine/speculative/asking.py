@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 _FIRST_NET = 0.05  # plain steps: worth some tries
-_RATE = 0.05  # how fast it is learned what asking brings and takes
+_RATE = 0.05  # how fast it is learned what asking brings and takes; what it brings, the faster the more requests tell,
+_MOST_RATE = 0.25  # up to this
 _STARTING, _STARTING_RATE = 8, 0.5  # a quicker draft is believed at once among so many: the first ones are often slow
 _OUTLIER = 2.0  # drafting that takes longer than so many times the usual counts as if it had taken that
 _FIRST_COST = 0.5  # plain steps that the first draft may count for
@@ -53,8 +54,8 @@ class Asking:
         """Plain steps that a further token takes, for all drafts together."""
         return self.cost / self.depth
 
-    def observe(self, gain: float, depth: int, cost: float) -> float:
-        """Drafts of up to `depth` tokens save `gain` and took `cost`; returns what of that is usual.
+    def observe(self, gain: float, depth: int, cost: float, requests: int = 1) -> float:
+        """Drafts of up to `depth` tokens for so many requests save `gain` and took `cost`; returns what of that is usual.
 
         No drafts at all say nothing of what they are worth: a drafter may be catching up with a long prompt.
         """
@@ -65,7 +66,7 @@ class Asking:
         quick = self.asked == 1 or (usual < self.cost and self.asked <= _STARTING)
         self.cost += (_STARTING_RATE if quick else _RATE) * (usual - self.cost)
         self.depth += _RATE * (depth - self.depth)
-        self.net += _RATE * (gain - usual - self.net)
+        self.net += min(_MOST_RATE, _RATE * requests) * (gain - usual - self.net)
         if self.pays:
             self.probes.restart()
         return usual

@@ -111,6 +111,18 @@ def test_one_slow_draft_is_not_what_drafting_takes() -> None:
     assert asking.per_token == pytest.approx(0.02, rel=0.2)
 
 
+def test_many_requests_tell_sooner_that_drafts_bring_nothing() -> None:
+    def asked(requests: int) -> int:
+        asking = Asking()
+        while asking.pays:
+            asking.observe(gain=0.0, depth=2, cost=0.06, requests=requests)
+        return asking.asked
+
+    alone, four, eight, many = (asked(requests) for requests in (1, 4, 8, 64))
+    assert alone > 2 * four
+    assert four >= eight >= many > 1, "one bad step is not enough however many are in it"
+
+
 def test_no_drafts_say_nothing_of_what_drafting_takes_or_brings() -> None:
     """A prompt is caught up with, or the drafter has no room for the request."""
     asking = Asking()
